@@ -1,0 +1,3 @@
+module github.com/hotspare/hotspare
+
+go 1.26.0
