@@ -1525,8 +1525,16 @@ type VolumeSpec struct {
 	// PRIMARY: promotion without a consistent point was sworn to by a named person.
 	AcceptUnconverged bool `protobuf:"varint,7,opt,name=accept_unconverged,json=acceptUnconverged,proto3" json:"accept_unconverged,omitempty"`
 	// On the protected side: the domain and disk whose writes are mirrored.
-	Domain        string `protobuf:"bytes,8,opt,name=domain,proto3" json:"domain,omitempty"`
-	Disk          string `protobuf:"bytes,9,opt,name=disk,proto3" json:"disk,omitempty"`
+	Domain string `protobuf:"bytes,8,opt,name=domain,proto3" json:"domain,omitempty"`
+	Disk   string `protobuf:"bytes,9,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Number of the synchronisation that may write now. Each one begins in a new layer, so that the
+	// last consistent point stays; a mirror is never started twice for one number.
+	Resync uint64 `protobuf:"varint,10,opt,name=resync,proto3" json:"resync,omitempty"`
+	// REPLICA: the newest synchronisation that is known to have converged, by the source's word.
+	Converged uint64 `protobuf:"varint,11,opt,name=converged,proto3" json:"converged,omitempty"`
+	// REPLICA after PRIMARY: what was written while promoted may be dropped, because the protected
+	// site holds it or because a person said so.
+	DropPromoted  bool `protobuf:"varint,12,opt,name=drop_promoted,json=dropPromoted,proto3" json:"drop_promoted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1622,6 +1630,27 @@ func (x *VolumeSpec) GetDisk() string {
 		return x.Disk
 	}
 	return ""
+}
+
+func (x *VolumeSpec) GetResync() uint64 {
+	if x != nil {
+		return x.Resync
+	}
+	return 0
+}
+
+func (x *VolumeSpec) GetConverged() uint64 {
+	if x != nil {
+		return x.Converged
+	}
+	return 0
+}
+
+func (x *VolumeSpec) GetDropPromoted() bool {
+	if x != nil {
+		return x.DropPromoted
+	}
+	return false
 }
 
 // NetworkSpec describes one network on one host.
@@ -2316,7 +2345,9 @@ type VolumeStatus struct {
 	// The mirror of a PRIMARY has converged.
 	InSync bool `protobuf:"varint,7,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
 	// 0 to 100 while the mirror converges.
-	SyncPercent   uint32 `protobuf:"varint,8,opt,name=sync_percent,json=syncPercent,proto3" json:"sync_percent,omitempty"`
+	SyncPercent uint32 `protobuf:"varint,8,opt,name=sync_percent,json=syncPercent,proto3" json:"sync_percent,omitempty"`
+	// The synchronisation that this status is about.
+	Resync        uint64 `protobuf:"varint,9,opt,name=resync,proto3" json:"resync,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2403,6 +2434,13 @@ func (x *VolumeStatus) GetInSync() bool {
 func (x *VolumeStatus) GetSyncPercent() uint32 {
 	if x != nil {
 		return x.SyncPercent
+	}
+	return 0
+}
+
+func (x *VolumeStatus) GetResync() uint64 {
+	if x != nil {
+		return x.Resync
 	}
 	return 0
 }
@@ -2701,7 +2739,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x03tcp\x18\x02 \x01(\tR\x03tcp\x121\n" +
 	"\x06within\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06within\x125\n" +
 	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x18\n" +
-	"\anetwork\x18\x05 \x01(\tR\anetwork\"\xfc\x01\n" +
+	"\anetwork\x18\x05 \x01(\tR\anetwork\"\xd7\x02\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x12\n" +
@@ -2713,7 +2751,11 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\tmirror_to\x18\x06 \x01(\tR\bmirrorTo\x12-\n" +
 	"\x12accept_unconverged\x18\a \x01(\bR\x11acceptUnconverged\x12\x16\n" +
 	"\x06domain\x18\b \x01(\tR\x06domain\x12\x12\n" +
-	"\x04disk\x18\t \x01(\tR\x04disk\"\xa4\x01\n" +
+	"\x04disk\x18\t \x01(\tR\x04disk\x12\x16\n" +
+	"\x06resync\x18\n" +
+	" \x01(\x04R\x06resync\x12\x1c\n" +
+	"\tconverged\x18\v \x01(\x04R\tconverged\x12#\n" +
+	"\rdrop_promoted\x18\f \x01(\bR\fdropPromoted\"\xa4\x01\n" +
 	"\vNetworkSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x18.hotspare.v1.NetworkRoleR\x04role\x12\x16\n" +
@@ -2769,7 +2811,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x0eInstanceStatus\x120\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x18.hotspare.v1.HealthStateR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\x02 \x01(\tR\rhealthMessage\x12\x1b\n" +
-	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xb9\x02\n" +
+	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xd1\x02\n" +
 	"\fVolumeStatus\x122\n" +
 	"\x05point\x18\x01 \x01(\v2\x1c.hotspare.v1.ConsistentPointR\x05point\x12A\n" +
 	"\x0edegraded_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rdegradedSince\x12'\n" +
@@ -2779,7 +2821,8 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"used_bytes\x18\x05 \x01(\x04R\tusedBytes\x12\x16\n" +
 	"\x06layers\x18\x06 \x01(\rR\x06layers\x12\x17\n" +
 	"\ain_sync\x18\a \x01(\bR\x06inSync\x12!\n" +
-	"\fsync_percent\x18\b \x01(\rR\vsyncPercent\"W\n" +
+	"\fsync_percent\x18\b \x01(\rR\vsyncPercent\x12\x16\n" +
+	"\x06resync\x18\t \x01(\x04R\x06resync\"W\n" +
 	"\x0fConsistentPoint\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\tR\x05layer\"'\n" +
