@@ -4,7 +4,7 @@
 #   tools/test.sh [--setup] all|GROUP[,GROUP...]
 #
 # --setup first installs what the groups need (tools/setup.sh) and builds the tools into bin/.
-# Every Go package belongs to one group: "unit" runs those that no other row names. The last
+# Every Go package belongs to one group: "unit" runs those that no other row claims. The last
 # line of the output is the test runner's own summary of all groups that ran Go tests.
 #
 # HOTSPARE_CI=1 (set here when CI=true) makes a skipped test of a real part a failure. Outside
@@ -14,12 +14,13 @@ cd "$(dirname "$0")/.."
 
 # To add a group of tests: one line here, and one in tools/setup.sh if it needs new packages.
 #
-#   kind  go:   Go tests that need nothing from the machine
-#         real: Go tests of real parts: never from the test cache, no skip in CI
-#         run:  a command; its exit status counts
+#   kind  go:    Go tests that need nothing from the machine
+#         real:  Go tests of real parts: never from the test cache, no skip in CI
+#         again: like go, for packages that also run in their own group, with other flags
+#         run:   a command; its exit status counts
 #   setup       package groups of tools/setup.sh, separated by spaces
-#   what        go and real: NAME=value settings, `go test` flags and package patterns;
-#               REST stands for the packages that no other row names
+#   what        Go tests: NAME=value settings, `go test` flags and package patterns;
+#               REST stands for the packages that no other row claims
 #               run: the command
 table() {
 	cat <<'TABLE'
@@ -53,14 +54,14 @@ patterns() { # words
 	return 0
 }
 
-# unclaimed prints the packages that no row names.
+# unclaimed prints the packages that no row of kind go or real names.
 unclaimed() {
 	local group kind what claimed=()
 	for group in $(all_groups); do
 		kind=$(field "$group" 2)
 		what=$(field "$group" 4)
 		# shellcheck disable=SC2086 # the words of the row
-		[[ $kind == run ]] || mapfile -t -O "${#claimed[@]}" claimed < <(patterns $what)
+		[[ $kind == run || $kind == again ]] || mapfile -t -O "${#claimed[@]}" claimed < <(patterns $what)
 	done
 	if ((${#claimed[@]} == 0)); then
 		go list ./...
@@ -75,7 +76,7 @@ run_go() { # group kind words
 	for word in "$@"; do
 		case $word in
 		REST)
-			packages=$(unclaimed)
+			packages=$(unclaimed) || return 1
 			# shellcheck disable=SC2206 # one word for each package
 			args+=($packages)
 			;;
