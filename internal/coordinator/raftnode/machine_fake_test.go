@@ -14,6 +14,8 @@ type journal struct {
 	mu      sync.Mutex
 	entries []string
 	indexes []uint64
+	// restored counts snapshots read.
+	restored int
 }
 
 var errRefused = errors.New("refused")
@@ -52,6 +54,7 @@ func (j *journal) Restore(r io.Reader) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.entries, j.indexes = s.Entries, s.Indexes
+	j.restored++
 	return nil
 }
 
@@ -59,4 +62,10 @@ func (j *journal) all() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.Clone(j.entries)
+}
+
+func (j *journal) restoredTimes() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.restored
 }

@@ -94,11 +94,14 @@ func (s *site) leader(among ...string) *raftnode.Node {
 // wait polls in virtual time.
 func (s *site) wait(what string, ok func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
+	deadline, tick := time.After(30*time.Second), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			s.t.Fatalf("no %s after 30 s", what)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
