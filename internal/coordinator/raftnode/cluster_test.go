@@ -242,7 +242,7 @@ func TestLeaderChangeBetweenParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		old := s.three()
-		large := []byte(strings.Repeat("x", raftnode.MaxProposalBytes))
+		large := []byte(strings.Repeat("x", 4*raftnode.MaxEntryBytes))
 		failed := make(chan error, 1)
 		before := committed(t, old)
 		go func() {
