@@ -342,3 +342,42 @@ func TestAuthorityRoundTrip(t *testing.T) {
 		t.Error("certificate and key swapped were accepted")
 	}
 }
+
+// A certificate that Sign never makes, from the right authority and with the coordinators' DNS name: only
+// the role in its URI gives it away.
+func TestClientsCheckTheRoleToo(t *testing.T) {
+	site := authority(t)
+	certPEM, keyPEM, err := site.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := url.Parse("hotspare://site/agent/h1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := trust.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		URIs: []*url.URL{name}, DNSNames: []string{trust.CoordinatorName}, NotBefore: noon(), NotAfter: noon().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, signer.Leaf, key.Public(), signer.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der, signer.Leaf.Raw}, PrivateKey: key}}}
+	for who, client := range map[string]*tls.Config{
+		"member":          keeper(t, site, trust.RoleCoordinator, "c1", noon()).RaftClient(),
+		"agent":           keeper(t, site, trust.RoleAgent, "h2", noon()).Client(),
+		"enrolling agent": enroll(t, site, noon()),
+	} {
+		if _, err, _ := shake(t, server, client); err == nil || !strings.Contains(err.Error(), "peer is agent/h1") {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+}

@@ -202,6 +202,21 @@ func TestTLSTransportDemandsRoleChecks(t *testing.T) {
 	}
 }
 
+func TestAdvertisedAddressCanBeDialled(t *testing.T) {
+	k := newPKI(t).keeper(trust.RoleCoordinator, "a")
+	for advertise, ok := range map[string]bool{"": false, "c1.example:7000": true, "10.0.0.1:7000": true, "c1.example": false, ":7000": false, "[::]:7000": false, "c1:0": false} {
+		transport, err := raftnode.NewTLSTransport(raftnode.TLSOptions{
+			Listen: "0.0.0.0:0", Advertise: advertise, Server: k.RaftServer(), Client: k.RaftClient(), Logger: slog.New(slog.DiscardHandler),
+		})
+		if err == nil {
+			_ = transport.Close()
+		}
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", advertise, err)
+		}
+	}
+}
+
 // A peer that never speaks must hold neither the port nor the shutdown.
 func TestSilentConnectionsDoNotBlock(t *testing.T) {
 	p := newPKI(t)
