@@ -75,11 +75,11 @@ func TestKeeperSwapsWithoutRestart(t *testing.T) {
 	server := keeper(t, a, trust.RoleCoordinator, "c1", noon())
 	client := keeper(t, a, trust.RoleAgent, "h1", noon())
 	serverTLS, clientTLS := server.Server(), client.Client()
-	_, _, before := shake(t, serverTLS, clientTLS)
+	before, _, _ := shake(t, serverTLS, clientTLS)
 	if err := client.RenewNow(t.Context(), renewer(a, client.Identity(), noon)); err != nil {
 		t.Fatal(err)
 	}
-	_, _, after := shake(t, serverTLS, clientTLS)
+	after, _, _ := shake(t, serverTLS, clientTLS)
 	if before.PeerCertificates[0].Equal(after.PeerCertificates[0]) {
 		t.Error("the old certificate is still shown")
 	}

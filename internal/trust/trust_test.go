@@ -71,7 +71,7 @@ func keeper(t testing.TB, a *trust.Authority, role trust.Role, name string, now 
 
 // shake runs a handshake and says what each side makes of it; in TLS 1.3 the client learns of a refusal
 // with its first read.
-func shake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error, peer tls.ConnectionState) {
+func shake(t testing.TB, server, client *tls.Config) (peer tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	// Not net.Pipe: without buffers an alert and the rest of a flight wait for each other.
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -108,7 +108,7 @@ func shake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error
 	}
 	serverErr = <-done
 	_, _ = a.Close(), b.Close()
-	return serverErr, clientErr, s.ConnectionState()
+	return s.ConnectionState(), serverErr, clientErr
 }
 
 func TestHandshakes(t *testing.T) {
@@ -142,7 +142,7 @@ func TestHandshakes(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			serverErr, clientErr, _ := shake(t, c.server, c.client)
+			_, serverErr, clientErr := shake(t, c.server, c.client)
 			if ok := serverErr == nil && clientErr == nil; ok != c.ok {
 				t.Fatalf("server %v, client %v", serverErr, clientErr)
 			}
@@ -179,11 +179,11 @@ func TestEnrollRefusesBorrowedAuthority(t *testing.T) {
 	leaf, _ := pem.Decode(cert)
 	ca, _ := pem.Decode(site.CertificatePEM())
 	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Bytes, ca.Bytes}, PrivateKey: key}}}
-	if _, clientErr, _ := shake(t, server, enroll(t, site, noon())); clientErr == nil {
+	if _, _, clientErr := shake(t, server, enroll(t, site, noon())); clientErr == nil {
 		t.Fatal("accepted")
 	}
 	server.Certificates[0].Certificate = [][]byte{leaf.Bytes}
-	if _, clientErr, _ := shake(t, server, enroll(t, site, noon())); clientErr == nil {
+	if _, _, clientErr := shake(t, server, enroll(t, site, noon())); clientErr == nil {
 		t.Fatal("accepted without the authority")
 	}
 }
@@ -191,12 +191,12 @@ func TestEnrollRefusesBorrowedAuthority(t *testing.T) {
 func TestIdentityBehindConnection(t *testing.T) {
 	a := authority(t)
 	server := keeper(t, a, trust.RoleCoordinator, "c1", noon()).Server()
-	_, _, state := shake(t, server, keeper(t, a, trust.RoleMonitor, "alertmanager", noon()).Client())
+	state, _, _ := shake(t, server, keeper(t, a, trust.RoleMonitor, "alertmanager", noon()).Client())
 	id, err := trust.IdentityOf(state)
 	if err != nil || id != (trust.Identity{Role: trust.RoleMonitor, Name: "alertmanager"}) {
 		t.Fatalf("%v, %v", id, err)
 	}
-	_, _, state = shake(t, server, enroll(t, a, noon()))
+	state, _, _ = shake(t, server, enroll(t, a, noon()))
 	if id, err := trust.IdentityOf(state); err != nil || id != (trust.Identity{}) {
 		t.Fatalf("nobody is %v, %v", id, err)
 	}
@@ -376,7 +376,7 @@ func TestClientsCheckTheRoleToo(t *testing.T) {
 		"agent":           keeper(t, site, trust.RoleAgent, "h2", noon()).Client(),
 		"enrolling agent": enroll(t, site, noon()),
 	} {
-		if _, err, _ := shake(t, server, client); err == nil || !strings.Contains(err.Error(), "peer is agent/h1") {
+		if _, _, err := shake(t, server, client); err == nil || !strings.Contains(err.Error(), "peer is agent/h1") {
 			t.Errorf("%s: %v", who, err)
 		}
 	}
