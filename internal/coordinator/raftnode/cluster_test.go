@@ -328,3 +328,36 @@ func TestOpenDamagedLog(t *testing.T) {
 		}
 	})
 }
+
+// A new leader has committed entries that its machine has not seen: a verified read must wait for them.
+func TestVerifiedReadIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		a := s.start("a")
+		if err := a.Bootstrap(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.leader()
+		s.slow = time.Second
+		for _, name := range []string{"b", "c"} {
+			s.start(name)
+			if err := a.AddMember(t.Context(), name, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 10 {
+			s.propose(a, fmt.Sprint(i))
+		}
+		s.stop("a")
+		leader := s.leader("b", "c")
+		if got := s.journals[leader.Name()].all(); len(got) == 10 {
+			t.Fatal("the new leader is not behind, so this test shows nothing")
+		}
+		if err := leader.VerifyLeader(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.journals[leader.Name()].all(); len(got) != 10 {
+			t.Fatalf("a verified read sees %d of 10 acknowledged entries", len(got))
+		}
+	})
+}
