@@ -1,9 +1,9 @@
-// Package token makes, reads and checks join tokens, with which a new agent proves that an operator wants
+// Package token makes and reads join tokens, with which a new agent proves that an operator wants
 // it, and the coordinator proves to the agent that it is the right one.
 //
 // A token is "hs1.<secret>.<fingerprint>": 32 random bytes and the SHA-256 of the authority's certificate,
-// both base64url without padding. Coordinators keep only the hash of the secret. The package is pure: the
-// random bytes and the time come in.
+// both base64url without padding. Coordinators keep only the hash of the secret; package state decides
+// whether a hash is known, unspent, in time and for this agent. The package is pure: random bytes come in.
 package token
 
 import (
@@ -13,9 +13,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
-	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -76,25 +74,4 @@ func (t Token) Hash() []byte {
 func (t Token) Names(authority []byte) bool {
 	h := sha256.Sum256(authority)
 	return subtle.ConstantTimeCompare(h[:], t.fingerprint[:]) == 1
-}
-
-// Check says whether a stored token lets this agent join with a presented one, whose hash is given. A nil
-// stored token is one that nobody made.
-func Check(stored *pb.Token, hash []byte, agent string, now time.Time) error {
-	object := "agent/" + agent
-	refuse := func(what string) error {
-		return model.Errorf(model.FaultUnauthenticated, object, "%s", what).
-			WithRemedy("make a new one with `hotspare agent token create --host %s`", agent)
-	}
-	switch {
-	case stored == nil || subtle.ConstantTimeCompare(stored.GetHash(), hash) != 1:
-		return refuse("the join token is not known")
-	case stored.GetHost() != agent:
-		return refuse("the join token is for another agent")
-	case stored.GetUsedAt() != nil:
-		return refuse("the join token was used before")
-	case !now.Before(stored.GetExpiresAt().AsTime()):
-		return refuse("the join token has expired")
-	}
-	return nil
 }
