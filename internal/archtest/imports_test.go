@@ -41,11 +41,12 @@ func importTable() []importRow {
 		{"internal/coordinator/...", 2, process, anything},
 		// The agent calls drivers through their interfaces; cmd chooses the drivers.
 		{"internal/agent/...", 2, slices.Concat(process, seams()), anything},
-		{"internal/manifest/...", 2, []string{"internal/model/...", "gen/..."}, anything},
+		{"internal/strictyaml/...", 2, nil, anything},
+		{"internal/manifest/...", 2, []string{"internal/model/...", "internal/strictyaml/...", "gen/..."}, anything},
 		// The CLI uses only the public API; the rules of the domain and the manifests are shared with the server.
 		{"internal/cli/...", 2, []string{"gen/...", "internal/model/...", "internal/manifest/...", "internal/trust/evidence"}, anything},
 		{"internal/trust/...", 2, []string{"internal/model/...", "gen/..."}, anything},
-		{"internal/config/...", 2, []string{"internal/model/...", "gen/..."}, anything},
+		{"internal/config/...", 2, []string{"internal/model/...", "internal/strictyaml/...", "gen/..."}, anything},
 		{"cmd/...", 2, slices.Concat(process, below, []string{
 			"internal/coordinator/...", "internal/agent/...", "internal/cli/...",
 		}), anything},
