@@ -2,7 +2,6 @@ package guest
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -23,7 +22,7 @@ const (
 	kernelMetaPackage = "linux-image-cloud-amd64"
 	initPackage       = "github.com/hotspare/hotspare/e2e/guest/init"
 	// imageFormat goes into the digest; raise it when this file builds something else from the same sources.
-	imageFormat = "1"
+	imageFormat = "2"
 )
 
 // sources are what the guest's program is built from; their bytes are part of the image's digest.
@@ -229,18 +228,15 @@ func buildInitrd(ctx context.Context, kernelDir, target string) error {
 	return writeInitrd(filepath.Join(work, "initrd"), target, entries)
 }
 
-// writeInitrd writes the archive beside the target and renames it, so that a cut build leaves no half image.
+// writeInitrd writes the archive beside the target and renames it, so that a cut build leaves no half image. It is not
+// compressed: 6.6 MB are read at once, while an emulated processor takes about 0.2 s of a 2.3 s boot to unpack gzip.
 func writeInitrd(temporary, target string, entries []cpioEntry) error {
 	f, err := os.Create(temporary)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	z := gzip.NewWriter(f)
-	if err := writeCPIO(z, entries); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
+	if err := writeCPIO(f, entries); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {

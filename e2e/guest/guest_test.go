@@ -234,8 +234,8 @@ func (vm *machine) do(ctx context.Context, t *testing.T, method, path string, wa
 }
 
 func request(ctx context.Context, method, url string) (int, []byte, error) {
-	// User-mode networking accepts before the guest listens, so each try needs a limit of its own.
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	// User-mode networking accepts before the guest listens, so each try needs a short limit of its own.
+	ctx, cancel := context.WithTimeout(ctx, 150*time.Millisecond)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
