@@ -15,11 +15,22 @@ import (
 // Do runs f on a thread inside the host's network namespace, for example to open a listener there. Sockets stay in the namespace
 // in which they were made, so f should only make them; goroutines that f starts are outside.
 func (h *Host) Do(f func() error) error {
+	return onNewThread(func() error { return h.doHere(f) })
+}
+
+// onNewThread runs f on a thread that is thrown away afterwards, so that nothing else can inherit what f did to it. It must not
+// be the main thread: that one cannot end, and it is the one that /proc/self shows to everybody.
+func onNewThread(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with this goroutine, so no other one can inherit the foreign namespace.
 		runtime.LockOSThread()
-		result <- h.doHere(f)
+		if unix.Gettid() == unix.Getpid() {
+			// While the main thread is locked here, the second try gets another one.
+			defer runtime.UnlockOSThread()
+			result <- onNewThread(f)
+			return
+		}
+		result <- f() // never unlocked: the thread ends with this goroutine
 	}()
 	return <-result
 }

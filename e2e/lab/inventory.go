@@ -16,7 +16,7 @@ import (
 
 // Inventory lists what exists on all hosts, one thing a line, sorted, for a comparison before and after: domains, networks, interfaces,
 // addresses, routes, namespaces, packet filter rules, processes, files and DNS records. Numbers that change by themselves (process and
-// interface ids, packet counters, SOA serials, sizes) are left out; so are logs and IPv6 link-local addresses.
+// interface ids, packet counters, SOA serials, sizes) are left out; so are logs, the lab's own services and IPv6 link-local addresses.
 func (l *Lab) Inventory(ctx context.Context) ([]string, error) {
 	var lines []string
 	for _, h := range l.allHosts() {
@@ -202,7 +202,7 @@ func (h *Host) listFiles(context.Context) ([]string, error) {
 		if err != nil {
 			return err
 		}
-		if rel == "log" {
+		if rel == "log" || rel == servicesDir {
 			return fs.SkipDir
 		}
 		if e.IsDir() {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -45,7 +46,7 @@ func (h *Host) StartLibvirt(ctx context.Context) error {
 		return fmt.Errorf("start libvirt on %s: %w", h.Name, err)
 	}
 	// virtlogd outlives a kill of libvirtd and keeps the guests' consoles: start it only when it is gone.
-	if !answers(ctx, "unix", h.virtlogdSocket()) {
+	if !answers(ctx, h.virtlogdSocket()) {
 		if _, err := h.startDaemon(ctx, "virtlogd", h.virtlogdSocket()); err != nil {
 			return fmt.Errorf("start libvirt on %s: %w", h.Name, err)
 		}
@@ -94,6 +95,7 @@ func (h *Host) writeLibvirtConfig() error {
 	text := fmt.Sprintf("auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nhost_uuid = \"%x-%x-%x-%x-%x\"\n"+
 		"log_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 	return errors.Join(
+		os.MkdirAll(filepath.Join(h.Dir, "etc", "qemu"), 0o700), // as the Debian package has it
 		os.WriteFile(filepath.Join(h.Dir, "etc", "qemu.conf"), []byte(qemuConfig), 0o644),
 		os.WriteFile(path, []byte(text), 0o644))
 }
@@ -111,4 +113,14 @@ func (h *Host) KillLibvirt(ctx context.Context) error {
 		return fmt.Errorf("kill libvirtd on %s: %w", h.Name, err)
 	}
 	return nil
+}
+
+// answers tells whether somebody accepts connections at a Unix socket.
+func answers(ctx context.Context, path string) bool {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }

@@ -132,11 +132,11 @@ func processesIn(names []string) ([]int, error) {
 			nets[id] = true
 		}
 	}
-	ownNet, err := namespaceID("/proc/self/ns/net")
+	ownNet, err := namespaceID("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, err
 	}
-	ownMount, err := namespaceID("/proc/self/ns/mnt")
+	ownMount, err := namespaceID("/proc/thread-self/ns/mnt")
 	if err != nil {
 		return nil, err
 	}

@@ -7,12 +7,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // serviceWait bounds the start of a service; 0.05 to 0.3 s were seen.
 const serviceWait = 30 * time.Second
+
+// servicesDir is the part of a host's directory that holds the services' own files; the inventory leaves it out.
+const servicesDir = "services"
 
 // Service is a real program that answers on a node's management address.
 type Service struct {
@@ -39,14 +43,11 @@ type zone struct {
 
 // StartKnot starts Knot DNS on port 53 of the node's management address and waits until it serves the zone. Once per node.
 func (l *Lab) StartKnot(ctx context.Context, h *Host, o KnotOptions) (*Service, error) {
-	dir := filepath.Join(h.Dir, "knot")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("start knot on %s: %w", h.Name, err)
-	}
 	zoneText := fmt.Sprintf("$ORIGIN %s.\n$TTL 30\n@ SOA ns hostmaster 1 3600 600 86400 30\n@ NS ns\nns A %s\n%s\n",
 		o.Zone, h.MgmtAddr, strings.Join(o.Records, "\n"))
-	if err := os.WriteFile(filepath.Join(dir, "zone"), []byte(zoneText), 0o644); err != nil {
-		return nil, fmt.Errorf("start knot on %s: %w", h.Name, err)
+	zonePath, err := h.writeConfig("knot", "zone", zoneText)
+	if err != nil {
+		return nil, err
 	}
 	config := fmt.Sprintf(`server:
     rundir: %[1]s
@@ -74,10 +75,10 @@ zone:
     storage: %[1]s
     file: zone
     acl: [update, transfer]
-`, dir, h.MgmtAddr, o.KeyName, o.KeySecret, o.Zone)
-	path := filepath.Join(dir, "knot.conf")
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-		return nil, fmt.Errorf("start knot on %s: %w", h.Name, err)
+`, filepath.Dir(zonePath), h.MgmtAddr, o.KeyName, o.KeySecret, o.Zone)
+	path, err := h.writeConfig("knot", "knot.conf", config)
+	if err != nil {
+		return nil, err
 	}
 	s, err := h.startService(ctx, "knot", 53, func(ctx context.Context, _ string) error {
 		_, err := h.Run(ctx, "kdig", "+noall", "+answer", "@"+h.MgmtAddr, o.Zone, "AXFR")
@@ -95,7 +96,7 @@ zone:
 // StartPrometheus starts Prometheus on port 9090 with the text of its configuration file. Other files that the text names
 // go into h.Dir before.
 func (l *Lab) StartPrometheus(ctx context.Context, h *Host, config string) (*Service, error) {
-	path, err := h.writeConfig("prometheus", config)
+	path, err := h.writeConfig("prometheus", "prometheus.yml", config)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (l *Lab) StartPrometheus(ctx context.Context, h *Host, config string) (*Ser
 
 // StartAlertmanager starts Alertmanager on port 9093 with the text of its configuration file.
 func (l *Lab) StartAlertmanager(ctx context.Context, h *Host, config string) (*Service, error) {
-	path, err := h.writeConfig("alertmanager", config)
+	path, err := h.writeConfig("alertmanager", "alertmanager.yml", config)
 	if err != nil {
 		return nil, err
 	}
@@ -115,15 +116,15 @@ func (l *Lab) StartAlertmanager(ctx context.Context, h *Host, config string) (*S
 		"--web.listen-address="+h.MgmtAddr+":9093", "--cluster.listen-address=")
 }
 
-// writeConfig writes <host>/<name>/<name>.yml.
-func (h *Host) writeConfig(name, text string) (string, error) {
-	dir := filepath.Join(h.Dir, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("configure %s on %s: %w", name, h.Name, err)
+// writeConfig writes a file of a service, below the host's directory for what belongs to the lab and not to the product.
+func (h *Host) writeConfig(service, name, text string) (string, error) {
+	dir := filepath.Join(h.Dir, servicesDir, service)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("configure %s on %s: %w", service, h.Name, err)
 	}
-	path := filepath.Join(dir, name+".yml")
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return "", fmt.Errorf("configure %s on %s: %w", name, h.Name, err)
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return "", fmt.Errorf("configure %s on %s: %w", service, h.Name, err)
 	}
 	return path, nil
 }
@@ -133,15 +134,20 @@ func (h *Host) startService(ctx context.Context, label string, port int, answers
 	name string, args ...string) (*Service, error) {
 	ctx, cancel := context.WithTimeout(ctx, serviceWait)
 	defer cancel()
+	addr := net.JoinHostPort(h.MgmtAddr, strconv.Itoa(port))
+	// Else an older service at the address would pass for the new one.
+	if conn, err := h.DialContext(ctx, "tcp", addr); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("start %s on %s: somebody answers at %s already", label, h.Name, addr)
+	}
 	p, err := h.Start(label, h.Command(context.Background(), name, args...))
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Process: p, Addr: fmt.Sprintf("%s:%d", h.MgmtAddr, port)}
-	if err := p.ready(ctx, func(ctx context.Context) error { return answers(ctx, s.Addr) }); err != nil {
+	if err := p.ready(ctx, func(ctx context.Context) error { return answers(ctx, addr) }); err != nil {
 		return nil, fmt.Errorf("start %s on %s: %w", label, h.Name, err)
 	}
-	return s, nil
+	return &Service{Process: p, Addr: addr}, nil
 }
 
 // httpReady asks for a page until it is answered with 200.
@@ -161,14 +167,4 @@ func httpReady(client *http.Client, page string) func(context.Context, string) e
 		}
 		return nil
 	}
-}
-
-// answers tells whether somebody accepts connections at a Unix socket.
-func answers(ctx context.Context, network, address string) bool {
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
 }
