@@ -110,17 +110,9 @@ func TestGuest(t *testing.T) {
 	if err := guest.Disk(ctx, image, 64<<20, "first"); err != nil {
 		t.Fatal(err)
 	}
-	vm := startQEMU(ctx, t, img, image)
-	var state struct {
-		Hostname string `json:"hostname"`
-		BootID   string `json:"boot_id"`
-		Uptime   float64
-		Counter  uint64 `json:"counter"`
-		Disk     struct {
-			Marker     string `json:"marker"`
-			LastRecord uint64 `json:"last_record"`
-		} `json:"disk"`
-	}
+	params := guest.Params{Name: "erp", RecordEvery: 100 * time.Millisecond}
+	vm := startQEMU(ctx, t, img, image, params)
+	var state answer
 	vm.getJSON(ctx, t, "/", &state)
 	t.Logf("first answer %v after start", time.Since(vm.started).Round(time.Millisecond))
 	if state.Hostname != "erp" || len(state.BootID) != 36 || state.Disk.Marker != "first" {
@@ -142,15 +134,61 @@ func TestGuest(t *testing.T) {
 		t.Errorf("console says %q, http says boot id %s", line, state.BootID)
 	}
 	vm.powerButton(ctx, t)
-	select {
-	case <-vm.ended:
-	case <-ctx.Done():
-		t.Fatal("guest did not power off")
-	}
+	vm.awaitEnd(ctx, t)
 	marker, onDisk, err := guest.ReadDisk(ctx, image)
 	if err != nil || marker != "first" || onDisk.Last < rep.Last || !onDisk.Unbroken {
 		t.Errorf("image after power off: marker %q, report %+v, error %v; the guest had said %d", marker, onDisk, err, rep.Last)
 	}
+
+	vm = startQEMU(ctx, t, img, image, params)
+	var second answer
+	vm.getJSON(ctx, t, "/", &second)
+	vm.do(ctx, t, http.MethodPost, "/records", http.StatusOK, nil)
+	vm.getJSON(ctx, t, "/records", &rep)
+	if second.BootID == state.BootID || second.Disk.LastRecord < onDisk.Last || rep.Last <= onDisk.Last || !rep.Unbroken {
+		t.Errorf("second boot does not go on where the first ended at %d: %+v, %+v", onDisk.Last, second, rep)
+	}
+}
+
+// TestGuestMisbehaves boots a guest that has no disk, is unhealthy and ignores the power button.
+func TestGuestMisbehaves(t *testing.T) {
+	requireTools(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cache, err := guest.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := guest.Build(ctx, cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := startQEMU(ctx, t, img, "", guest.Params{Unhealthy: true, IgnoreShutdown: true, Port: 8080})
+	vm.do(ctx, t, http.MethodGet, "/health", http.StatusServiceUnavailable, nil)
+	vm.do(ctx, t, http.MethodGet, "/disk", http.StatusNotFound, nil)
+	vm.do(ctx, t, http.MethodPost, "/records", http.StatusNotFound, nil)
+	var state answer
+	vm.getJSON(ctx, t, "/", &state)
+	if state.Hostname != "guest" || state.Disk.Marker != "" {
+		t.Errorf("state %+v", state)
+	}
+	before := state.Counter
+	vm.powerButton(ctx, t)
+	vm.awaitConsole(ctx, t, "hotspare-guest ignores the power button")
+	for state.Counter <= before { // it goes up ten times a second; a dead guest fails in getJSON
+		vm.getJSON(ctx, t, "/", &state)
+	}
+}
+
+// answer is what GET / tells.
+type answer struct {
+	Hostname string `json:"hostname"`
+	BootID   string `json:"boot_id"`
+	Counter  uint64 `json:"counter"`
+	Disk     struct {
+		Marker     string `json:"marker"`
+		LastRecord uint64 `json:"last_record"`
+	} `json:"disk"`
 }
 
 // machine is one plain QEMU process.
@@ -160,7 +198,8 @@ type machine struct {
 	ended             chan struct{}
 }
 
-func startQEMU(ctx context.Context, t *testing.T, img guest.Image, image string) *machine {
+// startQEMU starts a guest with the given disk, or none, and one nic of user-mode networking.
+func startQEMU(ctx context.Context, t *testing.T, img guest.Image, image string, params guest.Params) *machine {
 	t.Helper()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -168,19 +207,24 @@ func startQEMU(ctx context.Context, t *testing.T, img guest.Image, image string)
 	}
 	port := ln.Addr().(*net.TCPAddr).Port
 	ln.Close()
-	dir := filepath.Dir(image)
+	dir := t.TempDir()
 	vm := &machine{url: fmt.Sprintf("http://127.0.0.1:%d", port), qmp: filepath.Join(dir, "qmp"), console: filepath.Join(dir, "console"),
 		started: time.Now(), ended: make(chan struct{})}
 	const mac = "52:54:00:aa:00:01"
-	params := guest.Params{Name: "erp", RecordEvery: 100 * time.Millisecond,
-		NICs: []guest.NIC{{MAC: mac, Address: "10.0.2.15/24", Gateway: "10.0.2.2"}}}
+	params.NICs = []guest.NIC{{MAC: mac, Address: "10.0.2.15/24", Gateway: "10.0.2.2"}}
+	guestPort := 80
+	if params.Port != 0 {
+		guestPort = params.Port
+	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "max",
 		"-m", fmt.Sprint(guest.MemoryMiB), "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", img.Kernel, "-initrd", img.Initrd, "-append", params.CommandLine(),
 		"-serial", "file:"+vm.console, "-qmp", "unix:"+vm.qmp+",server=on,wait=off",
-		"-drive", "if=virtio,format=qcow2,cache=none,file="+image,
-		"-netdev", fmt.Sprintf("user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:%d-:80", port),
+		"-netdev", fmt.Sprintf("user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", port, guestPort),
 		"-device", "virtio-net-pci,netdev=n,romfile=,mac="+mac)
+	if image != "" {
+		cmd.Args = append(cmd.Args, "-drive", "if=virtio,format=qcow2,cache=none,file="+image)
+	}
 	cmd.Stderr = t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -251,7 +295,13 @@ func request(ctx context.Context, method, url string) (int, []byte, error) {
 	return resp.StatusCode, body, err
 }
 
+// readyLine returns the line that the guest prints when it serves.
 func (vm *machine) readyLine(t *testing.T) string {
+	t.Helper()
+	return vm.consoleLine(t, "hotspare-guest ready")
+}
+
+func (vm *machine) consoleLine(t *testing.T, prefix string) string {
 	t.Helper()
 	f, err := os.Open(vm.console)
 	if err != nil {
@@ -259,11 +309,33 @@ func (vm *machine) readyLine(t *testing.T) string {
 	}
 	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
-		if strings.HasPrefix(s.Text(), "hotspare-guest ready") {
+		if strings.HasPrefix(s.Text(), prefix) {
 			return s.Text()
 		}
 	}
 	return ""
+}
+
+func (vm *machine) awaitConsole(ctx context.Context, t *testing.T, prefix string) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for vm.consoleLine(t, prefix) == "" {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("console never says %q", prefix)
+		}
+	}
+}
+
+func (vm *machine) awaitEnd(ctx context.Context, t *testing.T) {
+	t.Helper()
+	select {
+	case <-vm.ended:
+	case <-ctx.Done():
+		t.Fatal("guest did not power off")
+	}
 }
 
 // powerButton presses the ACPI button, as virsh shutdown does.

@@ -18,7 +18,7 @@ import (
 // maxSocketPath is the longest path of a Unix socket that Linux takes.
 const maxSocketPath = 107
 
-// Host is one "machine" of the lab.
+// Host is one "machine" of the lab. It has a boot id of its own in /proc/sys/kernel/random/boot_id.
 type Host struct {
 	// Name is unique in the lab.
 	Name string
@@ -48,6 +48,7 @@ mount --bind "$dir/run" /run
 for pair in etc:/etc/libvirt lib:/var/lib/libvirt log:/var/log/libvirt; do
 	if test -d "${pair#*:}"; then mount --bind "$dir/${pair%%:*}" "${pair#*:}"; fi
 done
+mount --bind "$dir/boot_id" /proc/sys/kernel/random/boot_id
 ip link set lo up
 echo ready
 exec sleep infinity
@@ -63,6 +64,9 @@ func (l *Lab) makeHost(ctx context.Context, name string) (*Host, error) {
 		if err := os.MkdirAll(filepath.Join(h.Dir, sub), 0o755); err != nil {
 			return nil, err
 		}
+	}
+	if err := h.newBootID(); err != nil {
+		return nil, err
 	}
 	if err := l.reg.noteNetNS(h.NetNS); err != nil {
 		return nil, err
@@ -135,42 +139,6 @@ func (h *Host) start(label string, cmd *exec.Cmd) (*Process, error) {
 	defer h.mu.Unlock()
 	h.processes = append(h.processes, p)
 	return p, nil
-}
-
-// Crash ends the host as a power cut would: every process in it, guests included, is killed at once and /run is emptied. Disks, network
-// cables and interfaces stay. StartLibvirt "boots" it again.
-func (h *Host) Crash(ctx context.Context) error {
-	err := waitFor(ctx, "processes of "+h.Name+" to end", func(context.Context) error {
-		pids, err := processesIn([]string{h.NetNS})
-		if err != nil {
-			return err
-		}
-		left := 0
-		for _, pid := range pids {
-			if pid == h.holder.PID() {
-				continue
-			}
-			left++
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
-				return fmt.Errorf("kill %d: %w", pid, err)
-			}
-		}
-		if left > 0 {
-			return fmt.Errorf("%d processes left", left)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("crash host %s: %w", h.Name, err)
-	}
-	h.mu.Lock()
-	h.libvirt = nil
-	h.mu.Unlock()
-	run := filepath.Join(h.Dir, "run", "libvirt")
-	if err := errors.Join(os.RemoveAll(run), os.Mkdir(run, 0o755)); err != nil {
-		return fmt.Errorf("crash host %s: empty /run: %w", h.Name, err)
-	}
-	return nil
 }
 
 // awaitProcesses waits until every process that Start started was reaped.

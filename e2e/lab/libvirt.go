@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -89,11 +88,9 @@ func (h *Host) writeLibvirtConfig() error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	id := make([]byte, 16)
-	rand.Read(id)
 	// All hosts of the lab run on one board and would else report the same UUID.
-	text := fmt.Sprintf("auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nhost_uuid = \"%x-%x-%x-%x-%x\"\n"+
-		"log_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+	text := fmt.Sprintf("auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nhost_uuid = \"%s\"\n"+
+		"log_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n", newUUID())
 	return errors.Join(
 		os.MkdirAll(filepath.Join(h.Dir, "etc", "qemu"), 0o700), // as the Debian package has it
 		os.WriteFile(filepath.Join(h.Dir, "etc", "qemu.conf"), []byte(qemuConfig), 0o644),

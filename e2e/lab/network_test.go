@@ -77,11 +77,17 @@ func TestNetwork(t *testing.T) {
 	for what, err := range map[string]error{
 		"cut from itself": l.Cut(ctx, a, a), "unknown segment": l.Cut(ctx, a, b, "nowhere"), "unknown cable": a.LinkDown(ctx, "eth9"),
 		"attach to nowhere": a.Attach(ctx, "nowhere", "eth2"), "bad segment": l.AddSegment(ctx, "A B"),
+		"second host of a name": addError(ctx, l, "a"), "host called fabric": addError(ctx, l, "fabric"), "bad host name": addError(ctx, l, "A"),
 	} {
 		if err == nil {
 			t.Errorf("%s was accepted", what)
 		}
 	}
+}
+
+func addError(ctx context.Context, l *lab.Lab, name string) error {
+	_, err := l.AddNode(ctx, name)
+	return err
 }
 
 // serve sends bulkBytes to everyone who connects to port 7000 of the host.
