@@ -97,10 +97,11 @@ type Definition struct {
 type Domain struct {
 	ID    model.ObjectID
 	Owner string
-	// State is DEFINED (off), RUNNING or SAVED (off with a saved image). A domain that crashed or
-	// was paused by the hypervisor for an I/O error reports Problem.
+	// State is DEFINED (off, also after a crash), RUNNING or SAVED (off with a saved image). A domain
+	// whose save is not yet durable is still RUNNING.
 	State pb.State
-	// Problem says what is wrong with a running domain: "paused: I/O error on vda".
+	// Problem says what is wrong with a running domain whose guest stands still: "paused: I/O error
+	// on vda". Empty for a domain that is off.
 	Problem string
 	VCPUs   uint32
 	// MemoryBytes is what the domain is allowed, without the hypervisor's overhead.

@@ -143,7 +143,11 @@ func (h *Host) Stop(ctx context.Context, id model.ObjectID, o hypervisor.StopOpt
 				return nil
 			}}, nil
 		}
-		return &work{takes: o.Grace + h.costs.Kill, abort: func() {}, finish: func() error {
+		takes := o.Grace + h.costs.Kill
+		if d.problem != "" { // a guest that stands still cannot shut down
+			takes = h.costs.Kill
+		}
+		return &work{takes: takes, abort: func() {}, finish: func() error {
 			d.off()
 			h.count(id, func(c *Counts) { c.Kills++ })
 			return nil
