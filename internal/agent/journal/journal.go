@@ -187,10 +187,17 @@ func (j *Journal) load() (reconcile.Content, error) {
 // quarantines the agent (R13).
 func (j *Journal) ID() string { return j.id }
 
-// Persist writes one set of changes in one transaction. When it returns nil they are on disk; after
-// an error none of them is.
-func (j *Journal) Persist(p reconcile.Persist) error {
-	err := j.db.Update(func(tx *bolt.Tx) error { return write(tx, p) })
+// Persist writes sets of changes, in their order, in one transaction. When it returns nil they are
+// on disk; after an error none of them is.
+func (j *Journal) Persist(all ...reconcile.Persist) error {
+	err := j.db.Update(func(tx *bolt.Tx) error {
+		for _, p := range all {
+			if err := write(tx, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("write journal %s: %w", j.path, err)
 	}
@@ -213,6 +220,11 @@ func write(tx *bolt.Tx, p reconcile.Persist) error {
 			return fmt.Errorf("delete record %s: %w", id, err)
 		}
 	}
+	for _, k := range p.Drop {
+		if err := ledger.Delete(ledgerKey(k)); err != nil {
+			return fmt.Errorf("drop ledger entry of %s: %w", k.Object, err)
+		}
+	}
 	for _, a := range p.Note {
 		b, err := encode(a)
 		if err != nil {
@@ -220,11 +232,6 @@ func write(tx *bolt.Tx, p reconcile.Persist) error {
 		}
 		if err := ledger.Put(ledgerKey(a.ArtefactKey), b); err != nil {
 			return fmt.Errorf("ledger entry of %s: %w", a.Object, err)
-		}
-	}
-	for _, k := range p.Drop {
-		if err := ledger.Delete(ledgerKey(k)); err != nil {
-			return fmt.Errorf("drop ledger entry of %s: %w", k.Object, err)
 		}
 	}
 	if p.Marks == nil {

@@ -141,6 +141,10 @@ func New(cfg Config, content Content) (*Core, []Effect) {
 		if rebooted {
 			// The boot-time clock began again, and no guest outlived the boot.
 			o.rec.Reclaim = Reclaim{}
+			if r.Object.Kind() != pb.Kind_KIND_INSTANCE {
+				// Exports, mirrors and the like may have to be made again.
+				o.rec.Applied = ""
+			}
 		}
 		if r.Order != nil {
 			o.invalid = checkOrder(r.Order)

@@ -25,9 +25,9 @@ type Persist struct {
 	Delete []model.ObjectID
 	// Marks is written when it is not nil.
 	Marks *Marks
-	// Ledger entries that are new, and those that are gone.
-	Note []Artefact
+	// Ledger entries that are gone, and those that are new, in this order: an entry may be both.
 	Drop []ArtefactKey
+	Note []Artefact
 }
 
 // Observe asks the driver for the state of an object; the answer is given to Core.Observed.

@@ -93,9 +93,7 @@ func (c *Core) forget(id model.ObjectID) {
 	if o == nil {
 		return
 	}
-	gone := o.known && o.fresh && o.obs.State == firstState(id.Kind()) && o.call == nil && !o.observing &&
-		(o.rec.Order == nil || o.rec.Order.GetSpec().GetState() == firstState(id.Kind()))
-	if !gone {
+	if !o.known || !o.fresh || o.call != nil || o.obs.State != firstState(id.Kind()) {
 		c.forced[id] = true
 		c.touch(o)
 		return
