@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,9 +9,11 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/client"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 )
 
 // callTimeout bounds one call with its repeats when --timeout is not given: long enough for an election
@@ -68,13 +69,6 @@ type app struct {
 	started bool
 	conn    *client.Client
 }
-
-// usageError is a fault of the command line.
-type usageError struct{ text string }
-
-func (e usageError) Error() string { return e.text }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
 
 // New makes the command tree. Most callers want Run.
 func New(o Options) *cobra.Command {
@@ -138,14 +132,14 @@ func (a *app) begin() error {
 		a.output = "table"
 	case "table", "wide", "json", "yaml", "name":
 	default:
-		return usagef("output %q is not table, wide, json, yaml or name", a.output)
+		return outcome.Usagef("output %q is not table, wide, json, yaml or name", a.output)
 	}
 	if a.timeout < 0 {
-		return usagef("--timeout must not be negative")
+		return outcome.Usagef("--timeout must not be negative")
 	}
 	if a.requestID != "" {
 		if _, err := uuid.Parse(a.requestID); err != nil {
-			return usagef("--request-id %q is not a UUID", a.requestID)
+			return outcome.Usagef("--request-id %q is not a UUID", a.requestID)
 		}
 	}
 	a.started = true
@@ -163,16 +157,16 @@ func Run(ctx context.Context, o Options, args []string) int {
 		}
 	}
 	if err == nil {
-		return ExitOK
+		return outcome.OK
 	}
-	if !a.started && !errors.As(err, new(usageError)) {
-		err = usagef("%v; see hotspare --help", err)
+	if !a.started && !outcome.IsUsage(err) {
+		err = outcome.Usagef("%v; see hotspare --help", err)
 	}
 	if ctx.Err() != nil {
 		err = context.Canceled
 	}
-	code := ExitCode(err)
-	a.printError(err, code)
+	code := outcome.Code(err)
+	a.printError(err)
 	return code
 }
 
@@ -191,20 +185,42 @@ func groupRun(c *cobra.Command, args []string) error {
 	if s := c.SuggestionsFor(args[0]); len(s) > 0 {
 		hint = fmt.Sprintf(", did you mean %q?", s[0])
 	}
-	return usagef("unknown command %q for %s%s", args[0], c.CommandPath(), hint)
+	return outcome.Usagef("unknown command %q for %s%s", args[0], c.CommandPath(), hint)
 }
 
 // exactly checks the number of arguments and names what is missing.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) < len(names) {
-			return usagef("%s: %s is missing", c.CommandPath(), names[len(args)])
+			return outcome.Usagef("%s: %s is missing", c.CommandPath(), names[len(args)])
 		}
 		if len(args) > len(names) {
-			return usagef("%s: %q is one argument too many", c.CommandPath(), args[len(names)])
+			return outcome.Usagef("%s: %q is one argument too many", c.CommandPath(), args[len(names)])
 		}
 		return nil
 	}
+}
+
+// app is the connection that the generated clients use: it works out whom to call on the first call, so
+// that a command needs no step for it.
+var _ grpc.ClientConnInterface = (*app)(nil)
+
+// Invoke calls the site; see client.Client.
+func (a *app) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	c, err := a.site()
+	if err != nil {
+		return err
+	}
+	return c.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream opens a stream to the site; see client.Client.
+func (a *app) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	c, err := a.site()
+	if err != nil {
+		return nil, err
+	}
+	return c.NewStream(ctx, desc, method, opts...)
 }
 
 // site connects on first use.
@@ -214,7 +230,7 @@ func (a *app) site() (*client.Client, error) {
 	}
 	target, err := client.Resolve(a.flags, a.Env, a.ConfigFile)
 	if err != nil {
-		return nil, usageError{err.Error()}
+		return nil, outcome.Usagef("%v", err)
 	}
 	timeout := a.timeout
 	if timeout == 0 {
@@ -222,42 +238,23 @@ func (a *app) site() (*client.Client, error) {
 	}
 	a.conn, err = client.New(target, client.Options{Timeout: timeout, Dial: a.Dial})
 	if err != nil {
-		return nil, usageError{err.Error()}
+		return nil, outcome.Usagef("%v", err)
 	}
 	return a.conn, nil
 }
 
-func (a *app) leases() (pb.LeaseServiceClient, error) {
-	c, err := a.site()
-	return pb.NewLeaseServiceClient(c), err
-}
+func (a *app) leases() pb.LeaseServiceClient       { return pb.NewLeaseServiceClient(a) }
+func (a *app) resources() pb.ResourceServiceClient { return pb.NewResourceServiceClient(a) }
+func (a *app) failovers() pb.FailoverServiceClient { return pb.NewFailoverServiceClient(a) }
+func (a *app) siteService() pb.SiteServiceClient   { return pb.NewSiteServiceClient(a) }
 
-func (a *app) resources() (pb.ResourceServiceClient, error) {
-	c, err := a.site()
-	return pb.NewResourceServiceClient(c), err
-}
-
-func (a *app) failovers() (pb.FailoverServiceClient, error) {
-	c, err := a.site()
-	return pb.NewFailoverServiceClient(c), err
-}
-
-func (a *app) siteService() (pb.SiteServiceClient, error) {
-	c, err := a.site()
-	return pb.NewSiteServiceClient(c), err
-}
-
-// newRequestID returns the id for the one change that this command makes.
-func (a *app) newRequestID() (string, error) {
-	if a.requestID != "" {
-		return a.requestID, nil
+// newRequestID returns the id for the one change that this command makes: sortable by time, and the
+// same for every repeat.
+func (a *app) newRequestID() string {
+	if a.requestID == "" {
+		a.requestID = uuid.Must(uuid.NewV7()).String() // fails only without a random source, which Go rules out
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return "", fmt.Errorf("make a request id: %w", err)
-	}
-	a.requestID = id.String()
-	return a.requestID, nil
+	return a.requestID
 }
 
 // say writes a remark for people; programs that read JSON or names are spared it.

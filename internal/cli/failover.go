@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 )
 
@@ -38,13 +39,13 @@ with 7 when something has no room.`,
 			"  hotspare failover declare webshop billing --dry-run --reason check",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef("%s: PLAN is missing", c.CommandPath())
+				return outcome.Usagef("%s: PLAN is missing", c.CommandPath())
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if reason == "" {
-				return usagef("say why: --reason \"...\" (it is recorded)")
+				return outcome.Usagef("say why: --reason \"...\" (it is recorded)")
 			}
 			if !dryRun {
 				if err := a.confirm("a failover", strings.Join(args, " ")); err != nil {
@@ -68,13 +69,8 @@ func (a *app) yesFlag(c *cobra.Command) {
 }
 
 func (a *app) declare(ctx context.Context, r *pb.DeclareRequest, wait bool) error {
-	api, err := a.failovers()
-	if err != nil {
-		return err
-	}
-	if r.RequestId, err = a.newRequestID(); err != nil {
-		return err
-	}
+	api := a.failovers()
+	r.RequestId = a.newRequestID()
 	answer, err := api.Declare(ctx, r)
 	if err != nil {
 		return err
@@ -92,7 +88,7 @@ func (a *app) declare(ctx context.Context, r *pb.DeclareRequest, wait bool) erro
 			"\nfollow it with: hotspare failover watch " + f.GetName() + "\n"
 	}})
 	if err == nil && r.GetDryRun() && len(f.GetUnplaced()) > 0 {
-		return &exitError{code: ExitNoFit, err: fmt.Errorf("%d workloads have no room", len(f.GetUnplaced()))}
+		return outcome.Exitf(outcome.NoFit, "%d workloads have no room", len(f.GetUnplaced()))
 	}
 	return err
 }
@@ -107,10 +103,7 @@ func declaredText(answer *pb.DeclareResponse) string {
 }
 
 func (a *app) listFailovers(ctx context.Context, stale bool) (*pb.ListFailoversResponse, error) {
-	api, err := a.failovers()
-	if err != nil {
-		return nil, err
-	}
+	api := a.failovers()
 	all := &pb.ListFailoversResponse{}
 	token := ""
 	for range maxPages {
@@ -173,10 +166,7 @@ func (a *app) failoverDescribeCommand() *cobra.Command {
 }
 
 func (a *app) getFailover(ctx context.Context, name string, stale bool) (*pb.Failover, error) {
-	api, err := a.failovers()
-	if err != nil {
-		return nil, err
-	}
+	api := a.failovers()
 	answer, err := api.GetFailover(ctx, &pb.GetFailoverRequest{Name: name, Stale: stale})
 	return answer.GetFailover(), err
 }
@@ -193,20 +183,13 @@ Your name and words are recorded for ever.`,
 		Args:    exactly("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if reason == "" {
-				return usagef("say what you saw: --reason \"...\" (it is recorded)")
+				return outcome.Usagef("say what you saw: --reason \"...\" (it is recorded)")
 			}
 			if err := a.confirm("an oath", args[0]); err != nil {
 				return err
 			}
-			api, err := a.failovers()
-			if err != nil {
-				return err
-			}
-			id, err := a.newRequestID()
-			if err != nil {
-				return err
-			}
-			answer, err := api.Swear(c.Context(), &pb.SwearRequest{RequestId: id, Name: args[0], Reason: reason, Plan: plan})
+			api := a.failovers()
+			answer, err := api.Swear(c.Context(), &pb.SwearRequest{RequestId: a.newRequestID(), Name: args[0], Reason: reason, Plan: plan})
 			if err != nil {
 				return err
 			}
@@ -251,7 +234,7 @@ func (a *app) controlCommand(action pb.ControlAction, use, short, done string, t
 			}
 			if skip {
 				if reason == "" {
-					return usagef("say why: --reason \"...\" (it is recorded)")
+					return outcome.Usagef("say why: --reason \"...\" (it is recorded)")
 				}
 				if err := a.confirm("skipping a step", args[0]); err != nil {
 					return err
@@ -280,13 +263,8 @@ func controlExample(verb string, takesStep bool) string {
 }
 
 func (a *app) control(ctx context.Context, r *pb.ControlRequest, done string) error {
-	api, err := a.failovers()
-	if err != nil {
-		return err
-	}
-	if r.RequestId, err = a.newRequestID(); err != nil {
-		return err
-	}
+	api := a.failovers()
+	r.RequestId = a.newRequestID()
 	answer, err := api.Control(ctx, r)
 	if err != nil {
 		return err
@@ -306,7 +284,7 @@ loses what was written here since; use hotspare failback then.`,
 		Args:    exactly("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if reason == "" {
-				return usagef("say why: --reason \"...\" (it is recorded)")
+				return outcome.Usagef("say why: --reason \"...\" (it is recorded)")
 			}
 			f, err := a.getFailover(c.Context(), args[0], false)
 			if err != nil {
@@ -355,7 +333,7 @@ instead.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if discard {
 				if reason == "" {
-					return usagef("say why what was written here may be lost: --reason \"...\" (it is recorded)")
+					return outcome.Usagef("say why what was written here may be lost: --reason \"...\" (it is recorded)")
 				}
 				if err := a.confirm("throwing away what was written here since the failover", args[0]); err != nil {
 					return err
@@ -373,13 +351,8 @@ instead.`,
 }
 
 func (a *app) failback(ctx context.Context, r *pb.FailbackRequest, wait bool) error {
-	api, err := a.failovers()
-	if err != nil {
-		return err
-	}
-	if r.RequestId, err = a.newRequestID(); err != nil {
-		return err
-	}
+	api := a.failovers()
+	r.RequestId = a.newRequestID()
 	answer, err := api.Failback(ctx, r)
 	if err != nil {
 		return err
@@ -404,17 +377,10 @@ func (a *app) armCommand(use, short string, disarm bool) *cobra.Command {
 		Use: use, Short: short, Example: "  hotspare trigger " + verb + " east-down --reason maintenance", Args: exactly("TRIGGER"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if disarm && reason == "" {
-				return usagef("say why: --reason \"...\" (it is shown to everybody)")
+				return outcome.Usagef("say why: --reason \"...\" (it is shown to everybody)")
 			}
-			api, err := a.failovers()
-			if err != nil {
-				return err
-			}
-			id, err := a.newRequestID()
-			if err != nil {
-				return err
-			}
-			answer, err := api.Arm(c.Context(), &pb.ArmRequest{RequestId: id, Trigger: args[0], Disarm: disarm, Reason: reason})
+			api := a.failovers()
+			answer, err := api.Arm(c.Context(), &pb.ArmRequest{RequestId: a.newRequestID(), Trigger: args[0], Disarm: disarm, Reason: reason})
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -71,15 +72,8 @@ func (a *app) leaseCreate(ctx context.Context, f leaseFlags) error {
 	if err != nil {
 		return err
 	}
-	api, err := a.leases()
-	if err != nil {
-		return err
-	}
-	id, err := a.newRequestID()
-	if err != nil {
-		return err
-	}
-	answer, err := api.CreateLease(ctx, &pb.CreateLeaseRequest{RequestId: id, Project: f.project, Spec: spec, Class: class})
+	api := a.leases()
+	answer, err := api.CreateLease(ctx, &pb.CreateLeaseRequest{RequestId: a.newRequestID(), Project: f.project, Spec: spec, Class: class})
 	if err != nil {
 		return err
 	}
@@ -103,13 +97,13 @@ func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
 		"preemptible": pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE, "firm": pb.LeaseClass_LEASE_CLASS_FIRM,
 	}[f.class]
 	if !ok {
-		return nil, class, usagef("--class %q is not preemptible or firm", f.class)
+		return nil, class, outcome.Usagef("--class %q is not preemptible or firm", f.class)
 	}
 	if f.project == "" {
-		return nil, class, usagef("say for which project: -p PROJECT")
+		return nil, class, outcome.Usagef("say for which project: -p PROJECT")
 	}
 	if f.image == "" && f.cloneOf == "" {
-		return nil, class, usagef("say what to start from: --image IMAGE or --clone-of PLAN/WORKLOAD")
+		return nil, class, outcome.Usagef("say what to start from: --image IMAGE or --clone-of PLAN/WORKLOAD")
 	}
 	s := &pb.LeaseSpec{Image: f.image, CloneOf: f.cloneOf}
 	var err error
@@ -118,11 +112,11 @@ func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
 	}
 	if f.onPreempt != "" {
 		if s.OnPreempt, ok = model.ParseReclaimAction(f.onPreempt); !ok {
-			return nil, class, usagef("--on-preempt %q is not save, shutdown or discard", f.onPreempt)
+			return nil, class, outcome.Usagef("--on-preempt %q is not save, shutdown or discard", f.onPreempt)
 		}
 	}
 	if f.term == "" {
-		return nil, class, usagef("say for how long: --term 8h")
+		return nil, class, outcome.Usagef("say for how long: --term 8h")
 	}
 	if s.Term, err = durationFlag("--term", f.term); err != nil {
 		return nil, class, err
@@ -135,10 +129,10 @@ func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
 	}
 	if f.userData != "" {
 		if s.UserData, err = readBounded(f.userData); err != nil {
-			return nil, class, usagef("read user data: %v", err)
+			return nil, class, outcome.Usagef("read user data: %v", err)
 		}
 		if len(s.UserData) > maxUserData {
-			return nil, class, usagef("user data has %d bytes, at most %d", len(s.UserData), maxUserData)
+			return nil, class, outcome.Usagef("user data has %d bytes, at most %d", len(s.UserData), maxUserData)
 		}
 	}
 	return s, class, nil
@@ -147,7 +141,7 @@ func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
 func parseVM(text string) (uint32, *pb.Resources, error) {
 	m := vmPattern.FindStringSubmatch(text)
 	if m == nil {
-		return 0, nil, usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
+		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
 	}
 	count := uint64(1)
 	if m[1] != "" {
@@ -156,7 +150,7 @@ func parseVM(text string) (uint32, *pb.Resources, error) {
 	vcpus, _ := strconv.ParseUint(m[2], 10, 32)
 	memory, err := model.ParseBytes(m[3])
 	if err != nil || count == 0 || vcpus == 0 || memory == 0 {
-		return 0, nil, usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
+		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
 	}
 	return uint32(count), &pb.Resources{Vcpus: uint32(vcpus), MemoryBytes: memory}, nil
 }
@@ -168,7 +162,7 @@ func durationFlag(flag, text string) (*durationpb.Duration, error) {
 	}
 	d, err := model.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return nil, usagef("%s %q: want for example 90s, 8h or 3d", flag, text)
+		return nil, outcome.Usagef("%s %q: want for example 90s, 8h or 3d", flag, text)
 	}
 	return durationpb.New(d), nil
 }
@@ -178,10 +172,10 @@ func readSSHKeys(files []string) ([]string, error) {
 	for _, name := range files {
 		data, err := readBounded(name)
 		if err != nil {
-			return nil, usagef("read ssh keys: %v", err)
+			return nil, outcome.Usagef("read ssh keys: %v", err)
 		}
 		if strings.Contains(string(data), "PRIVATE KEY") {
-			return nil, usagef("%s is a private key: give the file that ends in .pub", name)
+			return nil, outcome.Usagef("%s is a private key: give the file that ends in .pub", name)
 		}
 		for line := range strings.Lines(string(data)) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
@@ -211,7 +205,7 @@ func (a *app) waitLease(ctx context.Context, api pb.LeaseServiceClient, name str
 		switch l.GetPhase() {
 		case pb.LeasePhase_LEASE_PHASE_ACTIVE, pb.LeasePhase_LEASE_PHASE_PREEMPTED, pb.LeasePhase_LEASE_PHASE_RETURNING:
 		default:
-			return nil, &exitError{code: ExitFailed, err: fmt.Errorf("lease %s does not start: %s", name, l.GetReason())}
+			return nil, outcome.Exitf(outcome.Failed, "lease %s does not start: %s", name, l.GetReason())
 		}
 		select {
 		case <-ctx.Done():
@@ -246,7 +240,7 @@ func goesOn(ctx context.Context, what, follow string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return context.Canceled
 	}
-	return &exitError{code: ExitGoesOn, err: fmt.Errorf("timed out, %s goes on; follow it with: %s", what, follow)}
+	return outcome.Exitf(outcome.GoesOn, "timed out, %s goes on; follow it with: %s", what, follow)
 }
 
 func (a *app) showLease(l *pb.Lease, text func(wide bool) string) error {
@@ -254,10 +248,7 @@ func (a *app) showLease(l *pb.Lease, text func(wide bool) string) error {
 }
 
 func (a *app) listLeases(ctx context.Context, first *pb.ListLeasesRequest) (*pb.ListLeasesResponse, error) {
-	api, err := a.leases()
-	if err != nil {
-		return nil, err
-	}
+	api := a.leases()
 	all := &pb.ListLeasesResponse{}
 	for range maxPages {
 		page, err := api.ListLeases(ctx, first)
@@ -307,10 +298,7 @@ func (a *app) leaseDescribeCommand() *cobra.Command {
 		Example: "  hotspare lease describe web-3",
 		Args:    exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := a.leases()
-			if err != nil {
-				return err
-			}
+			api := a.leases()
 			answer, err := api.GetLease(c.Context(), &pb.GetLeaseRequest{Name: args[0], Stale: stale})
 			if err != nil {
 				return err
@@ -329,15 +317,8 @@ func (a *app) leaseChange(use, short, example, done string, change func(context.
 	return &cobra.Command{
 		Use: use, Short: short, Example: example, Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := a.leases()
-			if err != nil {
-				return err
-			}
-			id, err := a.newRequestID()
-			if err != nil {
-				return err
-			}
-			l, err := change(c.Context(), api, id, args[0])
+			api := a.leases()
+			l, err := change(c.Context(), api, a.newRequestID(), args[0])
 			if err != nil {
 				return err
 			}
@@ -354,13 +335,13 @@ func (a *app) leaseExtendCommand() *cobra.Command {
 	c := a.leaseChange("extend LEASE --by TIME", "Let a lease end later", "  hotspare lease extend web-3 --by 4h", "extended",
 		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
 			if by == "" {
-				return nil, usagef("say by how much: --by 4h")
+				return nil, outcome.Usagef("say by how much: --by 4h")
 			}
 			d, err := durationFlag("--by", by)
 			if err != nil {
 				return nil, err
 			}
-			answer, err := api.ExtendLease(ctx, &pb.ExtendLeaseRequest{RequestId: id, Name: name, By: d})
+			answer, err := api.ExtendLease(ctx, &pb.ExtendLeaseRequest{RequestId: a.newRequestID(), Name: name, By: d})
 			return answer.GetLease(), err
 		})
 	c.Flags().StringVar(&by, "by", "", "how much longer, for example 4h or 1d")
@@ -371,7 +352,7 @@ func (a *app) leaseReleaseCommand() *cobra.Command {
 	return a.leaseChange("release LEASE", "End a lease; its disks are kept for the retention time", "  hotspare lease release web-3",
 		"released; until it is deleted it comes back with: hotspare lease undelete",
 		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
-			answer, err := api.ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: id, Name: name})
+			answer, err := api.ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: a.newRequestID(), Name: name})
 			return answer.GetLease(), err
 		})
 }
@@ -379,7 +360,7 @@ func (a *app) leaseReleaseCommand() *cobra.Command {
 func (a *app) leaseUndeleteCommand() *cobra.Command {
 	return a.leaseChange("undelete LEASE", "Take back an ended lease before its disks are deleted", "  hotspare lease undelete web-3", "taken back",
 		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
-			answer, err := api.UndeleteLease(ctx, &pb.UndeleteLeaseRequest{RequestId: id, Name: name})
+			answer, err := api.UndeleteLease(ctx, &pb.UndeleteLeaseRequest{RequestId: a.newRequestID(), Name: name})
 			return answer.GetLease(), err
 		})
 }

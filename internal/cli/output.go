@@ -12,6 +12,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 )
 
 // view is one answer in all its forms.
@@ -101,7 +103,7 @@ func (a *app) confirm(what, name string) error {
 		return nil
 	}
 	if !a.Terminal {
-		return usagef("%s cannot be undone: repeat with --yes", what)
+		return outcome.Usagef("%s cannot be undone: repeat with --yes", what)
 	}
 	fmt.Fprintf(a.Err, "%s cannot be undone. Type %q to go on: ", what, name)
 	line, err := bufio.NewReader(io.LimitReader(a.In, 1024)).ReadString('\n')
@@ -109,7 +111,19 @@ func (a *app) confirm(what, name string) error {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	if strings.TrimSpace(line) != name {
-		return &exitError{code: ExitFailed, err: errors.New("nothing was done: the name does not match")}
+		return outcome.Exitf(outcome.Failed, "nothing was done: the name does not match")
 	}
 	return nil
+}
+
+// printError writes the error for a person, or as JSON.
+func (a *app) printError(err error) {
+	r := outcome.NewReport(err, a.requestID)
+	if a.output == "json" {
+		if out, jerr := json.MarshalIndent(map[string]outcome.Report{"error": r}, "", "  "); jerr == nil {
+			fmt.Fprintf(a.Err, "%s\n", out)
+			return
+		}
+	}
+	fmt.Fprint(a.Err, r.Text())
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/manifest"
 	"github.com/hotspare/hotspare/internal/model"
@@ -57,17 +58,10 @@ func (a *app) apply(ctx context.Context, files []manifest.File, dryRun, unproven
 		return err
 	}
 	if len(resources) == 0 {
-		return usagef("the manifests declare nothing")
+		return outcome.Usagef("the manifests declare nothing")
 	}
-	api, err := a.resources()
-	if err != nil {
-		return err
-	}
-	id, err := a.newRequestID()
-	if err != nil {
-		return err
-	}
-	answer, err := api.Apply(ctx, &pb.ApplyRequest{RequestId: id, Resources: resources, DryRun: dryRun, AcceptUnproven: unproven})
+	api := a.resources()
+	answer, err := api.Apply(ctx, &pb.ApplyRequest{RequestId: a.newRequestID(), Resources: resources, DryRun: dryRun, AcceptUnproven: unproven})
 	if err != nil {
 		return err
 	}
@@ -87,7 +81,7 @@ func (a *app) apply(ctx context.Context, files []manifest.File, dryRun, unproven
 // readManifests reads files, directories (not those within) and the standard input.
 func (a *app) readManifests(paths []string) ([]manifest.File, error) {
 	if len(paths) == 0 {
-		return nil, usagef("say what to apply: -f FILE, -f DIR or -f -")
+		return nil, outcome.Usagef("say what to apply: -f FILE, -f DIR or -f -")
 	}
 	var files []manifest.File
 	for _, p := range paths {
@@ -101,12 +95,12 @@ func (a *app) readManifests(paths []string) ([]manifest.File, error) {
 		}
 		names, err := manifestNames(p)
 		if err != nil {
-			return nil, usagef("read manifests: %v", err)
+			return nil, outcome.Usagef("read manifests: %v", err)
 		}
 		for _, name := range names {
 			data, err := readBounded(name)
 			if err != nil {
-				return nil, usagef("read manifest: %v", err)
+				return nil, outcome.Usagef("read manifest: %v", err)
 			}
 			files = append(files, manifest.File{Name: name, Data: data})
 		}
@@ -160,13 +154,13 @@ func kindArgument(word string) (model.ResourceKind, error) {
 	}
 	switch strings.TrimSuffix(strings.ToLower(word), "s") {
 	case "lease", "failover":
-		return "", usagef("%s are not declared in manifests: use hotspare %s list", word, strings.TrimSuffix(strings.ToLower(word), "s"))
+		return "", outcome.Usagef("%s are not declared in manifests: use hotspare %s list", word, strings.TrimSuffix(strings.ToLower(word), "s"))
 	}
 	hint := ""
 	if s := model.Nearest(word, words); s != "" {
 		hint = fmt.Sprintf(", did you mean %q?", s)
 	}
-	return "", usagef("unknown kind %q%s; known: %s", word, hint, strings.Join(words, ", "))
+	return "", outcome.Usagef("unknown kind %q%s; known: %s", word, hint, strings.Join(words, ", "))
 }
 
 func (a *app) getCommand() *cobra.Command {
@@ -204,10 +198,7 @@ func staleFlag(c *cobra.Command, into *bool) {
 }
 
 func (a *app) getOne(ctx context.Context, kind model.ResourceKind, name string, stale bool) error {
-	api, err := a.resources()
-	if err != nil {
-		return err
-	}
+	api := a.resources()
 	answer, err := api.GetResource(ctx, &pb.GetResourceRequest{Kind: string(kind), Name: name, Stale: stale})
 	if err != nil {
 		return err
@@ -222,10 +213,7 @@ func (a *app) getOne(ctx context.Context, kind model.ResourceKind, name string, 
 }
 
 func (a *app) listResources(ctx context.Context, kind model.ResourceKind, stale bool) (*pb.ListResourcesResponse, error) {
-	api, err := a.resources()
-	if err != nil {
-		return nil, err
-	}
+	api := a.resources()
 	all := &pb.ListResourcesResponse{}
 	token := ""
 	for range maxPages {
@@ -282,10 +270,7 @@ func (a *app) describeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			api, err := a.resources()
-			if err != nil {
-				return err
-			}
+			api := a.resources()
 			answer, err := api.GetResource(c.Context(), &pb.GetResourceRequest{Kind: string(kind), Name: args[1], Stale: stale})
 			if err != nil {
 				return err
@@ -329,15 +314,8 @@ func (a *app) deleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			api, err := a.resources()
-			if err != nil {
-				return err
-			}
-			id, err := a.newRequestID()
-			if err != nil {
-				return err
-			}
-			answer, err := api.DeleteResource(c.Context(), &pb.DeleteResourceRequest{RequestId: id, Kind: string(kind), Name: args[1]})
+			api := a.resources()
+			answer, err := api.DeleteResource(c.Context(), &pb.DeleteResourceRequest{RequestId: a.newRequestID(), Kind: string(kind), Name: args[1]})
 			if err != nil {
 				return err
 			}

@@ -2,12 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/client"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -34,10 +30,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Example: "  hotspare status\n  hotspare status -o json | jq .guarantee",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := a.siteService()
-			if err != nil {
-				return err
-			}
+			api := a.siteService()
 			s, err := api.GetStatus(c.Context(), &pb.GetStatusRequest{Stale: stale})
 			if err != nil {
 				return err
@@ -65,10 +58,7 @@ func (a *app) hostListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List hosts and agents", Example: "  hotspare host list -o wide", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := a.siteService()
-			if err != nil {
-				return err
-			}
+			api := a.siteService()
 			all, err := api.ListHosts(c.Context(), &pb.ListHostsRequest{Stale: stale})
 			if err != nil {
 				return err
@@ -97,15 +87,8 @@ func (a *app) hostChange(action, short, done string, irreversible bool) *cobra.C
 					return err
 				}
 			}
-			api, err := a.siteService()
-			if err != nil {
-				return err
-			}
-			id, err := a.newRequestID()
-			if err != nil {
-				return err
-			}
-			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{RequestId: id, Name: args[0], Action: action, Reason: reason})
+			api := a.siteService()
+			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{RequestId: a.newRequestID(), Name: args[0], Action: action, Reason: reason})
 			if err != nil {
 				return err
 			}
@@ -140,21 +123,14 @@ func (a *app) tokenCommand() *cobra.Command {
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if host == "" {
-				return usagef("say for which agent: --host HOST")
+				return outcome.Usagef("say for which agent: --host HOST")
 			}
 			d, err := durationFlag("--valid", valid)
 			if err != nil {
 				return err
 			}
-			api, err := a.siteService()
-			if err != nil {
-				return err
-			}
-			id, err := a.newRequestID()
-			if err != nil {
-				return err
-			}
-			answer, err := api.CreateToken(c.Context(), &pb.CreateTokenRequest{RequestId: id, Host: host, Valid: d})
+			api := a.siteService()
+			answer, err := api.CreateToken(c.Context(), &pb.CreateTokenRequest{RequestId: a.newRequestID(), Host: host, Valid: d})
 			if err != nil {
 				return err
 			}
@@ -188,10 +164,10 @@ USER.key (readable by you only; it never leaves this machine), USER.crt and ca.c
 		Args:    exactly("USER"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if !slices.Contains(model.Roles(), role) {
-				return usagef("--role %q is not %s", role, strings.Join(model.Roles(), ", "))
+				return outcome.Usagef("--role %q is not %s", role, strings.Join(model.Roles(), ", "))
 			}
 			if args[0] != filepath.Base(args[0]) || strings.HasPrefix(args[0], ".") {
-				return usagef("user %q cannot be the name of a file", args[0])
+				return outcome.Usagef("user %q cannot be the name of a file", args[0])
 			}
 			d, err := durationFlag("--valid", valid)
 			if err != nil {
@@ -209,16 +185,11 @@ USER.key (readable by you only; it never leaves this machine), USER.crt and ca.c
 func (a *app) issue(ctx context.Context, r *pb.IssueClientRequest, dir string) error {
 	keyFile := filepath.Join(dir, r.GetUser()+".key")
 	if _, err := os.Lstat(keyFile); !errors.Is(err, fs.ErrNotExist) {
-		return usagef("%s exists; remove it first or choose another --out", keyFile)
+		return outcome.Usagef("%s exists; remove it first or choose another --out", keyFile)
 	}
-	api, err := a.siteService()
-	if err != nil {
-		return err
-	}
-	if r.RequestId, err = a.newRequestID(); err != nil {
-		return err
-	}
-	key, csr, err := newKey(r.GetUser())
+	api := a.siteService()
+	r.RequestId = a.newRequestID()
+	key, csr, err := client.NewKey(r.GetUser())
 	if err != nil {
 		return err
 	}
@@ -251,34 +222,13 @@ func (a *app) issue(ctx context.Context, r *pb.IssueClientRequest, dir string) e
 	}})
 }
 
-// newKey makes a P-256 key and a request for a certificate, both in PEM.
-func newKey(user string) (key, csr []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode the key: %w", err)
-	}
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: user}}, private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a request for a certificate: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
-}
-
 func (a *app) objectsCommand() *cobra.Command {
 	r := &pb.ListObjectsRequest{}
 	list := &cobra.Command{
 		Use: "list", Short: "List objects: what should be, and what is", Args: exactly(),
 		Example: "  hotspare objects list --agent h7",
 		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := a.siteService()
-			if err != nil {
-				return err
-			}
+			api := a.siteService()
 			all, err := api.ListObjects(c.Context(), r)
 			if err != nil {
 				return err
@@ -304,10 +254,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 
 // eachEvidence pages through the log after a sequence number.
 func (a *app) eachEvidence(ctx context.Context, after uint64, visit func(*pb.Evidence) error) error {
-	api, err := a.siteService()
-	if err != nil {
-		return err
-	}
+	api := a.siteService()
 	for range maxPages {
 		page, err := api.ListEvidence(ctx, &pb.ListEvidenceRequest{AfterSequence: after, PageSize: pageSize})
 		if err != nil {
@@ -402,10 +349,10 @@ The simulated hypervisor needs nothing; with --hypervisor libvirt real VMs are s
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Hosts < 1 || o.Hosts > 100 {
-				return usagef("--hosts %d: want 1 to 100", o.Hosts)
+				return outcome.Usagef("--hosts %d: want 1 to 100", o.Hosts)
 			}
 			if o.Hypervisor != "sim" && o.Hypervisor != "libvirt" {
-				return usagef("--hypervisor %q is not sim or libvirt", o.Hypervisor)
+				return outcome.Usagef("--hypervisor %q is not sim or libvirt", o.Hypervisor)
 			}
 			return a.Dev(c.Context(), o)
 		},

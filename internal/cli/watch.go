@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/client"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 )
 
@@ -92,7 +93,7 @@ func (a *app) follow(ctx context.Context, name string, want direction) error {
 		return err
 	}
 	if _, good := want.ending(f.GetPhase()); !good {
-		return &exitError{code: ExitFailed, err: fmt.Errorf("failover %s ended %s; see: hotspare failover describe %s", name, render.Phase(f.GetPhase()), name)}
+		return outcome.Exitf(outcome.Failed, "failover %s ended %s; see: hotspare failover describe %s", name, render.Phase(f.GetPhase()), name)
 	}
 	return nil
 }
