@@ -151,3 +151,26 @@ func losses(s *state.State, f *pb.Failover, plans []*pb.Plan) {
 		}
 	}
 }
+
+// CheckTrigger refuses a trigger's declaration that it may not make: unknown, disarmed, or of plans
+// that are not its own.
+func CheckTrigger(s *state.State, req *pb.DeclareRequest) error {
+	if req.GetTrigger() == "" {
+		return nil
+	}
+	key := "trigger/" + req.GetTrigger()
+	t := s.Resource(key).GetTrigger()
+	if t == nil {
+		return model.Errorf(model.FaultNotFound, key, "no such trigger").WithRemedy("see: hotspare get trigger")
+	}
+	if t.GetStatus().GetDisarmed() {
+		return model.Errorf(model.FaultPrecondition, key, "is not armed: %s", t.GetStatus().GetReason()).
+			WithRemedy("arm it with: hotspare trigger arm %s", req.GetTrigger())
+	}
+	for _, p := range req.GetPlans() {
+		if !slices.Contains(t.GetSpec().GetPlans(), p) {
+			return model.Errorf(model.FaultDenied, key, "may not declare plan %s", p)
+		}
+	}
+	return nil
+}
