@@ -158,6 +158,18 @@ func TestOneMember(t *testing.T) {
 		if err := n.VerifyLeader(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+func TestRestartOfOneMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		n := s.start("a")
+		if err := n.Bootstrap(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.leader()
+		s.propose(n, "one")
 		if err := n.Bootstrap(t.Context()); model.FaultOf(err) != model.FaultExists {
 			t.Fatalf("second bootstrap: %v", err)
 		}
