@@ -29,6 +29,7 @@ func run() int {
 		Now:        time.Now,
 		ConfigFile: configFile(),
 		Version:    version(),
+		Dev:        dev,
 	}
 	return cli.Run(ctx, options, os.Args[1:])
 }

@@ -116,7 +116,7 @@ func (c *check) volume(name string, w *pb.WorkloadVolume) {
 	if !c.object(src, "check the agent of the protected site") {
 		return
 	}
-	if vs := c.v.Current(c.s.Object(src)).GetVolume(); vs.GetDegradedSince() != nil {
+	if vs := c.v.Current(c.s.Object(src)).GetVolume(); vs.GetDegradedSince() != nil && !vs.GetInSync() {
 		c.obstacle(id, upkeep.Describe(vs), "it is synchronised again by itself once the protected site answers", vs.GetDegradedSince())
 	}
 }

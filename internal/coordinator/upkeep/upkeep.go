@@ -275,7 +275,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 			} else if v.Settled(replica) && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval {
 				rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 			}
-		case status.GetDegradedSince() != nil && status.GetResync() == spec.GetResync() && v.Settled(replica) &&
+		case status.GetDegradedSince() != nil && !status.GetMirroring() && status.GetResync() == spec.GetResync() && v.Settled(replica) &&
 			now.Sub(status.GetDegradedSince().AsTime()) > resyncPause:
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
 		}
@@ -306,7 +306,7 @@ func step(source, replica *pb.Object, resync, converged uint64) *pb.Command {
 // Describe says in one line what a volume's replication does, for status and readiness.
 func Describe(v *pb.VolumeStatus) string {
 	switch {
-	case v.GetDegradedSince() != nil:
+	case v.GetDegradedSince() != nil && !v.GetMirroring():
 		return fmt.Sprintf("replication degraded since %s: %s", v.GetDegradedSince().AsTime().Format(time.TimeOnly), v.GetDegradedReason())
 	case v.GetInSync():
 		return "in sync"
