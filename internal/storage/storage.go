@@ -1,0 +1,76 @@
+// Package storage is the seam between an agent and storage: the driver interface of a pool that
+// receives replicas, promotes and clones them, and of the protected site's side that replicates.
+// Drivers live in qcow2/ (QEMU's storage daemon and NBD), mirror/ (libvirt block copy) and sim/; the
+// conformance suite lives in conformance/.
+//
+// A driver executes; it decides nothing. It never deletes or writes a layer that something refers
+// to, and never promotes what has no consistent point unless the spec says that it was sworn to.
+package storage
+
+import (
+	"context"
+	"errors"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+)
+
+// ErrNotFound is returned by calls that name a volume which does not exist.
+var ErrNotFound = errors.New("volume not found")
+
+// ErrNoPoint is returned by Promote and Clone when the replica has no consistent point yet.
+var ErrNoPoint = errors.New("no consistent point")
+
+// ErrInUse is returned when something still refers to what would be removed or written.
+var ErrInUse = errors.New("volume in use")
+
+// Driver keeps the volumes of one pool. Every call obeys its context within a second; when the
+// context ends the outcome is unknown, not failed. Every changing call is idempotent. When a call
+// returns, what it made is on disk and survives a crash of the agent and of the driver's helpers.
+type Driver interface {
+	// Capacity reports size and free space of the pool.
+	Capacity(ctx context.Context) (Capacity, error)
+	// List reports all volumes of ours in the pool.
+	List(ctx context.Context) ([]Volume, error)
+	// Inspect reports one volume; ErrNotFound when there is none.
+	Inspect(ctx context.Context, name string) (Volume, error)
+	// Receive makes the volume a replica: a target that the protected site writes to. On an existing
+	// replica it makes sure that the target is exported. After a resync was asked for, writes go to a
+	// new layer and the last consistent point is kept until the new one has converged.
+	Receive(ctx context.Context, spec *pb.VolumeSpec) error
+	// Promote cuts the protected site off, and exports the newest consistent point writable, in a
+	// layer of its own, so that the point itself stays as it was.
+	Promote(ctx context.Context, spec *pb.VolumeSpec) error
+	// Demote makes a promoted volume a replica again. What was written while it was promoted is
+	// dropped only when the protected site holds it or the spec says that it may be.
+	Demote(ctx context.Context, spec *pb.VolumeSpec) error
+	// Clone exports a private writable layer above a consistent point of another volume.
+	Clone(ctx context.Context, spec *pb.VolumeSpec) error
+	// Remove deletes a volume and the layers that nothing else refers to; ErrInUse when a clone
+	// still stands on it.
+	Remove(ctx context.Context, name string) error
+}
+
+// Capacity is the space of a pool.
+type Capacity struct {
+	SizeBytes, FreeBytes uint64
+}
+
+// Volume is one volume as the pool shows it.
+type Volume struct {
+	Name  string
+	State pb.State
+	// Status carries the consistent point, degradation, export address and layers.
+	Status *pb.VolumeStatus
+}
+
+// Source is the protected site's side of replication: it mirrors the disk of a running VM.
+type Source interface {
+	// Mirror makes sure that the disk's writes go to spec.mirror_to; it returns when the mirror was
+	// started, not when it has converged.
+	Mirror(ctx context.Context, spec *pb.VolumeSpec) error
+	// Unmirror ends the mirror and leaves the disk as it is.
+	Unmirror(ctx context.Context, spec *pb.VolumeSpec) error
+	// Inspect reports PRIMARY while the VM owns the disk, with in_sync, sync_percent and since when
+	// the mirror is degraded.
+	Inspect(ctx context.Context, spec *pb.VolumeSpec) (Volume, error)
+}
