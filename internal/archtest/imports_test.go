@@ -26,6 +26,7 @@ type importRow struct {
 func importTable() []importRow {
 	protobuf := []string{"google.golang.org/protobuf/"}
 	anything := []string{""}
+	radix := "github.com/hashicorp/go-immutable-radix/v2" // persistent maps: pure, no I/O
 	core := []string{"internal/runbook/...", "internal/placement/...", "internal/model/...", "gen/..."}
 	process := append([]string{"internal/trust/...", "internal/config/..."}, core...)
 	var below []string
@@ -36,11 +37,13 @@ func importTable() []importRow {
 		{"internal/model/...", 2, []string{"gen/..."}, protobuf},
 		{"internal/placement/...", 2, []string{"internal/model/...", "gen/..."}, protobuf},
 		{"internal/runbook/...", 2, []string{"internal/model/...", "gen/..."}, protobuf},
-		{"internal/coordinator/state/...", 3, core, protobuf},
+		{"internal/coordinator/state/...", 3, append([]string{"internal/trust/evidence"}, core...), append([]string{radix}, protobuf...)},
 		{"internal/coordinator/...", 2, process, anything},
 		// The agent calls drivers through their interfaces; cmd chooses the drivers.
 		{"internal/agent/...", 2, slices.Concat(process, seams()), anything},
-		{"internal/cli/...", 2, []string{"gen/..."}, anything},
+		{"internal/manifest/...", 2, []string{"internal/model/...", "gen/..."}, anything},
+		// The CLI uses only the public API; the rules of the domain and the manifests are shared with the server.
+		{"internal/cli/...", 2, []string{"gen/...", "internal/model/...", "internal/manifest/...", "internal/trust/evidence"}, anything},
 		{"internal/trust/...", 2, []string{"internal/model/...", "gen/..."}, anything},
 		{"internal/config/...", 2, []string{"internal/model/...", "gen/..."}, anything},
 		{"cmd/...", 2, slices.Concat(process, below, []string{

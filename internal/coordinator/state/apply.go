@@ -92,6 +92,8 @@ func (t *tx) dispatch(c *pb.Command) (string, error) {
 		return t.forgetObjects(b.ForgetObjects)
 	case *pb.Command_RecordPreimage:
 		return t.recordPreimage(b.RecordPreimage)
+	case *pb.Command_RecordPoints:
+		return t.recordPoints(b.RecordPoints)
 	default:
 		if name, err, ok := t.dispatchLease(c); ok {
 			return name, err

@@ -277,3 +277,15 @@ func (t *tx) recordPreimage(c *pb.RecordPreimage) (string, error) {
 	t.editObject(c.GetObject(), func(n *pb.Object) { n.GetBase().GetEndpoint().Preimage = c.GetValue() })
 	return c.GetObject(), nil
 }
+
+// recordPoints moves the confirmed time of volumes forward; it never moves back.
+func (t *tx) recordPoints(c *pb.RecordPoints) (string, error) {
+	for _, p := range c.GetPoints() {
+		o := t.Object(p.GetObject())
+		if o == nil || !p.GetTime().AsTime().After(o.GetConfirmedPoint().AsTime()) {
+			continue
+		}
+		t.editObject(p.GetObject(), func(n *pb.Object) { n.ConfirmedPoint = p.GetTime() })
+	}
+	return "", nil
+}
