@@ -3,6 +3,8 @@ package bridge_test
 import (
 	"errors"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,6 +52,60 @@ func TestFlushedRules(t *testing.T) {
 	if h.traffic(t, two, one) || h.hostTraffic(t, two) {
 		t.Error("lent reaches production or the host after the repair")
 	}
+}
+
+// TestEachRuleAlone counts the pings that arrive, not the answers: an answer that is dropped would hide
+// a rule that lets the question through.
+func TestEachRuleAlone(t *testing.T) {
+	h := newHost(t)
+	one, two := h.spec("one", production), h.spec("two", lent)
+	h.ensure(t, one)
+	h.ensure(t, two)
+	h.openWide(t)
+	prod, guest, self := h.plug(t, one), h.plug(t, two), &machine{ns: h.ns, address: hostAddress}
+	defer prod.unplug(t)
+	defer guest.unplug(t)
+	for _, c := range []struct {
+		name     string
+		from, to *machine
+		arrives  bool
+	}{
+		{"lent to the host", guest, self, false},
+		{"the host to lent", self, guest, false},
+		{"lent to production", guest, prod, false},
+		{"production to lent", prod, guest, false},
+		// The control: this counts what arrives.
+		{"production to the host", prod, self, true},
+	} {
+		before := echoes(t, c.to.ns)
+		c.from.pings(c.to.address)
+		if arrived := echoes(t, c.to.ns) > before; arrived != c.arrives {
+			t.Errorf("%s: arrived %v, want %v", c.name, arrived, c.arrives)
+		}
+	}
+}
+
+// echoes counts the pings that a namespace received.
+func echoes(t *testing.T, ns string) int {
+	t.Helper()
+	var names []string
+	for line := range strings.Lines(run(t, "ip", "netns", "exec", ns, "cat", "/proc/net/snmp")) {
+		fields := strings.Fields(line)
+		if fields[0] != "Icmp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		n, err := strconv.Atoi(fields[slices.Index(names, "InEchos")])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	t.Fatal("no ICMP counters")
+	return 0
 }
 
 func TestRepairs(t *testing.T) {

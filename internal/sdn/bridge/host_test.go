@@ -163,7 +163,8 @@ func (h *host) harness() conformance.NetworkHarness {
 	}
 }
 
-var volatile = regexp.MustCompile(`(?m)^\d+: |@if\d+|link-netnsid \d+|link-netns \S+|qlen \d+|link/\S+ \S+ brd \S+`)
+var volatile = regexp.MustCompile(
+	`(?m)^\d+: |@if\d+|link-netnsid \d+|link-netns \S+|qlen \d+|link/\S+ \S+ brd \S+|NO-CARRIER,|,LOWER_UP|,M-DOWN|state \S+`)
 
 // inventory lists links, rules and namespaces, without what differs from run to run.
 func (h *host) inventory(t *testing.T) []string {
@@ -196,6 +197,7 @@ func (h *host) openWide(t *testing.T) {
 			continue
 		}
 		run(t, "ip", "-n", h.ns, "address", "replace", fmt.Sprintf("10.%d.0.254/24", n), "dev", "br-"+name)
+		run(t, "ip", "-n", h.ns, "address", "replace", fmt.Sprintf("fd00:%d::254/64", n), "dev", "br-"+name, "nodad")
 	}
 }
 
@@ -223,17 +225,17 @@ func (h *host) hostTraffic(t *testing.T, from *pb.NetworkSpec) bool {
 	h.openWide(t)
 	m := h.plug(t, from)
 	defer m.unplug(t)
-	stop := serveIn(t, h.ns, "0.0.0.0:8080")
+	stop := serveIn(t, h.ns, ":8080")
 	defer stop()
 	addresses := []string{hostAddress}
 	for _, n := range h.subnets {
-		addresses = append(addresses, fmt.Sprintf("10.%d.0.254", n))
+		addresses = append(addresses, fmt.Sprintf("10.%d.0.254", n), fmt.Sprintf("fd00:%d::254", n))
 	}
 	var reached atomic.Bool
 	var running sync.WaitGroup
 	for _, a := range addresses {
 		running.Go(func() {
-			if tcp, ping := m.reaches(a + ":8080"); tcp || ping {
+			if tcp, ping := m.reaches(net.JoinHostPort(a, "8080")); tcp || ping {
 				t.Logf("a machine on %s reaches %s of the host", from.GetName(), a)
 				reached.Store(true)
 			}
@@ -266,6 +268,7 @@ func (h *host) plug(t *testing.T, s *pb.NetworkSpec) *machine {
 	run(t, "ip", "-n", h.ns, "link", "add", m.port, "type", "veth", "peer", "name", "eth0", "netns", m.ns)
 	run(t, "ip", "-n", h.ns, "link", "set", m.port, "master", s.GetBridge(), "up")
 	run(t, "ip", "-n", m.ns, "address", "add", m.address+"/24", "dev", "eth0")
+	run(t, "ip", "-n", m.ns, "address", "add", fmt.Sprintf("fd00:%d::%d/64", subnet, h.machines), "dev", "eth0", "nodad")
 	run(t, "ip", "-n", m.ns, "link", "set", "eth0", "up")
 	run(t, "ip", "-n", m.ns, "route", "add", "default", "via", fmt.Sprintf("10.%d.0.254", subnet))
 	return m
@@ -297,8 +300,9 @@ func (m *machine) reaches(address string) (tcp, ping bool) {
 
 // connects reports whether a TCP connection is made within a second.
 func (m *machine) connects(address string) bool {
-	target := "/dev/tcp/" + strings.Replace(address, ":", "/", 1)
-	return exec.Command("ip", "netns", "exec", m.ns, "timeout", "1", "bash", "-c", "exec 3<>"+target).Run() == nil
+	host, port, _ := net.SplitHostPort(address)
+	script := "exec 3<>/dev/tcp/" + host + "/" + port
+	return exec.Command("ip", "netns", "exec", m.ns, "timeout", "1", "bash", "-c", script).Run() == nil
 }
 
 func (m *machine) pings(address string) bool {
