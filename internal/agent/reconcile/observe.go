@@ -76,12 +76,12 @@ func (c *Core) observed(o *object, obs Observation) {
 	}
 	c.imageOutcome(o)
 	if o.call != nil && o.call.abandoned && reached(o.call.transition, obs.State) &&
-		o.call.transition.From != o.call.transition.To {
+		o.call.transition.From != o.call.transition.To && o.call.transition.Kind != pb.Kind_KIND_HOOK {
 		// The call hangs, but what it was for has happened: it was read back (R11).
 		o.call = nil
 		o.rec.Intent = Intent{}
 	}
-	if o.call == nil && obs.State == firstState(o.rec.Object.Kind()) {
+	if o.call == nil && !o.rec.HookInDoubt && o.obs.State == firstState(o.rec.Object.Kind()) {
 		c.dropArtefacts(o)
 	}
 	if obs.State != pb.State_STATE_RUNNING && o.call == nil {
