@@ -324,12 +324,12 @@ func TestAgentEndsATermLocally(t *testing.T) {
 		s := newSite(t, 1)
 		c := s.members[0]
 		c.order(instance(2, vmA, pb.State_STATE_RUNNING, func(o *pb.Order) {
-			o.Spec.GetInstance().TermEnd = timestamppb.New(time.Now().Add(time.Hour))
+			o.Spec.GetInstance().TermEnd = timestamppb.New(time.Now().Add(5 * time.Minute))
 		}))
 		s.start()
 		s.settled(0, vmA, pb.State_STATE_RUNNING, 2)
 		c.down()
-		time.Sleep(time.Hour + time.Minute)
+		time.Sleep(6 * time.Minute)
 		c.up()
 		st := s.status(0, vmA, func(st *pb.Status) bool { return st.GetState() == pb.State_STATE_SAVED })
 		if st.GetNote() != "term ended locally" {
@@ -345,6 +345,7 @@ func TestAgentProbesHealth(t *testing.T) {
 		network := &pb.Order{Object: "network/n", Kind: pb.Kind_KIND_NETWORK, Generation: 2, Spec: &pb.Spec{
 			State: pb.State_STATE_PRESENT, Parameters: &pb.Spec_Network{Network: &pb.NetworkSpec{
 				Name: "prod", Bridge: "br-prod", Role: pb.NetworkRole_NETWORK_ROLE_PRODUCTION, ProbeAddress: "10.10.0.2/24"}}}}
+		s.host.SetGuest(vmA, hvsim.GuestBehaviour{HealthyAfter: 2 * time.Second})
 		c.order(network, instance(2, vmA, pb.State_STATE_RUNNING, func(o *pb.Order) {
 			i := o.Spec.GetInstance()
 			i.Nics = []*pb.Nic{{Network: "prod", Bridge: "br-prod", Mac: "52:54:00:aa:00:01", Address: "10.10.0.11/24"}}
