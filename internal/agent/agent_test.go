@@ -103,7 +103,7 @@ func (s *site) status(m int, object string, want func(*pb.Status) bool) *pb.Stat
 		if st := s.members[m].status(object); want(st) {
 			return st
 		}
-		time.Sleep(10 * time.Millisecond)
+		<-time.After(10 * time.Millisecond)
 	}
 	s.t.Fatalf("member %d has no such status of %s, but %v", m, object, s.members[m].status(object))
 	return nil
