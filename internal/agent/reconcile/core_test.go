@@ -215,6 +215,58 @@ func TestGateOnAnObjectThatIsNotKnown(t *testing.T) {
 	w.is(b, running, settled)
 }
 
+// TestLocalGateWhileItsObjectMoves: what was read before a call on the object began opens no gate.
+func TestLocalGateWhileItsObjectMoves(t *testing.T) {
+	w := runningVM(t)
+	w.order(2, a, vm(saved))
+	w.settle()
+	w.order(3, a, vm(running))
+	w.read()
+	w.began("a RUNNING>SAVED", "a SAVED>RUNNING")
+	w.order(4, b, gated())
+	w.read()
+	w.returns(b, true, nil)
+	w.read()
+	w.is(b, defined, waiting)
+	w.settle()
+	w.is(a, running, settled)
+	w.is(b, defined, waiting)
+}
+
+func TestNothingStartsBeforeTheInventory(t *testing.T) {
+	w := emptyWorld()
+	w.t = t
+	w.start()
+	w.permit(time.Hour)
+	w.order(1, a, vm(running))
+	w.settle()
+	w.is(a, defined, waiting)
+	w.do(w.core.Capacity(w.capacity, w.now))
+	w.settle()
+	w.is(a, defined, waiting)
+	// A guest that nobody ordered takes room, even before it was read.
+	w.do(w.core.Inventory([]Found{{Object: b, MemoryBytes: 64 << 30}}, w.now))
+	w.is(a, defined, waiting)
+	w.settle()
+	w.is(a, running, settled)
+}
+
+func TestANewerOrderWaitsForTheCall(t *testing.T) {
+	w := runningVM(t)
+	w.order(2, a, vm(saved))
+	w.read()
+	w.order(3, a, vm(stopped))
+	w.order(4, a, vm(running))
+	w.read()
+	w.began("a RUNNING>SAVED")
+	if st := w.reported[a]; st.GetGeneration() != 4 || st.GetPhase() != working {
+		t.Errorf("the newer order is not acknowledged: %v", st)
+	}
+	w.settle()
+	w.is(a, running, settled)
+	w.began("a SAVED>RUNNING")
+}
+
 func TestMemoryGate(t *testing.T) {
 	w := runningVM(t)
 	w.capacity = &pb.Capacity{MemoryBytes: 3 << 30, ForeignMemoryBytes: 1 << 30, OverheadBytes: 1 << 20}
@@ -276,7 +328,14 @@ func TestReclaim(t *testing.T) {
 			w.read()
 		}}, []string{"a RUNNING>SAVED"}, []time.Duration{0}, "", saved, false},
 		"nothing helps but the third kill": {save, []func(*world){fail, fail, fail,
-			func(w *world) { w.pass(time.Minute); fail(w); w.pass(time.Minute) }, good},
+			func(w *world) {
+				if len(w.calls) > 0 {
+					w.t.Fatalf("a kill that failed is repeated without a pause")
+				}
+				w.pass(time.Minute)
+				fail(w)
+				w.pass(time.Minute)
+			}, good},
 			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED", "a RUNNING>STOPPED", "a RUNNING>STOPPED", "a RUNNING>STOPPED"},
 			[]time.Duration{0, 20 * time.Second, 0, 0, 0},
 			"save failed: the driver failed; killed, the disk was kept", defined, true},
@@ -462,7 +521,7 @@ func TestTermEnd(t *testing.T) {
 		w.permit(time.Hour)
 		w.settle()
 		w.began()
-		w.do(w.core.Capacity(w.capacity, w.now))
+		w.tell()
 		w.order(2, a, vm(running, ends(w, time.Hour)))
 		w.settle()
 		w.is(a, running, settled)
@@ -519,7 +578,7 @@ func TestRestoreIsTriedOnce(t *testing.T) {
 			}
 			c.happens(w)
 			w.start()
-			w.do(w.core.Capacity(w.capacity, w.now))
+			w.tell()
 			w.permit(time.Minute)
 			w.settle()
 			w.began(c.calls...)

@@ -212,9 +212,17 @@ func TestHooks(t *testing.T) {
 	w.order(4, h, spec(applied))
 	w.returns(h, false, errDriver)
 	w.is(h, 0, failed)
+	if len(w.ledger) != 1 {
+		t.Errorf("a hook that may have done half of its work is not in the ledger")
+	}
 	w.order(5, h, spec(reverted))
 	w.settle()
 	w.is(h, reverted, settled)
+	w.began("h REVERTED>APPLIED", "h APPLIED>REVERTED")
+	w.order(6, h, spec(applied))
+	w.start()
+	w.order(7, h, spec(reverted))
+	w.settle()
 	w.began("h REVERTED>APPLIED", "h APPLIED>REVERTED")
 	if len(w.ledger) != 0 {
 		t.Errorf("ledger %v", w.ledger)

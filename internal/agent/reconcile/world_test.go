@@ -72,9 +72,14 @@ func newWorld(t *testing.T) *world {
 	w.t = t
 	w.start()
 	w.permit(time.Hour)
+	w.tell()
+	return w
+}
+
+// tell gives a new core what every agent learns soon.
+func (w *world) tell() {
 	w.do(w.core.Capacity(w.capacity, w.now))
 	w.do(w.core.Inventory(nil, w.now))
-	return w
 }
 
 func emptyWorld() *world {
@@ -126,6 +131,9 @@ func (w *world) do(effects []Effect) {
 		case Persist:
 			w.persist(e)
 		case Observe:
+			if slices.ContainsFunc(w.reads, func(r Observe) bool { return r.Object == e.Object }) {
+				w.t.Fatalf("once: %s is read twice at a time", e.Object)
+			}
 			w.reads = append(w.reads, e)
 		case Call:
 			w.begin(e)
