@@ -21,7 +21,7 @@ import (
 
 // Guarantee names the site's state ("Proven(1)") and says why when it is not the best.
 func Guarantee(s *state.State, v live.View) (word, reason string, proof placement.Decision) {
-	proof = placement.Prove(demand.Site(s, v, true))
+	proof = placement.Prove(demand.Site(s, v))
 	switch {
 	case proof.Answer != placement.Fits:
 		return "GuaranteeLost", proof.Reason, proof
