@@ -35,16 +35,16 @@ func (d *Driver) capacity(ctx context.Context) (*pb.Capacity, error) {
 	if err != nil {
 		return nil, err
 	}
+	caps, err := d.capabilities(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out, err := call(ctx, d.c, func(l *golibvirt.Libvirt) (*pb.Capacity, error) {
 		_, memoryKiB, cpus, _, _, _, _, _, err := l.NodeGetInfo()
 		if err != nil {
 			return nil, err
 		}
 		version, err := l.ConnectGetVersion()
-		if err != nil {
-			return nil, err
-		}
-		caps, err := capabilities(l)
 		if err != nil {
 			return nil, err
 		}
@@ -107,39 +107,44 @@ func (d *Driver) probeType(ctx context.Context) (string, error) {
 	if known != "" {
 		return known, nil
 	}
-	found, err := call(ctx, d.c, func(l *golibvirt.Libvirt) (string, error) {
-		caps, err := capabilities(l)
-		if err != nil {
-			return "", err
-		}
-		for _, g := range caps.Guests {
-			for _, dom := range g.Arch.Domains {
-				if g.Arch.Name == "x86_64" && dom.Type == "kvm" {
-					return "kvm", nil
-				}
-			}
-		}
-		return "qemu", nil
-	})
+	caps, err := d.capabilities(ctx)
 	if err != nil {
 		return "", err
 	}
+	probed := "qemu"
+	for _, g := range caps.Guests {
+		for _, dom := range g.Arch.Domains {
+			if g.Arch.Name == "x86_64" && dom.Type == "kvm" {
+				probed = "kvm"
+			}
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.domainType = found
-	return found, nil
+	d.domainType = probed
+	return probed, nil
 }
 
-func capabilities(l *golibvirt.Libvirt) (*libvirtxml.Caps, error) {
-	text, err := l.ConnectGetCapabilities()
+// capabilities reads what the host's libvirt can do, once: the text is long.
+func (d *Driver) capabilities(ctx context.Context) (*libvirtxml.Caps, error) {
+	d.mu.Lock()
+	caps := d.caps
+	d.mu.Unlock()
+	if caps != nil {
+		return caps, nil
+	}
+	text, err := call(ctx, d.c, (*golibvirt.Libvirt).ConnectGetCapabilities)
 	if err != nil {
 		return nil, err
 	}
-	var caps libvirtxml.Caps
+	caps = &libvirtxml.Caps{}
 	if err := caps.Unmarshal(text); err != nil {
 		return nil, fmt.Errorf("read libvirt's capabilities: %w", err)
 	}
-	return &caps, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.caps = caps
+	return caps, nil
 }
 
 // cpuClass names hosts between which RAM can be moved: the same CPU model seen by KVM, or the same

@@ -138,11 +138,17 @@ func (c *client) alone(ctx context.Context, slots chan struct{}, do func(*golibv
 	return do(s.l)
 }
 
-// lost says whether an error came from the connection and not from libvirt: then the outcome of the
-// call is unknown.
+// lost says whether the error of a libvirt call came from the connection and not from libvirt: then
+// the outcome of the call is unknown.
 func lost(err error) bool {
 	var refused golibvirt.Error
 	return err != nil && !errors.As(err, &refused) && !errors.Is(err, golibvirt.ErrUnsupported)
+}
+
+// unanswered says whether libvirtd may still be working on a call that returned this error, among
+// errors of other origins.
+func unanswered(err error) bool {
+	return errors.Is(err, golibvirt.ErrInterrupted) || errors.Is(err, errClosed)
 }
 
 // sharedSession returns the shared connection, opening it if needed.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 
@@ -16,6 +17,10 @@ import (
 	"github.com/hotspare/hotspare/internal/hypervisor"
 	"github.com/hotspare/hotspare/internal/model"
 )
+
+// toolLimit bounds a run of qemu-img or of the ISO tool: it writes a few hundred kilobytes, and hangs
+// when the storage does.
+const toolLimit = time.Minute
 
 // Define implements hypervisor.Driver. Private disks are made where they are missing and never made
 // anew; a disk that the new definition lacks stays until Remove.
@@ -41,9 +46,11 @@ func (d *Driver) define(ctx context.Context, def hypervisor.Definition) error {
 		}
 		return nil
 	}
+	_, statErr := os.Lstat(string(f))
+	nothing := isNew && errors.Is(statErr, os.ErrNotExist)
 	err = d.make(ctx, def, f)
-	if err != nil && isNew && !lost(err) {
-		// Nothing was there before, so nothing stays.
+	if err != nil && nothing && !unanswered(err) {
+		// Nothing was there before, not even disks without a domain, so nothing stays.
 		err = errors.Join(err, f.removeAll())
 	}
 	return err
@@ -148,6 +155,8 @@ func imageFormat(ctx context.Context, path string) (string, error) {
 }
 
 func qemuImg(ctx context.Context, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, toolLimit)
+	defer cancel()
 	out, err := exec.CommandContext(ctx, "qemu-img", args...).Output()
 	var failed *exec.ExitError
 	if errors.As(err, &failed) {

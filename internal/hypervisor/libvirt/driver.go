@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
+	"libvirt.org/go/libvirtxml"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/hypervisor"
@@ -36,7 +37,8 @@ type Options struct {
 	Log        *slog.Logger
 }
 
-// Driver drives one libvirtd. It is safe for concurrent use.
+// Driver drives one libvirtd. It is safe for concurrent use. It has many methods because it implements
+// three interfaces and each of their calls has one or two steps of its own.
 type Driver struct {
 	c     *client
 	state string
@@ -46,7 +48,8 @@ type Driver struct {
 
 	mu         sync.Mutex // guards all below
 	closed     bool
-	domainType string // empty until it was probed
+	domainType string           // empty until it was probed
+	caps       *libvirtxml.Caps // nil until read; they stay while this process lives
 	busy       map[model.ObjectID]*work
 	names      map[string]model.ObjectID // domains of ours that were seen, for events about removed ones
 	watchers   map[*watcher]struct{}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,14 +89,13 @@ func (s *site) virsh(t *testing.T, args ...string) string {
 	return s.run(t, "virsh", append([]string{"--connect", "qemu:///system"}, args...)...)
 }
 
-// open makes a driver that is closed when the test ends.
+// open makes a driver; the caller closes it.
 func (s *site) open(t *testing.T, stateDir string) *libvirt.Driver {
 	t.Helper()
 	d, err := libvirt.New(libvirt.Options{Socket: s.host.LibvirtSocket, StateDir: stateDir, DomainType: "qemu", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Close)
 	return d
 }
 
@@ -257,15 +255,19 @@ func (s *site) fixture(t *testing.T) *conformance.Fixture {
 	}
 	dir := s.stateDir(t)
 	t.Cleanup(func() {
-		if left := s.inventory(t); slices.ContainsFunc(left, func(l string) bool { return strings.Contains(l, "hs-") }) {
-			t.Errorf("left behind: %q", left)
+		for _, line := range s.inventory(t) {
+			if strings.Contains(line, "hs-") {
+				t.Errorf("left behind: %s", line)
+			}
 		}
 	})
 	define := func(name string) hypervisor.Definition {
 		return s.definition(name, addressOf(name), guest.Params{})
 	}
+	driver := s.open(t, dir)
+	t.Cleanup(func() { driver.Close() })
 	return &conformance.Fixture{
-		Driver: s.open(t, dir), Patience: patience, Define: define, CancelSaveAfter: 400 * time.Millisecond,
+		Driver: driver, Patience: patience, Define: define, CancelSaveAfter: 400 * time.Millisecond,
 		Stubborn: func(name string) hypervisor.Definition {
 			return s.definition(name, addressOf(name), guest.Params{IgnoreShutdown: true})
 		},
@@ -296,7 +298,11 @@ func (s *site) fixture(t *testing.T) *conformance.Fixture {
 			}
 			return paths
 		},
-		Reopen: func(t *testing.T) hypervisor.Driver { return s.open(t, dir) },
+		Reopen: func(t *testing.T) hypervisor.Driver {
+			driver.Close()
+			driver = s.open(t, dir)
+			return driver
+		},
 	}
 }
 

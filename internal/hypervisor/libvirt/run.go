@@ -59,8 +59,10 @@ func (d *Driver) Stop(ctx context.Context, id model.ObjectID, o hypervisor.StopO
 // breakAt kills the domain at the given time if a call is then still under way that was there before.
 // The returned function calls it off.
 func (d *Driver) breakAt(ctx context.Context, id model.ObjectID, at time.Time) (stop func()) {
-	stuck := d.underWay(id)
-	if stuck == nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	stuck := d.busy[id]
+	if stuck == nil || d.closed {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)

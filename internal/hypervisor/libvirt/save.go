@@ -107,12 +107,24 @@ func (d *Driver) Restore(ctx context.Context, id model.ObjectID) error {
 		if err := have.rename(ramRestoring, ramUsed); err != nil {
 			return err
 		}
-		err = d.c.alone(ctx, d.c.quick, func(l *golibvirt.Libvirt) error { return l.DomainResume(f.dom) })
-		if err != nil {
+		if err := d.resume(ctx, f.dom); err != nil {
 			return fmt.Errorf("let the restored guest run: %w", err)
 		}
 		return have.remove(ramUsed)
 	}})
+}
+
+// resume lets a guest run, if it does not already.
+func (d *Driver) resume(ctx context.Context, dom golibvirt.Domain) error {
+	err := d.c.alone(ctx, d.c.quick, func(l *golibvirt.Libvirt) error { return l.DomainResume(dom) })
+	var refused golibvirt.Error
+	if errors.As(err, &refused) && refused.Code == uint32(golibvirt.ErrOperationInvalid) {
+		f, lookErr := d.examine(ctx, dom)
+		if lookErr == nil && f.active && !f.paused {
+			return nil
+		}
+	}
+	return err
 }
 
 // DropSaved implements hypervisor.Saver.
@@ -223,7 +235,8 @@ func (d *Driver) settlePartial(ctx context.Context, f found) error {
 			return nil // libvirtd is still writing it, for a driver that is gone
 		}
 		if f.paused && (f.reason == golibvirt.DomainPausedSave || f.reason == golibvirt.DomainPausedMigration) {
-			if err := d.c.alone(ctx, d.c.quick, func(l *golibvirt.Libvirt) error { return l.DomainResume(f.dom) }); err != nil {
+			// A libvirtd that was killed in a save lets the guest go on when it is back, maybe just now.
+			if err := d.resume(ctx, f.dom); err != nil {
 				return err
 			}
 		}

@@ -42,6 +42,8 @@ func makeSeed(ctx context.Context, def hypervisor.Definition, f files) error {
 		}
 	}
 	made := work + "/" + seedFile
+	ctx, cancel := context.WithTimeout(ctx, toolLimit)
+	defer cancel()
 	args = append(args, "-output", made, "-volid", "cidata", "-joliet", "-rock", work+"/user-data", work+"/meta-data")
 	if out, err := exec.CommandContext(ctx, tool, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("make the cloud-init seed with %s: %w: %s", tool, err, out)
