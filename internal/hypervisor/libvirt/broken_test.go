@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -75,6 +76,7 @@ func TestBroken(t *testing.T) {
 		{"nbd disk and its death", nbdDeath},
 		{"libvirtd killed in mid-restore", libvirtdKilledInRestore},
 		{"overhead", overhead},
+		{"cloud-init seed", cloudInitSeed},
 		{"host loses power in mid-save", powerLoss}, // the last one: it takes the bridge away
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
@@ -530,4 +532,33 @@ func powerLoss(b *bench) {
 	b.run(b.t, "ip", "addr", "add", "10.30.0.1/24", "dev", "br0")
 	b.must("restore", b.d.Restore(b.ctx(patience), kept))
 	b.wantGuest(kept, before)
+}
+
+func cloudInitSeed(b *bench) {
+	if _, err := exec.LookPath("genisoimage"); err != nil && os.Getenv("HOTSPARE_CI") != "1" {
+		b.t.Skip("package missing: genisoimage")
+	}
+	def := b.definition("a", addressOf("a"), guest.Params{})
+	def.Spec.UserData = []byte("#cloud-config\nhostname: web\n")
+	def.Spec.SshKeys = []string{"ssh-ed25519 AAAA me"}
+	b.must("define", b.d.Define(b.ctx(patience), def))
+	image, err := os.ReadFile(b.file(def.ID, "seed.iso"))
+	b.must("read the seed", err)
+	// The volume name stands at a fixed place of the primary volume descriptor.
+	if name := strings.TrimSpace(string(image[16*2048+40 : 16*2048+72])); name != "cidata" {
+		b.t.Errorf("the seed's volume name is %q", name)
+	}
+	for _, want := range []string{"hostname: web", "ssh-ed25519 AAAA me", "local-hostname: \"a\""} {
+		if !bytes.Contains(image, []byte(want)) {
+			b.t.Errorf("the seed lacks %q", want)
+		}
+	}
+	b.must("start", b.d.Start(b.ctx(patience), def.ID))
+	b.awaitGuest(b.t, def.ID)
+	b.must("stop", b.d.Stop(b.ctx(patience), def.ID, hypervisor.StopOptions{Grace: patience}))
+	def.Spec.UserData, def.Spec.SshKeys = nil, nil
+	b.must("define without a seed", b.d.Define(b.ctx(patience), def))
+	if _, err := os.Stat(b.file(def.ID, "seed.iso")); !os.IsNotExist(err) {
+		b.t.Errorf("the seed is still there: %v", err)
+	}
 }

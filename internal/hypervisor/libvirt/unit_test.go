@@ -168,3 +168,15 @@ func TestMakeDiskRefuses(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+func TestSeedNamesThePackage(t *testing.T) {
+	t.Setenv("PATH", "")
+	def := hypervisor.Definition{ID: "instance/a", Spec: &pb.InstanceSpec{UserData: []byte("#cloud-config")}}
+	if err := makeSeed(t.Context(), def, files(t.TempDir())); err == nil || !strings.Contains(err.Error(), "genisoimage") {
+		t.Errorf("without a tool: %v", err)
+	}
+	def.Spec.UserData = nil
+	if err := makeSeed(t.Context(), def, files(t.TempDir())); err != nil {
+		t.Errorf("without need of a seed: %v", err)
+	}
+}
