@@ -64,6 +64,7 @@ func TestBroken(t *testing.T) {
 		name string
 		run  func(*bench)
 	}{
+		{"save aborted", saveAborted},
 		{"libvirtd killed in mid-save", libvirtdKilledInSave},
 		{"libvirtd hangs", libvirtdHangs},
 		{"disk full while saving", diskFull},
@@ -216,6 +217,25 @@ func (b *bench) libvirtdPID() int {
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	b.must("read libvirtd's pid", err)
 	return pid
+}
+
+func saveAborted(b *bench) {
+	id, before := b.start("a")
+	ctx, cancel := context.WithCancel(b.ctx(patience))
+	saved := b.saving(ctx, id)
+	cancel()
+	if err := b.result(saved); !errors.Is(err, context.Canceled) {
+		b.t.Errorf("cancelled save: %v", err)
+	}
+	eventually(b.t, "the save has ended", func() error {
+		if _, err := os.Stat(b.file(id, "ram.partial")); err == nil {
+			return errors.New("the image is still there")
+		}
+		return nil
+	})
+	b.wantState(id, pb.State_STATE_RUNNING)
+	b.wantFiles(id)
+	b.wantGuest(id, before)
 }
 
 func libvirtdKilledInSave(b *bench) {

@@ -267,7 +267,7 @@ func (s *site) fixture(t *testing.T) *conformance.Fixture {
 	driver := s.open(t, dir)
 	t.Cleanup(func() { driver.Close() })
 	return &conformance.Fixture{
-		Driver: driver, Patience: patience, Define: define, CancelSaveAfter: 400 * time.Millisecond,
+		Driver: driver, Patience: patience, Define: define, CancelSaveAfter: 150 * time.Millisecond,
 		Stubborn: func(name string) hypervisor.Definition {
 			return s.definition(name, addressOf(name), guest.Params{IgnoreShutdown: true})
 		},
