@@ -24,6 +24,9 @@ type Site interface {
 	Propose(ctx context.Context, actor string, c *pb.Command) (state.Result, error)
 	// Verify returns nil when this member leads and has applied everything committed before.
 	Verify(ctx context.Context) error
+	// Leading returns nil when this member leads as far as it knows: enough for a proposal, which a
+	// deposed leader cannot commit anyway.
+	Leading() error
 	// Changed returns a channel that is closed at the next change of state or live view.
 	Changed() <-chan struct{}
 	// Members lists the coordinators.
@@ -76,7 +79,7 @@ const maxTries = 20
 func (s *Server) decide(ctx context.Context, decision func(*state.State) (*pb.Command, error)) (state.Result, error) {
 	var err error
 	for range maxTries {
-		if err = s.site.Verify(ctx); err != nil {
+		if err = s.site.Leading(); err != nil {
 			return state.Result{}, err
 		}
 		var c *pb.Command
