@@ -54,6 +54,7 @@ func importTable() []importRow {
 		{"internal/simulation/...", 0, []string{"..."}, anything},
 		{"internal/clustertest/...", 0, []string{"..."}, anything},
 		{"internal/archtest/...", 0, nil, nil},
+		{"deploy/...", 0, nil, nil},
 		{"e2e/...", 0, []string{"..."}, anything},
 		{"bench/...", 0, []string{"..."}, anything},
 	}
