@@ -236,7 +236,11 @@ func (d *Driver) freezeOrigin(ctx context.Context, q *qmp, v *volume) error {
 		return fmt.Errorf("source %s of clone %s: %w", v.Of, v.Name, storage.ErrNotFound)
 	}
 	if source.Top != v.Origin {
-		return nil
+		if top := source.layer(source.Top); top == nil || top.Base != v.Origin {
+			return nil
+		}
+		// The daemon may not have followed yet. It must before the clone opens the origin.
+		return d.follow(ctx, q, &source)
 	}
 	next := source.copy()
 	l := next.freeze()

@@ -53,14 +53,16 @@ func (d *daemon) open(ctx context.Context) (q *qmp, fresh bool, err error) {
 }
 
 // dial connects to a daemon that may be ending right now: its socket then takes the connection and
-// drops it before the greeting.
+// drops it before the greeting. A daemon that hangs has no room for further connections after two or
+// three: that is waited for until the context ends.
 func (d *daemon) dial(ctx context.Context) (*qmp, error) {
 	tick := time.NewTicker(redialInterval)
 	defer tick.Stop()
 	for attempt := 1; ; attempt++ {
 		q, err := dialQMP(ctx, d.socket())
 		dropped := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
-		if !dropped || attempt == maxDials {
+		full := errors.Is(err, syscall.EAGAIN)
+		if !full && (!dropped || attempt >= maxDials) {
 			return q, err
 		}
 		select {

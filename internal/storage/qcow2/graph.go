@@ -163,7 +163,7 @@ func (d *Driver) addNode(q *qmp, p place, below *place) error { return d.addBase
 func (d *Driver) addBase(q *qmp, p place, below *place, readOnly bool) error {
 	arguments := map[string]any{
 		"node-name": p.node, "read-only": readOnly, "discard": "unmap",
-		"file": map[string]any{"driver": "file", "filename": p.path, "read-only": readOnly, "discard": "unmap"},
+		"file": map[string]any{"driver": "file", "filename": p.path, "discard": "unmap"},
 	}
 	switch {
 	case p.raw:
