@@ -201,7 +201,13 @@ func replicaSurvivesCrash(t *testing.T, s *suite) {
 	if got != 7 {
 		t.Fatalf("mirrored content is %d, want 7", got)
 	}
+	if s.inspect(t, "web-root").Status.GetDegradedSince() == nil {
+		t.Fatal("mirrors end with what serves them: the replica must be degraded")
+	}
 	s.receive(t, 2, 1)
+	if v := s.inspect(t, "web-root"); v.Status.GetDegradedSince() != nil {
+		t.Fatalf("still degraded with a new synchronisation: %v", v.Status)
+	}
 	s.Crash(t)
 	s.mirrorFails(t, 1)
 	s.mirror(t, 2, 8)

@@ -22,7 +22,10 @@ type host struct {
 	holder *exec.Cmd
 }
 
-const domainName = "web"
+const (
+	domainName   = "web"
+	promotedName = "web-f1"
+)
 
 // needs skips the test when a program is missing, and fails it in CI.
 func needs(t *testing.T, program, debianPackage string) {
@@ -100,7 +103,7 @@ func (h *host) socket() string { return filepath.Join(h.dir, "run", "libvirt-soc
 
 // stop ends the guests, which are not libvirtd's children, and libvirtd.
 func (h *host) stop(t *testing.T) {
-	for _, name := range []string{domainName} {
+	for _, name := range []string{domainName, promotedName} {
 		h.killGuest(t, name)
 	}
 	if h.holder == nil || h.holder.Process == nil {
@@ -179,23 +182,27 @@ func (h *host) virsh(t *testing.T, arguments ...string) (string, error) {
 	return string(out), nil
 }
 
-// run starts the domain on a disk file.
-func (h *host) run(t *testing.T, disk, format string) {
+// run starts a domain on a disk, given as the XML of its source.
+func (h *host) run(t *testing.T, name, source, format string) {
 	t.Helper()
+	kind := "file"
+	if strings.Contains(source, "protocol") {
+		kind = "network"
+	}
 	xml := fmt.Sprintf(`<domain type='qemu'>
   <name>%s</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <on_poweroff>destroy</on_poweroff>
   <devices>
-    <disk type='file' device='disk'><driver name='qemu' type='%s'/><source file='%s'/><target dev='hda' bus='ide'/></disk>
+    <disk type='%s' device='disk'><driver name='qemu' type='%s'/>%s<target dev='hda' bus='ide'/></disk>
     <memballoon model='none'/>
   </devices>
-</domain>`, domainName, format, disk)
+</domain>`, name, kind, format, source)
 	path := filepath.Join(h.dir, "domain.xml")
 	if err := os.WriteFile(path, []byte(xml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, arguments := range [][]string{{"define", path}, {"start", domainName}} {
+	for _, arguments := range [][]string{{"define", path}, {"start", name}} {
 		if _, err := h.virsh(t, arguments...); err != nil {
 			t.Fatal(err)
 		}
@@ -203,9 +210,9 @@ func (h *host) run(t *testing.T, disk, format string) {
 }
 
 // io runs a qemu-io command on the guest's disk, as the guest would: through its block device.
-func (h *host) io(t *testing.T, command string) string {
+func (h *host) io(t *testing.T, name, command string) string {
 	t.Helper()
-	out, err := h.virsh(t, "qemu-monitor-command", domainName, "--hmp", fmt.Sprintf("qemu-io -d ide0-0-0 %q", command))
+	out, err := h.virsh(t, "qemu-monitor-command", name, "--hmp", fmt.Sprintf("qemu-io -d ide0-0-0 %q", command))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -27,7 +28,6 @@ const diskBytes = 64 << 20
 type chain struct {
 	*host
 	pool    *qcow2.Driver
-	poolDir string
 	address string
 	source  *mirror.Source
 	state   string
@@ -37,21 +37,28 @@ type chain struct {
 func newChain(t *testing.T) *chain {
 	t.Helper()
 	c := &chain{host: newHost(t), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	c.poolDir = filepath.Join(c.dir, "pool")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	c.address = listener.Addr().String()
-	must(t, listener.Close())
-	must(t, os.Mkdir(c.poolDir, 0o700))
-	c.pool, err = qcow2.New(qcow2.Options{Dir: c.poolDir, Address: c.address, Log: c.log})
-	must(t, err)
-	t.Cleanup(func() {
-		c.killDaemon(t)
-		must(t, c.pool.Close())
-	})
+	c.pool, c.address = newPool(t, filepath.Join(c.dir, "pool"), c.log)
 	c.state = filepath.Join(c.dir, "mirrors.json")
 	c.newSource(t)
 	return c
+}
+
+// newPool makes a pool that is served on a loopback address of its own: a port of 127.0.0.1 could be
+// some client's by the time it is used.
+func newPool(t *testing.T, dir string, log *slog.Logger) (*qcow2.Driver, string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:10809", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250)))
+	must(t, err)
+	address := listener.Addr().String()
+	must(t, listener.Close())
+	must(t, os.Mkdir(dir, 0o700))
+	pool, err := qcow2.New(qcow2.Options{Dir: dir, Address: address, Log: log})
+	must(t, err)
+	t.Cleanup(func() {
+		killDaemon(t, dir)
+		must(t, pool.Close())
+	})
+	return pool, address
 }
 
 // newSource starts the agent's side again.
@@ -62,9 +69,9 @@ func (c *chain) newSource(t *testing.T) {
 	must(t, err)
 }
 
-func (c *chain) killDaemon(t *testing.T) {
+func killDaemon(t *testing.T, poolDir string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(c.poolDir, ".daemon", "qsd.pid"))
+	text, err := os.ReadFile(filepath.Join(poolDir, ".daemon", "qsd.pid"))
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
@@ -109,8 +116,8 @@ func (c *chain) production(t *testing.T, format string) string {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	c.run(t, disk, format)
-	c.io(t, "write -P 1 0 512")
+	c.run(t, domainName, "<source file='"+disk+"'/>", format)
+	c.io(t, domainName, "write -P 1 0 512")
 	return disk
 }
 
@@ -152,9 +159,9 @@ func TestSynchronousMirrorLosesNothing(t *testing.T) {
 		t.Fatal("a mirror without a target started")
 	}
 	c.converge(t, 1, 0)
-	c.io(t, "write -P 2 0 512")
+	c.io(t, domainName, "write -P 2 0 512")
 	must(t, c.pool.Clone(within(t), &pb.VolumeSpec{Name: "dev", CloneOf: "web-root"}))
-	c.io(t, "write -P 3 0 512")
+	c.io(t, domainName, "write -P 3 0 512")
 	if st := c.status(t, 1); !st.GetInSync() {
 		t.Fatalf("the clone disturbed the mirror: %v", st)
 	}
@@ -172,9 +179,9 @@ func TestDeadMirrorIsNotStartedAgain(t *testing.T) {
 	c := newChain(t)
 	c.production(t, "qcow2")
 	c.converge(t, 1, 0)
-	c.io(t, "write -P 2 0 512")
-	c.killDaemon(t)
-	c.io(t, "write -P 3 0 512")
+	c.io(t, domainName, "write -P 2 0 512")
+	killDaemon(t, filepath.Join(c.dir, "pool"))
+	c.io(t, domainName, "write -P 3 0 512")
 	waitFor(t, "the mirror's end to show", func() bool { return c.status(t, 1).GetDegradedSince() != nil })
 	since := c.status(t, 1).GetDegradedSince().AsTime()
 	c.newSource(t)
@@ -225,4 +232,82 @@ func TestUnknownDomainAndDisk(t *testing.T) {
 	if v, err := c.source.Inspect(within(t), &pb.VolumeSpec{Domain: domainName, Disk: "hda"}); err != nil || v.Status.GetDegradedSince() != nil {
 		t.Fatalf("a disk that is to be mirrored nowhere: %v %v", v.Status, err)
 	}
+}
+
+// TestIdleMirrorHidesItsDeath shows why the target's end must be watched as well: until the VM writes
+// again libvirt says that all is well, even after the target is back. The write that fails ends the
+// mirror and is not in the layer.
+func TestIdleMirrorHidesItsDeath(t *testing.T) {
+	c := newChain(t)
+	c.production(t, "qcow2")
+	c.converge(t, 1, 0)
+	c.io(t, domainName, "write -P 2 0 512")
+	killDaemon(t, filepath.Join(c.dir, "pool"))
+	v, err := c.pool.Inspect(within(t), "web-root")
+	must(t, err)
+	if v.Status.GetDegradedSince() == nil || v.Status.GetPoint() == nil {
+		t.Fatalf("the pool must tell that mirrors ended with its daemon, and keep its point: %v", v.Status)
+	}
+	if st := c.status(t, 1); !st.GetInSync() {
+		t.Fatalf("libvirt saw the target's death before a write: %v", st)
+	}
+	c.io(t, domainName, "write -P 3 0 512")
+	waitFor(t, "the mirror's end to show", func() bool { return c.status(t, 1).GetDegradedSince() != nil })
+	c.killGuest(t, domainName)
+	must(t, c.pool.Promote(within(t), targetSpec(1, 1)))
+	holds(t, "raw", "nbd://"+c.address+"/web-root", 2)
+}
+
+// TestWayBack promotes, mirrors the promoted VM back into the protected site's own pool, and starts
+// the old VM from the disk that was handed over.
+func TestWayBack(t *testing.T) {
+	c := newChain(t)
+	disk := c.production(t, "qcow2")
+	c.converge(t, 1, 0)
+	c.io(t, domainName, "write -P 2 0 512")
+	// QEMU keeps qcow2's tables in memory until the guest flushes; here the old disk is looked at later.
+	c.io(t, domainName, "flush")
+	c.killGuest(t, domainName)
+	must(t, c.pool.Promote(within(t), targetSpec(1, 1)))
+
+	address, port, err := net.SplitHostPort(c.address)
+	must(t, err)
+	c.run(t, promotedName, fmt.Sprintf("<source protocol='nbd' name='web-root'><host name='%s' port='%s'/></source>", address, port), "raw")
+	c.io(t, promotedName, "write -P 3 0 512")
+	old, oldAddress := newPool(t, filepath.Join(c.dir, "old-pool"), c.log)
+	receive := targetSpec(1, 0)
+	receive.Disk = disk
+	must(t, old.Receive(within(t), receive))
+	back := &pb.VolumeSpec{Name: "web-root", Domain: promotedName, Disk: "hda", Resync: 1, MirrorTo: "nbd://" + oldAddress + "/web-root"}
+	must(t, c.source.Mirror(within(t), back))
+	waitFor(t, "the way back to converge", func() bool {
+		v, err := c.source.Inspect(within(t), back)
+		must(t, err)
+		return v.Status.GetInSync()
+	})
+	receive.Converged = 1
+	must(t, old.Receive(within(t), receive))
+	c.io(t, promotedName, "write -P 4 0 512")
+	must(t, c.source.Unmirror(within(t), back))
+	c.killGuest(t, promotedName)
+	must(t, old.Promote(within(t), receive))
+	holds(t, "qcow2", disk, 4)
+	holds(t, "qcow2", disk+".hotspare-before", 2)
+	if _, err := c.virsh(t, "start", domainName); err != nil {
+		t.Fatal(err)
+	}
+	c.io(t, domainName, "write -P 5 0 512")
+
+	receive.Resync = 0
+	must(t, old.Demote(within(t), receive))
+	must(t, old.Remove(within(t), "web-root"))
+	again := targetSpec(2, 1)
+	again.DropPromoted = true
+	must(t, c.pool.Demote(within(t), again))
+	must(t, c.pool.Clone(within(t), &pb.VolumeSpec{Name: "drill", CloneOf: "web-root"}))
+	holds(t, "raw", "nbd://"+c.address+"/drill", 2)
+	c.converge(t, 2, 1)
+	c.io(t, domainName, "write -P 6 0 512")
+	must(t, c.pool.Clone(within(t), &pb.VolumeSpec{Name: "drill-2", CloneOf: "web-root"}))
+	holds(t, "raw", "nbd://"+c.address+"/drill-2", 6)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/storage"
@@ -11,7 +12,7 @@ import (
 
 // Receive makes the volume a replica. See storage.Driver.
 func (d *Driver) Receive(ctx context.Context, spec *pb.VolumeSpec) error {
-	return d.change(ctx, "receive", spec.GetName(), func(q *qmp) error {
+	return d.change(ctx, call{"receive", spec.GetName(), true}, func(q *qmp) error {
 		v, ok := d.volumes[spec.GetName()]
 		if !ok {
 			made, err := d.newReplica(spec)
@@ -89,7 +90,7 @@ func (d *Driver) sizeOf(v volume, spec *pb.VolumeSpec) uint64 {
 
 // Promote exports the newest consistent point, writable in a layer of its own. See storage.Driver.
 func (d *Driver) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
-	return d.change(ctx, "promote", spec.GetName(), func(q *qmp) error {
+	return d.change(ctx, call{verb: "promote", name: spec.GetName()}, func(q *qmp) error {
 		v, err := d.existing(ctx, q, spec.GetName())
 		if err != nil || v.State == isPrimary {
 			return err
@@ -121,6 +122,7 @@ func (d *Driver) promote(ctx context.Context, q *qmp, v volume, point layer) err
 	next := v.copy()
 	if v.Disk != "" {
 		next.State, next.Top, next.Layers, next.Given = isPrimary, 0, nil, &point
+		next.Idle, next.Lost = time.Time{}, time.Time{}
 	} else {
 		l := next.promote(point)
 		if err := d.makeLayer(ctx, &next, l, point.file()); err != nil {
@@ -145,7 +147,7 @@ func (d *Driver) promote(ctx context.Context, q *qmp, v volume, point layer) err
 
 // Demote drops the promoted layer. See storage.Driver.
 func (d *Driver) Demote(ctx context.Context, spec *pb.VolumeSpec) error {
-	return d.change(ctx, "demote", spec.GetName(), func(q *qmp) error {
+	return d.change(ctx, call{verb: "demote", name: spec.GetName()}, func(q *qmp) error {
 		v, err := d.existing(ctx, q, spec.GetName())
 		if err != nil || v.State == isReplica {
 			return err
@@ -172,7 +174,7 @@ func (d *Driver) Demote(ctx context.Context, spec *pb.VolumeSpec) error {
 
 // Clone makes a private writable layer above a consistent point. See storage.Driver.
 func (d *Driver) Clone(ctx context.Context, spec *pb.VolumeSpec) error {
-	return d.change(ctx, "clone", spec.GetName(), func(q *qmp) error {
+	return d.change(ctx, call{verb: "clone", name: spec.GetName()}, func(q *qmp) error {
 		if v, ok := d.volumes[spec.GetName()]; ok {
 			if v.State != isClone || v.Of != spec.GetCloneOf() {
 				return fmt.Errorf("the name is taken by a %s: %w", v.State, storage.ErrInUse)

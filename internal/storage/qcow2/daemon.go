@@ -38,20 +38,6 @@ type daemon struct {
 
 func (d *daemon) socket() string { return filepath.Join(d.dir, daemonDir, socketFile) }
 
-// open connects to the daemon, after starting it when none listens. Fresh says that it was started
-// and knows no nodes yet.
-func (d *daemon) open(ctx context.Context) (q *qmp, fresh bool, err error) {
-	q, err = d.dial(ctx)
-	if err == nil || !notRunning(err) {
-		return q, false, err
-	}
-	if err := d.start(ctx); err != nil {
-		return nil, false, err
-	}
-	q, err = d.dial(ctx)
-	return q, true, err
-}
-
 // dial connects to a daemon that may be ending right now: its socket then takes the connection and
 // drops it before the greeting. A daemon that hangs has no room for further connections after two or
 // three: that is waited for until the context ends.
@@ -121,18 +107,43 @@ func (d *daemon) stop(ctx context.Context) error {
 		return fmt.Errorf("stop storage daemon of %s: %w", d.dir, err)
 	}
 	defer q.close()
+	pid, err := os.ReadFile(filepath.Join(d.dir, daemonDir, pidFile))
+	if err != nil {
+		return fmt.Errorf("stop storage daemon of %s: %w", d.dir, err)
+	}
 	if err := q.call("quit", nil, nil); err != nil {
 		return fmt.Errorf("stop storage daemon of %s: %w", d.dir, err)
 	}
-	// It closes the monitor last: the next read fails when it is gone, or when the context ends.
-	var rest any
-	for q.lines.Decode(&rest) == nil {
-	}
-	if err := ctx.Err(); err != nil {
+	if err := awaitExit(ctx, strings.TrimSpace(string(pid))); err != nil {
 		return fmt.Errorf("stop storage daemon of %s: %w", d.dir, err)
 	}
 	d.log.Info("storage daemon stopped", "pool", d.dir)
 	return d.clear()
+}
+
+// awaitExit waits until a process is gone. Only then its port is free: the daemon closes its monitor
+// and deletes its pid file before.
+func awaitExit(ctx context.Context, pid string) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for running(pid) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// running says whether a process exists and has not ended; a zombie has.
+func running(pid string) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }
 
 func (d *daemon) clear() error {

@@ -110,33 +110,47 @@ func run[T any](ctx context.Context, d *Driver, what string, body func() (T, err
 	}
 }
 
+// call is a changing call, for messages.
+type call struct {
+	verb, name string
+	// begins is set for the one call that is of use in an empty pool.
+	begins bool
+}
+
 // change executes the body of a changing call with a connection to the daemon.
-func (d *Driver) change(ctx context.Context, verb, name string, body func(q *qmp) error) error {
-	_, err := run(ctx, d, verb+" volume "+name, func() (struct{}, error) {
-		if err := checkName(name); err != nil {
-			return struct{}{}, err
+func (d *Driver) change(ctx context.Context, c call, body func(q *qmp) error) error {
+	_, err := run(ctx, d, c.verb+" volume "+c.name, func() (struct{}, error) {
+		err := checkName(c.name)
+		if err == nil {
+			err = d.ensureLoaded()
 		}
-		return struct{}{}, d.connected(ctx, func(q *qmp) error {
-			if err := d.broken[name]; err != nil {
-				return err
+		if err == nil {
+			err = d.broken[c.name]
+		}
+		if err == nil && d.empty() && !c.begins {
+			// A daemon may be left from a removal that was cut short.
+			if err = d.stop(ctx); err == nil {
+				err = storage.ErrNotFound
 			}
-			return body(q)
-		})
+		}
+		if err == nil {
+			err = d.connected(ctx, body)
+		}
+		return struct{}{}, err
 	})
 	return err
 }
 
-// connected reads the metadata if need be, connects to the daemon, makes it follow, and executes the
-// body. Without any volume afterwards the daemon is ended.
+func (d *Driver) empty() bool { return len(d.volumes) == 0 && len(d.broken) == 0 }
+
+// connected connects to the daemon, makes it follow when it was started since, and executes the body.
+// Without any volume afterwards the daemon is ended. The metadata must have been read.
 func (d *Driver) connected(ctx context.Context, body func(q *qmp) error) error {
-	if err := d.ensureLoaded(); err != nil {
-		return err
-	}
-	q, fresh, err := d.open(ctx)
+	q, err := d.open(ctx)
 	if err != nil {
 		return err
 	}
-	if fresh || !d.settled {
+	if !d.settled {
 		err = d.settle(ctx, q)
 	}
 	if err == nil {
@@ -148,8 +162,41 @@ func (d *Driver) connected(ctx context.Context, body func(q *qmp) error) error {
 		d.volumes = nil
 		return err
 	}
-	if len(d.volumes) == 0 && len(d.broken) == 0 {
+	if d.empty() {
 		return d.stop(ctx)
+	}
+	return nil
+}
+
+// open connects to the daemon, after starting it when none listens.
+func (d *Driver) open(ctx context.Context) (*qmp, error) {
+	q, err := d.dial(ctx)
+	if err == nil || !notRunning(err) {
+		return q, err
+	}
+	d.settled = false
+	// Noted before the start: a crash after it must not hide that the mirrors are gone.
+	if err := d.noteLost(now()); err != nil {
+		return nil, err
+	}
+	if err := d.start(ctx); err != nil {
+		return nil, err
+	}
+	return d.dial(ctx)
+}
+
+// noteLost notes that every mirror into the pool ended with the daemon. A mirror never connects
+// again, and the VM's side sees that only at its next write.
+func (d *Driver) noteLost(at time.Time) error {
+	for _, name := range slices.Sorted(maps.Keys(d.volumes)) {
+		v := d.volumes[name]
+		if v.State != isReplica || v.Top == 0 || !v.Lost.IsZero() {
+			continue
+		}
+		v.Lost = at
+		if err := d.save(v); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -320,10 +367,10 @@ func (d *Driver) report(name string) storage.Volume {
 
 // Remove deletes a volume.
 func (d *Driver) Remove(ctx context.Context, name string) error {
-	return d.change(ctx, "remove", name, func(q *qmp) error {
+	err := d.change(ctx, call{verb: "remove", name: name}, func(q *qmp) error {
 		v, ok := d.volumes[name]
 		if !ok {
-			return nil
+			return storage.ErrNotFound
 		}
 		if v.State == isPrimary {
 			return fmt.Errorf("it is promoted: %w", storage.ErrInUse)
@@ -356,6 +403,10 @@ func (d *Driver) Remove(ctx context.Context, name string) error {
 		}
 		return nil
 	})
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // finishRemoval deletes the metadata and the folder of a volume whose layers are gone.

@@ -56,6 +56,8 @@ type volume struct {
 	Top uint64 `json:"top,omitempty"`
 	// Idle is since when a replica waits for a higher number.
 	Idle time.Time `json:"idle,omitzero"`
+	// Lost is since when the mirror of the newest synchronisation is known to have ended.
+	Lost time.Time `json:"lost,omitzero"`
 	// Of and Origin name the layer of another volume that a clone stands on.
 	Of     string `json:"of,omitempty"`
 	Origin uint64 `json:"origin,omitempty"`
@@ -206,7 +208,7 @@ func (v *volume) resync(number, sizeBytes uint64, raw bool) *layer {
 		return nil
 	}
 	v.Sync = number
-	v.Idle = time.Time{}
+	v.Idle, v.Lost = time.Time{}, time.Time{}
 	l := v.add(layer{SizeBytes: sizeBytes, Sync: number, Raw: raw})
 	return &l
 }
@@ -221,7 +223,7 @@ func (v *volume) freeze() layer {
 // promote puts a writable layer above a point and returns it.
 func (v *volume) promote(point layer) layer {
 	v.State = isPrimary
-	v.Idle = time.Time{}
+	v.Idle, v.Lost = time.Time{}, time.Time{}
 	return v.add(layer{SizeBytes: point.SizeBytes, Base: point.Number})
 }
 
@@ -295,9 +297,13 @@ func (v *volume) status(address string) *pb.VolumeStatus {
 	if v.Top != 0 {
 		s.Export = "nbd://" + address + "/" + v.Name
 	}
-	if !v.Idle.IsZero() {
+	switch {
+	case !v.Idle.IsZero():
 		s.DegradedSince = timestamppb.New(v.Idle)
 		s.DegradedReason = "nothing may write until a new synchronisation is asked for"
+	case !v.Lost.IsZero():
+		s.DegradedSince = timestamppb.New(v.Lost)
+		s.DegradedReason = fmt.Sprintf("the storage daemon died, and the mirror of synchronisation %d with it", v.Sync)
 	}
 	return s
 }

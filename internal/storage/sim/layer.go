@@ -50,6 +50,8 @@ type volume struct {
 	of     string
 	// idle is since when a replica waits for a higher number; zero: it does not.
 	idle time.Time
+	// lost is since when the mirror is known to have ended with the pool's daemon.
+	lost time.Time
 }
 
 // point is the newest consistent layer, or nil.
@@ -130,9 +132,13 @@ func (v *volume) status(address string) *pb.VolumeStatus {
 	if v.top != nil {
 		s.Export = "nbd://" + address + "/" + v.name
 	}
-	if !v.idle.IsZero() {
+	switch {
+	case !v.idle.IsZero():
 		s.DegradedSince = timestamppb.New(v.idle)
 		s.DegradedReason = "nothing may write until a new synchronisation is asked for"
+	case !v.lost.IsZero():
+		s.DegradedSince = timestamppb.New(v.lost)
+		s.DegradedReason = "the storage daemon died, and the mirror with it"
 	}
 	s.UsedBytes = v.size * uint64(len(v.layers))
 	return s

@@ -81,6 +81,20 @@ func (p *Pool) Point(name string) (Content, bool) {
 	return v.point().content(time.Now()), true
 }
 
+// KillDaemon ends what serves the exports; it is back at once. Every mirror into the pool is gone, and
+// the pool knows, while the VMs' side sees it at the next write.
+func (p *Pool) KillDaemon() {
+	p.world.mu.Lock()
+	defer p.world.mu.Unlock()
+	now := time.Now()
+	for _, v := range p.volumes {
+		if v.state == pb.State_STATE_REPLICA && v.top != nil && v.lost.IsZero() {
+			v.cut(now)
+			v.lost = now
+		}
+	}
+}
+
 // Capacity reports the pool's size and what the volumes leave free of it.
 func (p *Pool) Capacity(ctx context.Context) (storage.Capacity, error) {
 	var c storage.Capacity
@@ -146,7 +160,7 @@ func (p *Pool) receive(v *volume, spec *pb.VolumeSpec, now time.Time) {
 		v.cut(now)
 		v.sync = spec.GetResync()
 		v.add(p.number(), nil).sync = v.sync
-		v.idle = time.Time{}
+		v.idle, v.lost = time.Time{}, time.Time{}
 		// A number that is already known to have converged was used elsewhere and says nothing here.
 	}
 	v.drop(p.clonesOf(v.name))
@@ -176,7 +190,7 @@ func (p *Pool) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		}
 		v.cut(now)
 		v.state = pb.State_STATE_PRIMARY
-		v.idle = time.Time{}
+		v.idle, v.lost = time.Time{}, time.Time{}
 		v.add(p.number(), point)
 		v.drop(p.clonesOf(name))
 		p.promotions = append(p.promotions, Promotion{

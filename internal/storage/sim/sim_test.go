@@ -22,7 +22,7 @@ type harness struct {
 
 func (h *harness) Driver() storage.Driver { return h.pool }
 
-func (h *harness) Crash(*testing.T) {}
+func (h *harness) Crash(*testing.T) { h.pool.KillDaemon() }
 
 func (h *harness) Write(_ *testing.T, export string, value uint64) error {
 	return h.world.Write(export, value)
