@@ -193,10 +193,9 @@ func (d *Driver) Clone(ctx context.Context, spec *pb.VolumeSpec) error {
 			return fmt.Errorf("source %s, point %q: %w", source.Name, spec.GetPoint(), storage.ErrNoPoint)
 		}
 		if point.Number == source.Top {
-			if err := d.makeRoom(ctx, q, &source); err != nil {
-				return err
+			if n := len(source.chain(source.Top)); n >= maxDepth {
+				return fmt.Errorf("source %s has %d layers, no more are allowed: clone an older point or resynchronise it", source.Name, n)
 			}
-			point = source.layer(source.Top)
 		}
 		return d.clone(ctx, q, spec.GetName(), source, *point)
 	})
@@ -259,12 +258,4 @@ func (d *Driver) freezeOrigin(ctx context.Context, q *qmp, v *volume) error {
 		return err
 	}
 	return d.follow(ctx, q, &source)
-}
-
-// makeRoom refuses to freeze a volume whose chain has reached its bound.
-func (d *Driver) makeRoom(_ context.Context, _ *qmp, source *volume) error {
-	if n := len(source.chain(source.Top)); n >= maxDepth {
-		return fmt.Errorf("source %s has %d layers, no more are allowed: remove clones or resynchronise it", source.Name, n)
-	}
-	return nil
 }

@@ -42,22 +42,34 @@ func dialQMP(ctx context.Context, socket string) (*qmp, error) {
 	q := &qmp{conn: conn, lines: json.NewDecoder(io.LimitReader(conn, maxReply)), ctx: ctx.Err}
 	// A deadline in the past wakes up whoever waits for an answer when the context ends.
 	q.detach = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	var greeting struct {
-		QMP *json.RawMessage
+	err = q.greeted()
+	if err == nil {
+		err = q.call("qmp_capabilities", nil, nil)
 	}
-	if err := q.lines.Decode(&greeting); err != nil {
-		q.close()
-		return nil, fmt.Errorf("wait for the storage daemon's greeting: %w", q.cause(err))
-	}
-	if greeting.QMP == nil {
-		q.close()
-		return nil, fmt.Errorf("connect to %s: this is no QMP monitor", socket)
-	}
-	if err := q.call("qmp_capabilities", nil, nil); err != nil {
+	if err != nil {
 		q.close()
 		return nil, err
 	}
 	return q, nil
+}
+
+// greeted reads the greeting, which events may precede.
+func (q *qmp) greeted() error {
+	for {
+		var message struct {
+			QMP   *json.RawMessage
+			Event string `json:"event"`
+		}
+		if err := q.lines.Decode(&message); err != nil {
+			return fmt.Errorf("wait for the storage daemon's greeting: %w", q.cause(err))
+		}
+		switch {
+		case message.QMP != nil:
+			return nil
+		case message.Event == "":
+			return errors.New("what listens on the storage daemon's socket is no QMP monitor")
+		}
+	}
 }
 
 func (q *qmp) close() {
