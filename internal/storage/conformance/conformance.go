@@ -32,6 +32,10 @@ type Harness interface {
 	Write(t *testing.T, export string, value uint64) error
 	// Read returns the value that was written last, as seen through an export.
 	Read(t *testing.T, export string) (uint64, error)
+	// Disk makes the disk file of a VM that is off, with a value in it, and returns its path.
+	Disk(t *testing.T, value uint64) string
+	// ReadDisk returns the value that a VM would see on the disk.
+	ReadDisk(t *testing.T, path string) (uint64, error)
 	// Residue lists what the pool holds, found without the driver's help.
 	Residue(t *testing.T) []string
 }
@@ -44,7 +48,7 @@ type Case struct {
 
 // Cases returns every case in the order in which they run.
 func Cases() []Case {
-	return slices.Concat(replicaCases(), promotionCases(), cloneCases())
+	return slices.Concat(replicaCases(), promotionCases(), cloneCases(), wayBackCases())
 }
 
 // Run runs every case, each in a subtest on a pool of its own.

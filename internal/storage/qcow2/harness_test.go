@@ -19,6 +19,9 @@ import (
 	"github.com/hotspare/hotspare/internal/storage/conformance"
 )
 
+// imagesDir is where the tests keep production disks: on the pool's file system, and hidden from it.
+const imagesDir = ".images"
+
 // harness is a pool directory with a real storage daemon.
 type harness struct {
 	dir     string
@@ -156,13 +159,23 @@ func (h *harness) Crash(t *testing.T) {
 // Write writes the low byte of the value to the first sector and the high byte to the second.
 func (h *harness) Write(t *testing.T, export string, value uint64) error {
 	t.Helper()
-	_, err := qemuIO(t, export, fmt.Sprintf("write -P %d 0 512", value&0xff), fmt.Sprintf("write -P %d 512 512", value>>8), "flush")
+	return h.write(t, "raw", export, value)
+}
+
+func (h *harness) write(t *testing.T, format, image string, value uint64) error {
+	t.Helper()
+	_, err := qemuIO(t, format, image, fmt.Sprintf("write -P %d 0 512", value&0xff), fmt.Sprintf("write -P %d 512 512", value>>8), "flush")
 	return err
 }
 
 func (h *harness) Read(t *testing.T, export string) (uint64, error) {
 	t.Helper()
-	out, err := qemuIO(t, export, "read -v 0 1", "read -v 512 1")
+	return h.read(t, "raw", export)
+}
+
+func (h *harness) read(t *testing.T, format, image string) (uint64, error) {
+	t.Helper()
+	out, err := qemuIO(t, format, image, "read -v 0 1", "read -v 512 1")
 	if err != nil {
 		return 0, err
 	}
@@ -170,7 +183,7 @@ func (h *harness) Read(t *testing.T, export string) (uint64, error) {
 	for _, prefix := range []string{"00000200:", "00000000:"} {
 		_, rest, found := strings.Cut(out, prefix)
 		if !found {
-			return 0, fmt.Errorf("read %s: unexpected output %q", export, out)
+			return 0, fmt.Errorf("read %s: unexpected output %q", image, out)
 		}
 		b, err := strconv.ParseUint(strings.Fields(rest)[0], 16, 8)
 		if err != nil {
@@ -181,17 +194,47 @@ func (h *harness) Read(t *testing.T, export string) (uint64, error) {
 	return value, nil
 }
 
-func qemuIO(t *testing.T, export string, commands ...string) (string, error) {
+// Disk makes a raw disk file of the suite's size.
+func (h *harness) Disk(t *testing.T, value uint64) string {
 	t.Helper()
-	arguments := []string{"-f", "raw"}
+	return h.disk(t, "raw", value)
+}
+
+func (h *harness) disk(t *testing.T, format string, value uint64) string {
+	t.Helper()
+	path := filepath.Join(h.dir, imagesDir, "web."+format)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", format, path, "4M").CombinedOutput(); err != nil {
+		t.Fatalf("make %s: %v: %s", path, err, out)
+	}
+	if err := h.write(t, format, path, value); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// ReadDisk reads a disk file in the format that its name tells.
+func (h *harness) ReadDisk(t *testing.T, path string) (uint64, error) {
+	t.Helper()
+	return h.read(t, strings.TrimPrefix(filepath.Ext(strings.TrimSuffix(path, keptSuffix)), "."), path)
+}
+
+func qemuIO(t *testing.T, format, image string, commands ...string) (string, error) {
+	t.Helper()
+	arguments := []string{"-f", format}
 	for _, c := range commands {
 		arguments = append(arguments, "-c", c)
 	}
 	var out bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), "qemu-io", append(arguments, export)...)
+	cmd := exec.CommandContext(t.Context(), "qemu-io", append(arguments, image)...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("qemu-io %v %s: %w: %s", commands, export, err, out.String())
+		return "", fmt.Errorf("qemu-io %v %s: %w: %s", commands, image, err, out.String())
 	}
 	return out.String(), nil
 }
@@ -205,7 +248,7 @@ func (h *harness) Residue(t *testing.T) []string {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.Name() != ".lock" && e.Name() != daemonDir {
+		if e.Name() != ".lock" && e.Name() != daemonDir && e.Name() != imagesDir {
 			out = append(out, e.Name())
 		}
 	}

@@ -172,28 +172,12 @@ func TestChainIsBounded(t *testing.T) {
 	h.holds(t, "dev-31", 7)
 }
 
-// disk is a production disk file of 4 MiB that holds a byte everywhere.
-func (h *harness) disk(t *testing.T, format string, fill int) string {
+func (h *harness) diskHolds(t *testing.T, path string, want uint64) {
 	t.Helper()
-	path := filepath.Join(h.dir, ".images", "web."+format)
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	for _, arguments := range [][]string{
-		{"qemu-img", "create", "-q", "-f", format, path, "4M"},
-		{"qemu-io", "-f", format, "-c", fmt.Sprintf("write -P %d 0 4M", fill), path},
-	} {
-		if out, err := exec.Command(arguments[0], arguments[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v: %s", arguments, err, out)
-		}
-	}
-	must(t, os.Chmod(path, 0o640))
-	return path
-}
-
-func diskHolds(t *testing.T, format, path string, want uint64) {
-	t.Helper()
-	out, err := exec.Command("qemu-io", "-r", "-f", format, "-c", fmt.Sprintf("read -P %d 0 512", want), path).CombinedOutput()
-	if err != nil || strings.Contains(string(out), "failed") {
-		t.Fatalf("%s does not hold %d: %v: %s", path, want, err, out)
+	got, err := h.ReadDisk(t, path)
+	must(t, err)
+	if got != want {
+		t.Fatalf("%s holds %d, want %d", path, got, want)
 	}
 }
 
@@ -218,7 +202,7 @@ func handOver(t *testing.T, format string, crash int) {
 	}
 	must(t, h.driver.Receive(t.Context(), spec(1, 0)))
 	must(t, h.Write(t, h.url("root@1"), 7))
-	diskHolds(t, format, path, 5)
+	h.diskHolds(t, path, 5)
 	if err := h.driver.Promote(t.Context(), spec(1, 0)); !errors.Is(err, storage.ErrNoPoint) {
 		t.Fatalf("promote: got %v", err)
 	}
@@ -243,17 +227,17 @@ func handOver(t *testing.T, format string, crash int) {
 	if v.State != pb.State_STATE_PRIMARY || v.Status.GetPoint().GetLayer() == "" || v.Status.GetExport() != "" {
 		t.Fatalf("got %v %v", v.State, v.Status)
 	}
-	diskHolds(t, format, path, 7)
-	diskHolds(t, format, path+keptSuffix, 5)
+	h.diskHolds(t, path, 7)
+	h.diskHolds(t, path+keptSuffix, 5)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 		t.Fatalf("mode %v %v", info.Mode(), err)
 	}
 	must(t, h.driver.Demote(t.Context(), spec(1, 1)))
 	must(t, h.driver.Remove(t.Context(), "root"))
-	diskHolds(t, format, path, 7)
+	h.diskHolds(t, path, 7)
 	entries, err := os.ReadDir(filepath.Dir(path))
 	must(t, err)
-	if r := h.Residue(t); len(entries) != 1 || len(r) != 1 || r[0] != ".images" {
+	if r := h.Residue(t); len(entries) != 1 || len(r) != 0 {
 		t.Fatalf("left behind: %v, beside the disk %v", r, entries)
 	}
 }

@@ -50,6 +50,10 @@ type volume struct {
 	of     string
 	// idle is since when a replica waits for a higher number; zero: it does not.
 	idle time.Time
+	// disk is the path of the disk that the newest point is handed over to on promotion, and given the
+	// layer that was.
+	disk  string
+	given *layer
 	// lost is since when the mirror is known to have ended with the pool's daemon.
 	lost time.Time
 }
@@ -58,6 +62,9 @@ type volume struct {
 func (v *volume) point() *layer {
 	if v.origin != nil {
 		return v.origin
+	}
+	if v.given != nil {
+		return v.given
 	}
 	for i := len(v.layers) - 1; i >= 0; i-- {
 		if v.layers[i].converged {

@@ -140,7 +140,7 @@ func (p *Pool) Receive(ctx context.Context, spec *pb.VolumeSpec) error {
 	return p.call(ctx, "Receive", name, func(now time.Time) error {
 		v := p.volumes[name]
 		if v == nil {
-			v = &volume{name: name, size: spec.GetSizeBytes(), state: pb.State_STATE_REPLICA}
+			v = &volume{name: name, size: spec.GetSizeBytes(), state: pb.State_STATE_REPLICA, disk: spec.GetDisk()}
 			p.volumes[name] = v
 		}
 		if v.state != pb.State_STATE_REPLICA {
@@ -191,7 +191,12 @@ func (p *Pool) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		v.cut(now)
 		v.state = pb.State_STATE_PRIMARY
 		v.idle, v.lost = time.Time{}, time.Time{}
-		v.add(p.number(), point)
+		if v.disk != "" {
+			v.top, v.layers, v.given = nil, nil, point
+			p.world.handOver(v.disk, point.content(now))
+		} else {
+			v.add(p.number(), point)
+		}
 		v.drop(p.clonesOf(name))
 		p.promotions = append(p.promotions, Promotion{
 			Volume: name, Time: now, Layer: point.name(), Content: point.content(now),
@@ -215,11 +220,13 @@ func (p *Pool) Demote(ctx context.Context, spec *pb.VolumeSpec) error {
 		default:
 			return fmt.Errorf("demote volume %s: it is %v: %w", name, v.state, storage.ErrInUse)
 		}
-		if !spec.GetDropPromoted() {
-			return fmt.Errorf("demote volume %s: %w", name, storage.ErrWouldDrop)
+		if v.given == nil {
+			if !spec.GetDropPromoted() {
+				return fmt.Errorf("demote volume %s: %w", name, storage.ErrWouldDrop)
+			}
+			p.breakMirrorsOf(&v.top.disk, now)
 		}
-		p.breakMirrorsOf(&v.top.disk, now)
-		v.state, v.top, v.idle = pb.State_STATE_REPLICA, nil, now
+		v.state, v.top, v.given, v.idle = pb.State_STATE_REPLICA, nil, nil, now
 		p.receive(v, &pb.VolumeSpec{Resync: spec.GetResync()}, now)
 		return nil
 	})
@@ -240,7 +247,7 @@ func (p *Pool) Clone(ctx context.Context, spec *pb.VolumeSpec) error {
 			return err
 		}
 		point := source.find(spec.GetPoint())
-		if point == nil || source.state == pb.State_STATE_CLONE {
+		if point == nil || source.state == pb.State_STATE_CLONE || source.disk != "" {
 			return fmt.Errorf("clone volume %s: point %q: %w", of, spec.GetPoint(), storage.ErrNoPoint)
 		}
 		if point == source.top {
