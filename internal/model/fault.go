@@ -82,8 +82,7 @@ func (e *Error) WithRemedy(format string, args ...any) *Error {
 
 // FaultOf returns the fault of the first Error in the chain, or 0.
 func FaultOf(err error) Fault {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Fault
 	}
 	return 0

@@ -32,7 +32,7 @@ func NewObjectID(kind pb.Kind, name string) ObjectID {
 // Kind returns the kind that the identifier names, or KIND_UNSPECIFIED.
 func (id ObjectID) Kind() pb.Kind {
 	word, _, _ := strings.Cut(string(id), "/")
-	for kind, name := range kindNames {
+	for kind, name := range kindNames { // Any order: each word names one kind.
 		if name == word {
 			return kind
 		}

@@ -9,22 +9,22 @@ import (
 	"github.com/hotspare/hotspare/internal/storage"
 )
 
-func replicaCases() []Case {
-	return []Case{
-		{"receive makes a replica", receiveMakesReplica},
-		{"receive again changes nothing", receiveAgain},
-		{"receive without a number lets nothing write", receiveWithoutNumber},
-		{"no point before convergence", noPointBeforeConvergence},
-		{"a converged synchronisation is a point", convergedIsPoint},
-		{"a resync keeps the last point", resyncKeepsPoint},
-		{"a resync cuts the older mirror", resyncCutsOlder},
-		{"an older number changes nothing", olderNumber},
-		{"a converged resync replaces the point", resyncReplacesPoint},
-		{"unknown volumes are not found", unknownNotFound},
-		{"a cancelled context changes nothing", cancelledContext},
-		{"capacity is plausible", capacityPlausible},
-		{"a replica survives a crash", replicaSurvivesCrash},
-		{"nothing is left after remove", nothingLeft},
+func replicaCases() []namedCase {
+	return []namedCase{
+		{"receive-makes-a-replica", receiveMakesReplica},
+		{"receive-again-changes-nothing", receiveAgain},
+		{"receive-without-a-number-lets-nothing-write", receiveWithoutNumber},
+		{"no-point-before-convergence", noPointBeforeConvergence},
+		{"a-converged-synchronisation-is-a-point", convergedIsPoint},
+		{"a-resync-keeps-the-last-point", resyncKeepsPoint},
+		{"a-resync-cuts-the-older-mirror", resyncCutsOlder},
+		{"an-older-number-changes-nothing", olderNumber},
+		{"a-converged-resync-replaces-the-point", resyncReplacesPoint},
+		{"unknown-volumes-are-not-found", unknownNotFound},
+		{"a-cancelled-context-changes-nothing", cancelledContext},
+		{"capacity-is-plausible", capacityPlausible},
+		{"a-replica-survives-a-crash", replicaSurvivesCrash},
+		{"nothing-is-left-after-remove", nothingLeft},
 	}
 }
 

@@ -7,11 +7,11 @@ import (
 	"github.com/hotspare/hotspare/internal/storage"
 )
 
-func wayBackCases() []Case {
-	return []Case{
-		{"a disk is handed over on promotion", handOver},
-		{"a disk that was handed over stays when its volume goes", handedOverStays},
-		{"a disk that is to be handed over is not cloned", handOverNotCloned},
+func wayBackCases() []namedCase {
+	return []namedCase{
+		{"a-disk-is-handed-over-on-promotion", handOver},
+		{"a-disk-that-was-handed-over-stays-when-its-volume-goes", handedOverStays},
+		{"a-disk-that-is-to-be-handed-over-is-not-cloned", handOverNotCloned},
 	}
 }
 

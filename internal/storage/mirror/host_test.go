@@ -67,17 +67,9 @@ func newHost(t *testing.T) *host {
 		}
 		t.Skip("a private libvirtd needs root")
 	}
-	dir, err := os.MkdirTemp("", "host")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	h := &host{dir: dir}
-	t.Cleanup(func() {
-		h.stop(t)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { h.stop(t) })
 	h.holder = exec.Command("unshare", "--mount", "sh", "-c", setUp)
 	h.holder.Dir = dir
 	log, err := os.Create(filepath.Join(dir, "libvirtd.log"))

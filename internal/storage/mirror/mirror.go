@@ -172,8 +172,7 @@ func (s *Source) mirror(c *libvirt.Libvirt, spec *pb.VolumeSpec) error {
 // unstarted gives a number back when libvirt refused the copy and shows none; in doubt the number
 // stays used.
 func (s *Source) unstarted(c *libvirt.Libvirt, spec *pb.VolumeSpec, before note, cause error) error {
-	var refusal libvirt.Error
-	if !errors.As(cause, &refusal) {
+	if _, refused := errors.AsType[libvirt.Error](cause); !refused {
 		return cause
 	}
 	d, err := find(c, spec)
@@ -262,10 +261,11 @@ func (s *Source) status(c *libvirt.Libvirt, d *disk, spec *pb.VolumeSpec) (*pb.V
 	if n := d.number(); n != 0 {
 		st.Resync = n
 	}
+	st.Mirroring = d.mirror != nil && !d.foreign()
 	switch {
-	case d.ready() && !d.foreign():
+	case d.ready() && st.GetMirroring():
 		st.InSync, st.SyncPercent = true, 100
-	case d.mirror != nil:
+	case st.GetMirroring():
 		found, _, _, current, end, err := c.DomainGetBlockJobInfo(d.domain, d.target, 0)
 		if err != nil {
 			return nil, fmt.Errorf("look at block copy: %w", err)

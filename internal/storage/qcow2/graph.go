@@ -144,8 +144,7 @@ func (d *Driver) openChain(q *qmp, chain []place) error {
 		return err
 	}
 	var below *place
-	for i := len(chain) - 1; i >= 0; i-- {
-		p := chain[i]
+	for i, p := range slices.Backward(chain) {
 		if !slices.Contains(nodes, p.node) {
 			err = d.addBase(q, p, below, i > 0)
 		}

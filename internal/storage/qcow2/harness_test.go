@@ -30,8 +30,6 @@ type harness struct {
 	log     *slog.Logger
 }
 
-var _ conformance.Harness = (*harness)(nil)
-
 // needs skips the test when a program is missing, and fails it in CI.
 func needs(t *testing.T, program, debianPackage string) {
 	t.Helper()
@@ -50,8 +48,7 @@ func newHarness(t *testing.T) *harness {
 	for _, program := range []string{"qemu-storage-daemon", "qemu-img", "qemu-io"} {
 		needs(t, program, "qemu-utils")
 	}
-	// t.TempDir has the test's name in its path, which is too long for a Unix socket.
-	dir, err := os.MkdirTemp("", "pool")
+	dir, err := os.MkdirTemp("", "pool") //nolint:usetesting // t.TempDir has the test's name in it, which is too long for a Unix socket.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,5 +256,11 @@ func (h *harness) Residue(t *testing.T) []string {
 }
 
 func TestConformance(t *testing.T) {
-	conformance.Run(t, func(t *testing.T) conformance.Harness { return newHarness(t) })
+	conformance.Run(t, conformance.Harness{Driver: "qcow2", New: func(t *testing.T) *conformance.Fixture {
+		h := newHarness(t)
+		return &conformance.Fixture{
+			Driver: h.Driver, Crash: h.Crash, Write: h.Write, Read: h.Read,
+			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue,
+		}
+	}})
 }

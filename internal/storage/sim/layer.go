@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -66,9 +67,9 @@ func (v *volume) point() *layer {
 	if v.given != nil {
 		return v.given
 	}
-	for i := len(v.layers) - 1; i >= 0; i-- {
-		if v.layers[i].converged {
-			return v.layers[i]
+	for _, l := range slices.Backward(v.layers) {
+		if l.converged {
+			return l
 		}
 	}
 	return nil

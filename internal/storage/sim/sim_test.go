@@ -51,7 +51,13 @@ func newHarness() *harness {
 }
 
 func TestConformance(t *testing.T) {
-	conformance.Run(t, func(*testing.T) conformance.Harness { return newHarness() })
+	conformance.Run(t, conformance.Harness{Driver: "sim", New: func(*testing.T) *conformance.Fixture {
+		h := newHarness()
+		return &conformance.Fixture{
+			Driver: h.Driver, Crash: h.Crash, Write: h.Write, Read: h.Read,
+			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue,
+		}
+	}})
 }
 
 // production is a world with one mirrored disk: 1 GiB, which takes ten seconds to converge, and one

@@ -1,0 +1,79 @@
+# The repository's tasks; `make help` lists them. Tools are pinned in tools/*.mod and built
+# once into bin/; nothing here needs a network beyond the Go module proxy and, for missing
+# Debian packages, apt.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# Static binaries with the version of the commit; -buildvcs=false because CI may own the
+# tree with another user, which makes git refuse to answer the go command.
+VERSION := $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null || echo unknown)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+TOOLBUILD := GOFLAGS= CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w'
+
+PROTO_TOOLS := bin/buf bin/protoc-gen-go bin/protoc-gen-go-grpc bin/protoc-gen-grpc-gateway bin/protoc-gen-openapiv2
+LINT_TOOLS := bin/golangci-lint
+TEST_TOOLS := bin/gotestsum bin/benchstat
+
+# Groups for `make test`, comma-separated; the table is in tools/test.sh.
+GROUPS := all
+# How often `make bench` runs each benchmark: benchstat wants at least six for a confidence interval.
+BENCH_COUNT := 6
+# The package pattern and the name pattern of `make bench`.
+BENCH_PKGS := ./...
+BENCH := .
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## static binaries bin/hotspare, bin/hotspare-coordinator, bin/hotspare-agent
+	$(GOBUILD) -ldflags='-s -w -X main.version=$(VERSION)' -o bin/hotspare ./cmd/hotspare
+	$(GOBUILD) -ldflags='-s -w -X main.version=$(VERSION)' -o bin/hotspare-coordinator ./cmd/coordinator
+	$(GOBUILD) -ldflags='-s -w -X main.version=$(VERSION)' -o bin/hotspare-agent ./cmd/agent
+
+.PHONY: unit
+unit: $(TEST_TOOLS) ## the quick tests: no real parts, no root, no packages to install
+	tools/test.sh unit
+
+.PHONY: test
+test: ## everything, after setting this machine up; GROUPS=unit,lint selects
+	tools/test.sh --setup '$(GROUPS)'
+
+.PHONY: bench
+bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=6
+	mkdir -p build
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCH_COUNT) $(BENCH_PKGS) >build/bench.txt \
+		|| { cat build/bench.txt; exit 1; }
+	bin/benchstat build/bench.txt
+
+.PHONY: lint
+lint: $(LINT_TOOLS) $(PROTO_TOOLS) ## golangci-lint, buf lint, API compatibility with the last release
+	tools/lint.sh
+
+.PHONY: proto
+proto: $(PROTO_TOOLS) ## regenerate gen/ from proto/
+	bin/buf generate
+
+.PHONY: verify
+verify: $(PROTO_TOOLS) ## generated code, go.mod and formatting are up to date (changes nothing)
+	tools/verify.sh
+
+# Each set of tools is one `go build` of the tools that its modfile names. The outputs are
+# touched because the go command leaves a binary alone that is already right.
+$(PROTO_TOOLS) &: tools/go.mod tools/go.sum
+	cd tools && $(TOOLBUILD) -o ../bin/ tool
+	touch $(PROTO_TOOLS)
+
+$(LINT_TOOLS) &: tools/lint.mod tools/lint.sum
+	cd tools && $(TOOLBUILD) -modfile=lint.mod -o ../bin/ tool
+	touch $(LINT_TOOLS)
+
+$(TEST_TOOLS) &: tools/test.mod tools/test.sum
+	cd tools && $(TOOLBUILD) -modfile=test.mod -o ../bin/ tool
+	touch $(TEST_TOOLS)

@@ -1,0 +1,109 @@
+// Package live is what the leader sees of the agents now: sessions and statuses (R5). They do not go
+// through raft; after an election everything is unknown until the agents have reported.
+//
+// A View is an immutable value, so that controllers can decide on one in peace. It decides only
+// which status may be believed for an object: one of the agent's present boot that answers the
+// object's newest generation. The fleet writes it; controllers and RPC handlers read it.
+package live
+
+import (
+	"iter"
+	"time"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+)
+
+// Agent is the leader's knowledge of one agent.
+type Agent struct {
+	Name      string
+	Connected bool
+	// Since when it is connected or silent.
+	Since     time.Time
+	BootID    string
+	JournalID string
+	// Full is true once the agent has sent all its statuses in this session.
+	Full     bool
+	Capacity *pb.Capacity
+	Offer    *pb.AgentOffer
+	// Held says why the agent gets no orders; empty: it gets them.
+	Held string
+}
+
+// View is one version of what is seen.
+type View struct {
+	agents   *iradix.Tree[Agent]
+	statuses *iradix.Tree[*pb.Status]
+	// LeaderSince is when this member began to lead; silence and timeouts count from there at the earliest.
+	LeaderSince time.Time
+}
+
+// New returns the view of a leader that has heard nothing yet.
+func New(leaderSince time.Time) View {
+	return View{agents: iradix.New[Agent](), statuses: iradix.New[*pb.Status](), LeaderSince: leaderSince}
+}
+
+// WithAgent returns a view in which the agent is as given.
+func (v View) WithAgent(a Agent) View {
+	v.agents, _, _ = v.agents.Insert([]byte(a.Name), a)
+	return v
+}
+
+// WithStatus returns a view that holds the status as the newest of its object.
+func (v View) WithStatus(s *pb.Status) View {
+	v.statuses, _, _ = v.statuses.Insert([]byte(s.GetObject()), s)
+	return v
+}
+
+// Agent returns what is known of an agent; the zero value when nothing is.
+func (v View) Agent(name string) Agent {
+	if v.agents == nil {
+		return Agent{}
+	}
+	a, _ := v.agents.Get([]byte(name))
+	return a
+}
+
+// Agents walks all agents that were heard of, by name.
+func (v View) Agents() iter.Seq[Agent] {
+	return func(yield func(Agent) bool) {
+		if v.agents == nil {
+			return
+		}
+		it := v.agents.Root().Iterator()
+		for _, a, ok := it.Next(); ok; _, a, ok = it.Next() {
+			if !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+// Raw returns the newest status of an object, whatever order it answers, or nil.
+func (v View) Raw(object string) *pb.Status {
+	if v.statuses == nil {
+		return nil
+	}
+	s, _ := v.statuses.Get([]byte(object))
+	return s
+}
+
+// Current returns the status of an object if it may be believed: it answers the newest generation
+// and comes from the present boot of an agent that is not held: a held one may answer orders that
+// another journal or a lost log gave it. Otherwise nil: unknown.
+func (v View) Current(o *pb.Object) *pb.Status {
+	if o == nil {
+		return nil
+	}
+	a, s := v.Agent(o.GetAgent()), v.Raw(o.GetId())
+	if s == nil || a.Held != "" || s.GetGeneration() < o.GetGeneration() || s.GetBootId() != a.BootID {
+		return nil
+	}
+	return s
+}
+
+// Settled says whether the object is known to be in the state that its newest spec asks for.
+func (v View) Settled(o *pb.Object) bool {
+	return v.Current(o).GetPhase() == pb.Phase_PHASE_SETTLED
+}

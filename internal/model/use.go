@@ -1,0 +1,131 @@
+package model
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+)
+
+// Use is what may run on a host at the same time, against what it has.
+type Use struct {
+	VCPUs, MemoryBytes           uint64
+	TotalVCPUs, TotalMemoryBytes uint64
+}
+
+// HostUse sums up what the objects of a host may occupy: every instance whose effective spec runs,
+// and every instance that comes back once the override that holds it down is gone (its base runs).
+func HostUse(h *pb.Host, objects iter.Seq[*pb.Object]) Use {
+	u := HostTotal(h)
+	for o := range objects {
+		spec := Effective(o)
+		if spec.GetState() != pb.State_STATE_RUNNING {
+			spec = o.GetBase()
+		}
+		if s := spec.GetInstance(); o.GetKind() == pb.Kind_KIND_INSTANCE && spec.GetState() == pb.State_STATE_RUNNING {
+			u.VCPUs += uint64(s.GetVcpus())
+			u.MemoryBytes += s.GetMemoryBytes() + h.GetCapacity().GetOverheadBytes()
+		}
+	}
+	return u
+}
+
+// HostTotal returns what of a host hotspare may use: less the reserve and what foreign domains hold.
+func HostTotal(h *pb.Host) Use {
+	c := h.GetCapacity()
+	ratio := h.GetPolicy().GetOvercommit()
+	if ratio <= 0 {
+		ratio = 1
+	}
+	return Use{
+		TotalVCPUs:       less(uint64(float64(c.GetVcpus())*ratio), uint64(c.GetForeignVcpus())),
+		TotalMemoryBytes: less(less(c.GetMemoryBytes(), h.GetPolicy().GetReserveMemoryBytes()), c.GetForeignMemoryBytes()),
+	}
+}
+
+func less(a, b uint64) uint64 {
+	if b > a {
+		return 0
+	}
+	return a - b
+}
+
+// CheckQuota says whether a project may hold what the spec asks for beside its other leases.
+// Preempted and ended leases cost nothing.
+func CheckQuota(p *pb.Project, leases iter.Seq[*pb.Lease], want *pb.LeaseSpec) error {
+	n := uint64(max(want.GetCount(), 1))
+	instances, vcpus, memory := n, n*uint64(want.GetResources().GetVcpus()), n*want.GetResources().GetMemoryBytes()
+	for l := range leases {
+		if l.GetProject() != p.GetMetadata().GetName() || l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ACTIVE &&
+			l.GetPhase() != pb.LeasePhase_LEASE_PHASE_RETURNING {
+			continue
+		}
+		n := uint64(len(l.GetInstances()))
+		instances += n
+		vcpus += n * uint64(l.GetSpec().GetResources().GetVcpus())
+		memory += n * l.GetSpec().GetResources().GetMemoryBytes()
+	}
+	q, key := p.GetSpec().GetQuota(), "project/"+p.GetMetadata().GetName()
+	switch {
+	case q.GetInstances() > 0 && instances > uint64(q.GetInstances()):
+		return Errorf(FaultQuota, key, "would hold %d VMs, its quota is %d", instances, q.GetInstances()).WithRemedy("release a lease first")
+	case q.GetVcpus() > 0 && vcpus > uint64(q.GetVcpus()):
+		return Errorf(FaultQuota, key, "would hold %d vcpus, its quota is %d", vcpus, q.GetVcpus()).WithRemedy("release a lease first")
+	case q.GetMemoryBytes() > 0 && memory > q.GetMemoryBytes():
+		return Errorf(FaultQuota, key, "would hold %s of memory, its quota is %s", Bytes(memory), Bytes(q.GetMemoryBytes())).
+			WithRemedy("release a lease first")
+	default:
+		return nil
+	}
+}
+
+// defaultGrace is the warning before a preemption when nobody chose another.
+const defaultGrace = 10 * time.Second
+
+// Grace returns the warning that a lease gets, bounded by what its project allows.
+func Grace(p *pb.Project, s *pb.LeaseSpec) *durationpb.Duration {
+	g := defaultGrace
+	if s.GetGrace() != nil {
+		g = s.GetGrace().AsDuration()
+	}
+	if longest := p.GetSpec().GetLongestGrace(); longest != nil {
+		g = min(g, longest.AsDuration())
+	}
+	return durationpb.New(max(g, 0))
+}
+
+// References lists the keys of the resources that a resource names.
+func References(r *pb.Resource) []string {
+	var out []string
+	add := func(kind, name string) {
+		if key := kind + "/" + name; name != "" && !slices.Contains(out, key) {
+			out = append(out, key)
+		}
+	}
+	for _, w := range r.GetPlan().GetSpec().GetWorkloads() {
+		add("image", w.GetImage())
+		for _, d := range w.GetDependsOn() {
+			if plan, _, other := strings.Cut(d, "/"); other {
+				add("plan", plan)
+			}
+		}
+		for _, n := range w.GetNics() {
+			add("network", n.GetNetwork())
+		}
+		for _, v := range w.GetVolumes() {
+			add("pool", v.GetPool())
+		}
+	}
+	for _, f := range r.GetPlan().GetSpec().GetFencing() {
+		add("fencetarget", f.GetPower().GetTarget())
+	}
+	add("network", r.GetProject().GetSpec().GetNetwork())
+	for _, p := range r.GetTrigger().GetSpec().GetPlans() {
+		add("plan", p)
+	}
+	return out
+}
