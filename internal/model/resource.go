@@ -1,41 +1,101 @@
 package model
 
 import (
+	"slices"
+	"strings"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 )
 
-// ResourceKinds lists the kinds of declared resources in the order in which apply stores them.
-func ResourceKinds() []string {
-	return []string{"network", "pool", "image", "fencetarget", "host", "rolebinding", "project", "plan", "trigger"}
+// ResourceKind names a kind of declared resource in keys and in the API: "plan", "fencetarget".
+type ResourceKind string
+
+// The kinds of resources.
+const (
+	ResourcePlan        ResourceKind = "plan"
+	ResourceProject     ResourceKind = "project"
+	ResourceNetwork     ResourceKind = "network"
+	ResourcePool        ResourceKind = "pool"
+	ResourceImage       ResourceKind = "image"
+	ResourceFenceTarget ResourceKind = "fencetarget"
+	ResourceTrigger     ResourceKind = "trigger"
+	ResourceHost        ResourceKind = "host"
+	ResourceRoleBinding ResourceKind = "rolebinding"
+)
+
+// manifestKinds gives each kind the word that manifests use, in the order of the proto.
+var manifestKinds = []struct {
+	kind ResourceKind
+	word string
+}{
+	{ResourcePlan, "Plan"},
+	{ResourceProject, "Project"},
+	{ResourceNetwork, "Network"},
+	{ResourcePool, "Pool"},
+	{ResourceImage, "Image"},
+	{ResourceFenceTarget, "FenceTarget"},
+	{ResourceTrigger, "Trigger"},
+	{ResourceHost, "Host"},
+	{ResourceRoleBinding, "RoleBinding"},
 }
 
-// ResourceKind returns the word for the kind of a resource ("plan"), or "" when it is empty.
-func ResourceKind(r *pb.Resource) string {
+// ResourceKinds lists all kinds in the order of the proto.
+func ResourceKinds() []ResourceKind {
+	out := make([]ResourceKind, 0, len(manifestKinds))
+	for _, m := range manifestKinds {
+		out = append(out, m.kind)
+	}
+	return out
+}
+
+// Manifest returns the word for the kind in manifests: "FenceTarget".
+func (k ResourceKind) Manifest() string {
+	for _, m := range manifestKinds {
+		if m.kind == k {
+			return m.word
+		}
+	}
+	return ""
+}
+
+// ParseResourceKind reads a kind as people type it: any case, singular or plural.
+func ParseResourceKind(word string) (ResourceKind, bool) {
+	k := ResourceKind(strings.ToLower(word))
+	kinds := ResourceKinds()
+	if slices.Contains(kinds, k) {
+		return k, true
+	}
+	k = ResourceKind(strings.TrimSuffix(string(k), "s"))
+	return k, slices.Contains(kinds, k)
+}
+
+// KindOfResource returns the kind of a resource, or "" for an empty one.
+func KindOfResource(r *pb.Resource) ResourceKind {
 	switch r.GetResource().(type) {
 	case *pb.Resource_Plan:
-		return "plan"
+		return ResourcePlan
 	case *pb.Resource_Project:
-		return "project"
+		return ResourceProject
 	case *pb.Resource_Network:
-		return "network"
+		return ResourceNetwork
 	case *pb.Resource_Pool:
-		return "pool"
+		return ResourcePool
 	case *pb.Resource_Image:
-		return "image"
+		return ResourceImage
 	case *pb.Resource_FenceTarget:
-		return "fencetarget"
+		return ResourceFenceTarget
 	case *pb.Resource_Trigger:
-		return "trigger"
+		return ResourceTrigger
 	case *pb.Resource_Host:
-		return "host"
+		return ResourceHost
 	case *pb.Resource_RoleBinding:
-		return "rolebinding"
+		return ResourceRoleBinding
 	default:
 		return ""
 	}
 }
 
-// MetadataOf returns the metadata of a resource, or nil.
+// MetadataOf returns the metadata of a resource; nil when there is none.
 func MetadataOf(r *pb.Resource) *pb.Metadata {
 	switch v := r.GetResource().(type) {
 	case *pb.Resource_Plan:
@@ -61,5 +121,7 @@ func MetadataOf(r *pb.Resource) *pb.Metadata {
 	}
 }
 
-// ResourceKey returns "kind/name", for example "plan/webshop".
-func ResourceKey(r *pb.Resource) string { return ResourceKind(r) + "/" + MetadataOf(r).GetName() }
+// ResourceKey returns "plan/webshop".
+func ResourceKey(r *pb.Resource) string {
+	return string(KindOfResource(r)) + "/" + MetadataOf(r).GetName()
+}

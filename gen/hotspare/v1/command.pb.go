@@ -59,6 +59,7 @@ type Command struct {
 	//	*Command_RaiseLevel
 	//	*Command_SetAuthority
 	//	*Command_ReturnLease
+	//	*Command_RecordPoints
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -334,6 +335,15 @@ func (x *Command) GetReturnLease() *ReturnLease {
 	return nil
 }
 
+func (x *Command) GetRecordPoints() *RecordPoints {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordPoints); ok {
+			return x.RecordPoints
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -426,6 +436,10 @@ type Command_ReturnLease struct {
 	ReturnLease *ReturnLease `protobuf:"bytes,31,opt,name=return_lease,json=returnLease,proto3,oneof"`
 }
 
+type Command_RecordPoints struct {
+	RecordPoints *RecordPoints `protobuf:"bytes,32,opt,name=record_points,json=recordPoints,proto3,oneof"`
+}
+
 func (*Command_JoinHost) isCommand_Body() {}
 
 func (*Command_RecordHost) isCommand_Body() {}
@@ -469,6 +483,8 @@ func (*Command_RaiseLevel) isCommand_Body() {}
 func (*Command_SetAuthority) isCommand_Body() {}
 
 func (*Command_ReturnLease) isCommand_Body() {}
+
+func (*Command_RecordPoints) isCommand_Body() {}
 
 // Expect is the version of one thing that a decision was based on.
 type Expect struct {
@@ -1413,6 +1429,104 @@ func (x *RecordPreimage) GetValue() *EndpointValue {
 	return nil
 }
 
+// RecordPoints keeps until when the content of replicated volumes was confirmed.
+type RecordPoints struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Points        []*ObjectPoint         `protobuf:"bytes,1,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordPoints) Reset() {
+	*x = RecordPoints{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordPoints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordPoints) ProtoMessage() {}
+
+func (x *RecordPoints) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordPoints.ProtoReflect.Descriptor instead.
+func (*RecordPoints) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RecordPoints) GetPoints() []*ObjectPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+// ObjectPoint is the newest confirmed time of one volume.
+type ObjectPoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Object        string                 `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectPoint) Reset() {
+	*x = ObjectPoint{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectPoint) ProtoMessage() {}
+
+func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectPoint.ProtoReflect.Descriptor instead.
+func (*ObjectPoint) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ObjectPoint) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *ObjectPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // RaiseLevel switches the logic of apply to a higher level (R6).
 type RaiseLevel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1423,7 +1537,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1549,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1562,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1469,7 +1583,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1595,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1608,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -1524,7 +1638,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1650,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1663,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Token) GetHash() []byte {
@@ -1596,7 +1710,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1722,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1735,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -1681,7 +1795,7 @@ type SiteMeta struct {
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1807,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1820,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -1804,7 +1918,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1930,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1943,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1867,7 +1981,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1993,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2006,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2046,7 +2160,7 @@ var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\x8f\f\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xd1\f\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2081,7 +2195,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\vraise_level\x18\x1d \x01(\v2\x17.hotspare.v1.RaiseLevelH\x00R\n" +
 	"raiseLevel\x12@\n" +
 	"\rset_authority\x18\x1e \x01(\v2\x19.hotspare.v1.SetAuthorityH\x00R\fsetAuthority\x12=\n" +
-	"\freturn_lease\x18\x1f \x01(\v2\x18.hotspare.v1.ReturnLeaseH\x00R\vreturnLeaseB\x06\n" +
+	"\freturn_lease\x18\x1f \x01(\v2\x18.hotspare.v1.ReturnLeaseH\x00R\vreturnLease\x12@\n" +
+	"\rrecord_points\x18  \x01(\v2\x19.hotspare.v1.RecordPointsH\x00R\frecordPointsB\x06\n" +
 	"\x04body\"4\n" +
 	"\x06Expect\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
@@ -2154,7 +2269,12 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"generation\"Z\n" +
 	"\x0eRecordPreimage\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.hotspare.v1.EndpointValueR\x05value\"\"\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.hotspare.v1.EndpointValueR\x05value\"@\n" +
+	"\fRecordPoints\x120\n" +
+	"\x06points\x18\x01 \x03(\v2\x18.hotspare.v1.ObjectPointR\x06points\"U\n" +
+	"\vObjectPoint\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\tR\x06object\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"B\n" +
@@ -2216,7 +2336,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_command_proto_rawDescData
 }
 
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: hotspare.v1.Command
 	(*Expect)(nil),                // 1: hotspare.v1.Expect
@@ -2235,93 +2355,98 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*ForgetObjects)(nil),         // 14: hotspare.v1.ForgetObjects
 	(*ObjectVersion)(nil),         // 15: hotspare.v1.ObjectVersion
 	(*RecordPreimage)(nil),        // 16: hotspare.v1.RecordPreimage
-	(*RaiseLevel)(nil),            // 17: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 18: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 19: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 20: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 21: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 22: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 23: hotspare.v1.SnapshotRecord
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 25: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 26: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 27: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 28: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 29: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 30: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 31: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 32: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 33: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 34: hotspare.v1.Resource
-	(*Object)(nil),                // 35: hotspare.v1.Object
-	(*Lease)(nil),                 // 36: hotspare.v1.Lease
-	(*Failover)(nil),              // 37: hotspare.v1.Failover
-	(RunPhase)(0),                 // 38: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 39: hotspare.v1.StepPhase
-	(*EndpointValue)(nil),         // 40: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 41: hotspare.v1.Host
-	(*Evidence)(nil),              // 42: hotspare.v1.Evidence
+	(*RecordPoints)(nil),          // 17: hotspare.v1.RecordPoints
+	(*ObjectPoint)(nil),           // 18: hotspare.v1.ObjectPoint
+	(*RaiseLevel)(nil),            // 19: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 20: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 21: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 22: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 23: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 24: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 25: hotspare.v1.SnapshotRecord
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 27: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 28: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 29: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 30: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 31: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 32: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 33: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 34: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 35: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 36: hotspare.v1.Resource
+	(*Object)(nil),                // 37: hotspare.v1.Object
+	(*Lease)(nil),                 // 38: hotspare.v1.Lease
+	(*Failover)(nil),              // 39: hotspare.v1.Failover
+	(RunPhase)(0),                 // 40: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 41: hotspare.v1.StepPhase
+	(*EndpointValue)(nil),         // 42: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 43: hotspare.v1.Host
+	(*Evidence)(nil),              // 44: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	24, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	26, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	2,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	3,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	25, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	27, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	4,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	26, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	28, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	5,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	27, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	29, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
 	6,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	28, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	30, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
 	7,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
 	9,  // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
 	10, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	29, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	30, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	31, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	32, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
 	12, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	31, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	33, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
 	13, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
 	14, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
 	16, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	17, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	18, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	19, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	20, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
 	8,  // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
-	32, // 24: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	33, // 25: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	34, // 26: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	35, // 27: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	36, // 28: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	35, // 29: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	24, // 30: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	37, // 31: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	35, // 32: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	11, // 33: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	38, // 34: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	39, // 35: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	24, // 36: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	24, // 37: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	24, // 38: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	15, // 39: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	40, // 40: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	24, // 41: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 42: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	24, // 43: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 44: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	21, // 45: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	41, // 46: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	34, // 47: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	36, // 48: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	35, // 49: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	37, // 50: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	19, // 51: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	20, // 52: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	42, // 53: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	17, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
+	34, // 25: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	35, // 26: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	36, // 27: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	37, // 28: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	38, // 29: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	37, // 30: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	26, // 31: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	39, // 32: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	37, // 33: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	11, // 34: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	40, // 35: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	41, // 36: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	26, // 37: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	26, // 38: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	26, // 39: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	15, // 40: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	42, // 41: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	18, // 42: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	26, // 43: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	26, // 44: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	26, // 45: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	26, // 46: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	26, // 47: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	23, // 48: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	43, // 49: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	36, // 50: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	38, // 51: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	37, // 52: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	39, // 53: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	21, // 54: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	22, // 55: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	44, // 56: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -2356,8 +2481,9 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_RaiseLevel)(nil),
 		(*Command_SetAuthority)(nil),
 		(*Command_ReturnLease)(nil),
+		(*Command_RecordPoints)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[23].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[25].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -2374,7 +2500,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -575,9 +575,11 @@ type Object struct {
 	Plan     string `protobuf:"bytes,9,opt,name=plan,proto3" json:"plan,omitempty"`
 	Workload string `protobuf:"bytes,10,opt,name=workload,proto3" json:"workload,omitempty"`
 	// The epoch whose run created the object; 0 for an ordinary command. Such an object has base ABSENT.
-	MadeBy        uint64 `protobuf:"varint,11,opt,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MadeBy uint64 `protobuf:"varint,11,opt,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`
+	// Newest time at which a replicated volume's content was confirmed to be consistent and complete.
+	ConfirmedPoint *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=confirmed_point,json=confirmedPoint,proto3" json:"confirmed_point,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Object) Reset() {
@@ -685,6 +687,13 @@ func (x *Object) GetMadeBy() uint64 {
 		return x.MadeBy
 	}
 	return 0
+}
+
+func (x *Object) GetConfirmedPoint() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ConfirmedPoint
+	}
+	return nil
 }
 
 // Override replaces the base spec while its epoch is open. Failover beats drill.
@@ -2347,7 +2356,9 @@ type VolumeStatus struct {
 	// 0 to 100 while the mirror converges.
 	SyncPercent uint32 `protobuf:"varint,8,opt,name=sync_percent,json=syncPercent,proto3" json:"sync_percent,omitempty"`
 	// The synchronisation that this status is about.
-	Resync        uint64 `protobuf:"varint,9,opt,name=resync,proto3" json:"resync,omitempty"`
+	Resync uint64 `protobuf:"varint,9,opt,name=resync,proto3" json:"resync,omitempty"`
+	// The mirror of that synchronisation is at work: it converges or is in sync. False once it ended.
+	Mirroring     bool `protobuf:"varint,10,opt,name=mirroring,proto3" json:"mirroring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2443,6 +2454,13 @@ func (x *VolumeStatus) GetResync() uint64 {
 		return x.Resync
 	}
 	return 0
+}
+
+func (x *VolumeStatus) GetMirroring() bool {
+	if x != nil {
+		return x.Mirroring
+	}
+	return false
 }
 
 // ConsistentPoint is a moment at which a volume's content is known to be crash consistent.
@@ -2662,7 +2680,7 @@ var File_hotspare_v1_object_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x18hotspare/v1/object.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x02\n" +
+	"\x18hotspare/v1/object.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x03\n" +
 	"\x06Object\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x11.hotspare.v1.KindR\x04kind\x12\x14\n" +
@@ -2677,7 +2695,8 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x04plan\x18\t \x01(\tR\x04plan\x12\x1a\n" +
 	"\bworkload\x18\n" +
 	" \x01(\tR\bworkload\x12\x17\n" +
-	"\amade_by\x18\v \x01(\x04R\x06madeBy\"\x83\x01\n" +
+	"\amade_by\x18\v \x01(\x04R\x06madeBy\x12C\n" +
+	"\x0fconfirmed_point\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0econfirmedPoint\"\x83\x01\n" +
 	"\bOverride\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12&\n" +
 	"\x03run\x18\x02 \x01(\x0e2\x14.hotspare.v1.RunKindR\x03run\x12\x12\n" +
@@ -2811,7 +2830,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x0eInstanceStatus\x120\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x18.hotspare.v1.HealthStateR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\x02 \x01(\tR\rhealthMessage\x12\x1b\n" +
-	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xd1\x02\n" +
+	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xef\x02\n" +
 	"\fVolumeStatus\x122\n" +
 	"\x05point\x18\x01 \x01(\v2\x1c.hotspare.v1.ConsistentPointR\x05point\x12A\n" +
 	"\x0edegraded_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rdegradedSince\x12'\n" +
@@ -2822,7 +2841,9 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x06layers\x18\x06 \x01(\rR\x06layers\x12\x17\n" +
 	"\ain_sync\x18\a \x01(\bR\x06inSync\x12!\n" +
 	"\fsync_percent\x18\b \x01(\rR\vsyncPercent\x12\x16\n" +
-	"\x06resync\x18\t \x01(\x04R\x06resync\"W\n" +
+	"\x06resync\x18\t \x01(\x04R\x06resync\x12\x1c\n" +
+	"\tmirroring\x18\n" +
+	" \x01(\bR\tmirroring\"W\n" +
 	"\x0fConsistentPoint\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\tR\x05layer\"'\n" +
@@ -2956,57 +2977,58 @@ var file_hotspare_v1_object_proto_depIdxs = []int32{
 	0,  // 0: hotspare.v1.Object.kind:type_name -> hotspare.v1.Kind
 	11, // 1: hotspare.v1.Object.base:type_name -> hotspare.v1.Spec
 	10, // 2: hotspare.v1.Object.overrides:type_name -> hotspare.v1.Override
-	2,  // 3: hotspare.v1.Override.run:type_name -> hotspare.v1.RunKind
-	11, // 4: hotspare.v1.Override.spec:type_name -> hotspare.v1.Spec
-	1,  // 5: hotspare.v1.Spec.state:type_name -> hotspare.v1.State
-	12, // 6: hotspare.v1.Spec.after:type_name -> hotspare.v1.LocalGate
-	13, // 7: hotspare.v1.Spec.instance:type_name -> hotspare.v1.InstanceSpec
-	19, // 8: hotspare.v1.Spec.volume:type_name -> hotspare.v1.VolumeSpec
-	20, // 9: hotspare.v1.Spec.network:type_name -> hotspare.v1.NetworkSpec
-	21, // 10: hotspare.v1.Spec.endpoint:type_name -> hotspare.v1.EndpointSpec
-	24, // 11: hotspare.v1.Spec.fence:type_name -> hotspare.v1.FenceSpec
-	25, // 12: hotspare.v1.Spec.hook:type_name -> hotspare.v1.HookSpec
-	1,  // 13: hotspare.v1.LocalGate.states:type_name -> hotspare.v1.State
-	3,  // 14: hotspare.v1.InstanceSpec.band:type_name -> hotspare.v1.Band
-	15, // 15: hotspare.v1.InstanceSpec.disks:type_name -> hotspare.v1.Disk
-	16, // 16: hotspare.v1.InstanceSpec.nics:type_name -> hotspare.v1.Nic
-	17, // 17: hotspare.v1.InstanceSpec.boot:type_name -> hotspare.v1.Boot
-	14, // 18: hotspare.v1.InstanceSpec.reclaim:type_name -> hotspare.v1.Reclaim
-	18, // 19: hotspare.v1.InstanceSpec.health:type_name -> hotspare.v1.Health
-	34, // 20: hotspare.v1.InstanceSpec.term_end:type_name -> google.protobuf.Timestamp
-	4,  // 21: hotspare.v1.Reclaim.action:type_name -> hotspare.v1.ReclaimAction
-	35, // 22: hotspare.v1.Reclaim.grace:type_name -> google.protobuf.Duration
-	35, // 23: hotspare.v1.Reclaim.deadline:type_name -> google.protobuf.Duration
-	35, // 24: hotspare.v1.Health.within:type_name -> google.protobuf.Duration
-	35, // 25: hotspare.v1.Health.interval:type_name -> google.protobuf.Duration
-	5,  // 26: hotspare.v1.NetworkSpec.role:type_name -> hotspare.v1.NetworkRole
-	22, // 27: hotspare.v1.EndpointSpec.dns:type_name -> hotspare.v1.DnsRecord
-	23, // 28: hotspare.v1.EndpointSpec.preimage:type_name -> hotspare.v1.EndpointValue
-	35, // 29: hotspare.v1.DnsRecord.ttl:type_name -> google.protobuf.Duration
-	35, // 30: hotspare.v1.EndpointValue.ttl:type_name -> google.protobuf.Duration
-	6,  // 31: hotspare.v1.FenceSpec.method:type_name -> hotspare.v1.FenceMethod
-	35, // 32: hotspare.v1.HookSpec.timeout:type_name -> google.protobuf.Duration
-	33, // 33: hotspare.v1.HookSpec.environment:type_name -> hotspare.v1.HookSpec.EnvironmentEntry
-	1,  // 34: hotspare.v1.Status.state:type_name -> hotspare.v1.State
-	7,  // 35: hotspare.v1.Status.phase:type_name -> hotspare.v1.Phase
-	34, // 36: hotspare.v1.Status.call_began:type_name -> google.protobuf.Timestamp
-	34, // 37: hotspare.v1.Status.call_returned:type_name -> google.protobuf.Timestamp
-	27, // 38: hotspare.v1.Status.instance:type_name -> hotspare.v1.InstanceStatus
-	28, // 39: hotspare.v1.Status.volume:type_name -> hotspare.v1.VolumeStatus
-	30, // 40: hotspare.v1.Status.network:type_name -> hotspare.v1.NetworkStatus
-	31, // 41: hotspare.v1.Status.endpoint:type_name -> hotspare.v1.EndpointStatus
-	32, // 42: hotspare.v1.Status.fence:type_name -> hotspare.v1.FenceStatus
-	8,  // 43: hotspare.v1.InstanceStatus.health:type_name -> hotspare.v1.HealthState
-	29, // 44: hotspare.v1.VolumeStatus.point:type_name -> hotspare.v1.ConsistentPoint
-	34, // 45: hotspare.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
-	34, // 46: hotspare.v1.ConsistentPoint.time:type_name -> google.protobuf.Timestamp
-	23, // 47: hotspare.v1.EndpointStatus.observed:type_name -> hotspare.v1.EndpointValue
-	34, // 48: hotspare.v1.FenceStatus.observed_at:type_name -> google.protobuf.Timestamp
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	34, // 3: hotspare.v1.Object.confirmed_point:type_name -> google.protobuf.Timestamp
+	2,  // 4: hotspare.v1.Override.run:type_name -> hotspare.v1.RunKind
+	11, // 5: hotspare.v1.Override.spec:type_name -> hotspare.v1.Spec
+	1,  // 6: hotspare.v1.Spec.state:type_name -> hotspare.v1.State
+	12, // 7: hotspare.v1.Spec.after:type_name -> hotspare.v1.LocalGate
+	13, // 8: hotspare.v1.Spec.instance:type_name -> hotspare.v1.InstanceSpec
+	19, // 9: hotspare.v1.Spec.volume:type_name -> hotspare.v1.VolumeSpec
+	20, // 10: hotspare.v1.Spec.network:type_name -> hotspare.v1.NetworkSpec
+	21, // 11: hotspare.v1.Spec.endpoint:type_name -> hotspare.v1.EndpointSpec
+	24, // 12: hotspare.v1.Spec.fence:type_name -> hotspare.v1.FenceSpec
+	25, // 13: hotspare.v1.Spec.hook:type_name -> hotspare.v1.HookSpec
+	1,  // 14: hotspare.v1.LocalGate.states:type_name -> hotspare.v1.State
+	3,  // 15: hotspare.v1.InstanceSpec.band:type_name -> hotspare.v1.Band
+	15, // 16: hotspare.v1.InstanceSpec.disks:type_name -> hotspare.v1.Disk
+	16, // 17: hotspare.v1.InstanceSpec.nics:type_name -> hotspare.v1.Nic
+	17, // 18: hotspare.v1.InstanceSpec.boot:type_name -> hotspare.v1.Boot
+	14, // 19: hotspare.v1.InstanceSpec.reclaim:type_name -> hotspare.v1.Reclaim
+	18, // 20: hotspare.v1.InstanceSpec.health:type_name -> hotspare.v1.Health
+	34, // 21: hotspare.v1.InstanceSpec.term_end:type_name -> google.protobuf.Timestamp
+	4,  // 22: hotspare.v1.Reclaim.action:type_name -> hotspare.v1.ReclaimAction
+	35, // 23: hotspare.v1.Reclaim.grace:type_name -> google.protobuf.Duration
+	35, // 24: hotspare.v1.Reclaim.deadline:type_name -> google.protobuf.Duration
+	35, // 25: hotspare.v1.Health.within:type_name -> google.protobuf.Duration
+	35, // 26: hotspare.v1.Health.interval:type_name -> google.protobuf.Duration
+	5,  // 27: hotspare.v1.NetworkSpec.role:type_name -> hotspare.v1.NetworkRole
+	22, // 28: hotspare.v1.EndpointSpec.dns:type_name -> hotspare.v1.DnsRecord
+	23, // 29: hotspare.v1.EndpointSpec.preimage:type_name -> hotspare.v1.EndpointValue
+	35, // 30: hotspare.v1.DnsRecord.ttl:type_name -> google.protobuf.Duration
+	35, // 31: hotspare.v1.EndpointValue.ttl:type_name -> google.protobuf.Duration
+	6,  // 32: hotspare.v1.FenceSpec.method:type_name -> hotspare.v1.FenceMethod
+	35, // 33: hotspare.v1.HookSpec.timeout:type_name -> google.protobuf.Duration
+	33, // 34: hotspare.v1.HookSpec.environment:type_name -> hotspare.v1.HookSpec.EnvironmentEntry
+	1,  // 35: hotspare.v1.Status.state:type_name -> hotspare.v1.State
+	7,  // 36: hotspare.v1.Status.phase:type_name -> hotspare.v1.Phase
+	34, // 37: hotspare.v1.Status.call_began:type_name -> google.protobuf.Timestamp
+	34, // 38: hotspare.v1.Status.call_returned:type_name -> google.protobuf.Timestamp
+	27, // 39: hotspare.v1.Status.instance:type_name -> hotspare.v1.InstanceStatus
+	28, // 40: hotspare.v1.Status.volume:type_name -> hotspare.v1.VolumeStatus
+	30, // 41: hotspare.v1.Status.network:type_name -> hotspare.v1.NetworkStatus
+	31, // 42: hotspare.v1.Status.endpoint:type_name -> hotspare.v1.EndpointStatus
+	32, // 43: hotspare.v1.Status.fence:type_name -> hotspare.v1.FenceStatus
+	8,  // 44: hotspare.v1.InstanceStatus.health:type_name -> hotspare.v1.HealthState
+	29, // 45: hotspare.v1.VolumeStatus.point:type_name -> hotspare.v1.ConsistentPoint
+	34, // 46: hotspare.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
+	34, // 47: hotspare.v1.ConsistentPoint.time:type_name -> google.protobuf.Timestamp
+	23, // 48: hotspare.v1.EndpointStatus.observed:type_name -> hotspare.v1.EndpointValue
+	34, // 49: hotspare.v1.FenceStatus.observed_at:type_name -> google.protobuf.Timestamp
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_object_proto_init() }

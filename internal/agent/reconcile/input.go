@@ -317,6 +317,9 @@ func (c *Core) pollOf(o *object) time.Duration {
 	if o.call != nil {
 		return stuckPoll
 	}
+	if v := o.obs.Volume; v.GetMirroring() && !v.GetInSync() {
+		return convergingPoll
+	}
 	return pollEvery(o.rec.Object.Kind())
 }
 

@@ -1,0 +1,176 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/demand"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/placement"
+	"github.com/hotspare/hotspare/internal/runbook"
+)
+
+// Join returns the run that a declaration belongs to already: an open one that contains all its
+// plans, or the one that answered the same trigger event before. Nil: it is a new one.
+func Join(s *state.State, req *pb.DeclareRequest) *pb.Failover {
+	if len(req.GetPlans()) > 0 {
+		if f := s.OpenFailoverOf(req.GetPlans()[0]); f != nil && containsAll(f, req.GetPlans()) {
+			return f
+		}
+	}
+	if req.GetKey() == "" {
+		return nil
+	}
+	for f := range s.Failovers() {
+		if f.GetTrigger() == req.GetTrigger() && slices.Contains(f.GetKeys(), req.GetKey()) {
+			return f
+		}
+	}
+	return nil
+}
+
+func containsAll(f *pb.Failover, plans []string) bool {
+	for _, p := range plans {
+		if !slices.ContainsFunc(f.GetPlans(), func(r *pb.PlanRevision) bool { return r.GetPlan() == p }) {
+			return false
+		}
+	}
+	return true
+}
+
+// Declare decides a new run: who goes where, who is preempted, and the graph. Plans that are in an
+// open run already are left to it. It is never refused for lack of room: what does not fit is
+// committed as unplaced.
+func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*pb.Declare, []*pb.Expect, error) {
+	plans, err := selectPlans(s, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	epoch := s.Meta().GetLastEpoch() + 1
+	f := &pb.Failover{
+		Name: state.FailoverName(epoch), Epoch: epoch, Run: pb.RunKind_RUN_KIND_FAILOVER, Reason: req.GetReason(),
+		DeclaredBy: by, Trigger: req.GetTrigger(),
+	}
+	if req.GetKey() != "" {
+		f.Keys = []string{req.GetKey()}
+	}
+	for _, p := range plans {
+		f.Plans = append(f.Plans, &pb.PlanRevision{Plan: p.GetMetadata().GetName(), Revision: p.GetMetadata().GetRevision()})
+	}
+	assign(s, v, f, plans)
+	losses(s, f, plans)
+	graph, err := runbook.Compile(runbook.Input{
+		Epoch: epoch, Run: f.GetRun(), Plans: plans, Placements: f.GetPlacements(), Victims: f.GetVictims(),
+		Resource: s.Resource, Object: s.Object, HostNames: HostNames(s),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	f.Steps = graph.Steps
+	expects := []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}
+	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: graph.Release}, expects, nil
+}
+
+// HostNames lists the hosts in order.
+func HostNames(s *state.State) []string {
+	var out []string
+	for h := range s.Hosts() {
+		out = append(out, h.GetName())
+	}
+	return out
+}
+
+func selectPlans(s *state.State, req *pb.DeclareRequest) ([]*pb.Plan, error) {
+	if len(req.GetPlans()) == 0 {
+		return nil, model.Errorf(model.FaultInvalid, "", "no plan named").WithRemedy("name at least one; see: hotspare get plan")
+	}
+	var out []*pb.Plan
+	for _, name := range req.GetPlans() {
+		p := s.Plan(name)
+		if p == nil {
+			return nil, model.Errorf(model.FaultNotFound, "plan/"+name, "no such plan").WithRemedy("see: hotspare get plan")
+		}
+		if s.OpenFailoverOf(name) == nil && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	if len(out) == 0 {
+		return nil, model.Errorf(model.FaultPrecondition, "plan/"+req.GetPlans()[0], "every plan named is in an open failover, but not all in one").
+			WithRemedy("see: hotspare failover list")
+	}
+	return out, nil
+}
+
+func assign(s *state.State, v live.View, f *pb.Failover, plans []*pb.Plan) {
+	site := demand.Site(s, v)
+	proof := placement.Prove(site)
+	var run []placement.VM
+	replicas := map[string]model.Replica{}
+	for _, p := range plans {
+		for _, r := range model.Replicas(p) {
+			run = append(run, demand.VM(p, r))
+			replicas[r.Key()] = r
+		}
+	}
+	a := placement.Assign(site, proof, run)
+	for _, vm := range run {
+		r := replicas[vm.Name]
+		if host, ok := a.Hosts[vm.Name]; ok {
+			name := fmt.Sprintf("%s-%s-e%d", r.Plan, r.Name, f.GetEpoch())
+			f.Placements = append(f.Placements, &pb.Placement{
+				Plan: r.Plan, Workload: r.Name, Host: host, Object: string(model.NewObjectID(pb.Kind_KIND_INSTANCE, name)),
+			})
+		}
+	}
+	for _, vm := range a.Unplaced {
+		r := replicas[vm.Name]
+		f.Unplaced = append(f.Unplaced, &pb.Unplaced{
+			Plan: r.Plan, Workload: r.Name,
+			Reason: fmt.Sprintf("%d vcpus, %s fit on no host, even with every lease preempted", vm.VCPUs, model.Bytes(vm.MemoryBytes)),
+		})
+	}
+	for _, vm := range a.Victims {
+		f.Victims = append(f.Victims, &pb.Victim{
+			Lease: vm.Name, Object: vm.Object, Host: vm.Host, Action: s.Lease(vm.Name).GetSpec().GetOnPreempt(),
+			Reason: fmt.Sprintf("its room on %s is needed", vm.Host),
+		})
+	}
+}
+
+// losses notes for each volume the newest consistent point that is known: what promoting it would lose.
+func losses(s *state.State, f *pb.Failover, plans []*pb.Plan) {
+	for _, p := range plans {
+		for _, r := range model.Replicas(p) {
+			for _, vol := range r.Workload.GetVolumes() {
+				id := model.NewObjectID(pb.Kind_KIND_VOLUME, r.VolumeName(vol))
+				f.Losses = append(f.Losses, &pb.DataLoss{Volume: string(id), Point: s.Object(string(id)).GetConfirmedPoint()})
+			}
+		}
+	}
+}
+
+// CheckTrigger refuses a trigger's declaration that it may not make: unknown, disarmed, or of plans
+// that are not its own.
+func CheckTrigger(s *state.State, req *pb.DeclareRequest) error {
+	if req.GetTrigger() == "" {
+		return nil
+	}
+	key := "trigger/" + req.GetTrigger()
+	t := s.Resource(key).GetTrigger()
+	if t == nil {
+		return model.Errorf(model.FaultNotFound, key, "no such trigger").WithRemedy("see: hotspare get trigger")
+	}
+	if t.GetStatus().GetDisarmed() {
+		return model.Errorf(model.FaultPrecondition, key, "is not armed: %s", t.GetStatus().GetReason()).
+			WithRemedy("arm it with: hotspare trigger arm %s", req.GetTrigger())
+	}
+	for _, p := range req.GetPlans() {
+		if !slices.Contains(t.GetSpec().GetPlans(), p) {
+			return model.Errorf(model.FaultDenied, key, "may not declare plan %s", p)
+		}
+	}
+	return nil
+}

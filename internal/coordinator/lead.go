@@ -1,0 +1,168 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/failover"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
+	"github.com/hotspare/hotspare/internal/model"
+)
+
+const (
+	// verifyEvery is how often the quorum confirms leadership for the permits of the agents.
+	verifyEvery = 500 * time.Millisecond
+	// tickEvery is how often the controllers look at the clock when nothing else wakes them.
+	tickEvery = 500 * time.Millisecond
+	// barrierRetry is the pause before a new leader tries again to catch up with the log.
+	barrierRetry = 100 * time.Millisecond
+)
+
+// controllerActor is who the log of evidence names for what the controllers decide.
+const controllerActor = "coordinator/controllers"
+
+// followLeadership only drains leadership: everything that may wait runs in the set it starts, which
+// it ends as a whole before it starts the next.
+func (c *Coordinator) followLeadership(ctx context.Context) {
+	var services leaderServices
+	defer services.end()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case leads, open := <-c.node.Leadership():
+			services.end()
+			c.setLeads(false)
+			if !open {
+				return
+			}
+			if !leads {
+				c.fleet.Resign()
+				c.o.Log.Info("leadership lost", "coordinator", c.o.Name)
+				continue
+			}
+			services.start(ctx, c.lead)
+		}
+	}
+}
+
+// leaderServices are what runs while this member leads; they start and end as one set.
+type leaderServices struct {
+	cancel context.CancelFunc
+	set    sync.WaitGroup
+}
+
+func (l *leaderServices) start(ctx context.Context, run func(context.Context)) {
+	ctx, l.cancel = context.WithCancel(ctx)
+	l.set.Go(func() { run(ctx) })
+}
+
+func (l *leaderServices) end() {
+	if l.cancel != nil {
+		l.cancel()
+	}
+	l.set.Wait()
+}
+
+func (c *Coordinator) setLeads(leads bool) {
+	c.mu.Lock()
+	c.leads = leads
+	c.mu.Unlock()
+	c.notify()
+}
+
+// lead runs the leader's services until the context ends.
+func (c *Coordinator) lead(ctx context.Context) {
+	for c.node.Barrier(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(barrierRetry):
+		}
+	}
+	c.fleet.Lead()
+	c.setLeads(true)
+	c.o.Log.Info("leading", "coordinator", c.o.Name, "term", c.node.Term(), "index", c.State().Index())
+	var set sync.WaitGroup
+	set.Go(func() { c.verifyLoop(ctx) })
+	set.Go(func() { c.controlLoop(ctx) })
+	set.Wait()
+}
+
+// verifyLoop keeps the permits of the agents alive while a quorum confirms this leader (R10).
+func (c *Coordinator) verifyLoop(ctx context.Context) {
+	t := time.NewTicker(verifyEvery)
+	defer t.Stop()
+	for {
+		at := c.o.Now()
+		if err := c.node.VerifyLeader(ctx); err == nil {
+			c.fleet.Verified(at)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// controlLoop runs the controllers whenever something changed, one proposal at a time, so that at
+// most one placement-changing command of theirs is in flight (R3).
+func (c *Coordinator) controlLoop(ctx context.Context) {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		changed := c.Changed()
+		if c.control(ctx) {
+			continue // What was committed may have opened the next gate: look again at once.
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-t.C:
+		}
+	}
+}
+
+// control asks each controller once and proposes what it returns; it says whether anything was committed.
+func (c *Coordinator) control(ctx context.Context) (committed bool) {
+	controllers := []func() []*pb.Command{
+		c.authority,
+		func() []*pb.Command { return failover.Advance(c.State(), c.Live(), c.o.Now()) },
+		func() []*pb.Command { return lease.Advance(c.State(), c.Live(), c.o.Now()) },
+		func() []*pb.Command { return upkeep.Advance(c.State(), c.Live(), c.o.Now()) },
+	}
+	for _, decide := range controllers {
+		for _, cmd := range decide() {
+			_, err := c.Propose(ctx, controllerActor, cmd)
+			switch {
+			case err == nil:
+				committed = true
+			case isShutdown(err):
+				return false
+			case model.FaultOf(err) == model.FaultStale:
+				// Decided on what has changed meanwhile: the next round decides anew.
+			default:
+				c.o.Log.Error("a controller's command was refused", "error", err)
+			}
+		}
+	}
+	return committed
+}
+
+// authority stores the certificate authority of a new site.
+func (c *Coordinator) authority() []*pb.Command {
+	if c.o.Authority == nil || len(c.State().Meta().GetAuthorityKey()) > 0 {
+		return nil
+	}
+	cert, key, err := c.o.Authority.Encode()
+	if err != nil {
+		c.o.Log.Error("the certificate authority cannot be stored", "error", err)
+		return nil
+	}
+	return []*pb.Command{{Body: &pb.Command_SetAuthority{SetAuthority: &pb.SetAuthority{Certificate: cert, Key: key}}}}
+}

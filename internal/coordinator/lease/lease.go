@@ -1,0 +1,256 @@
+// Package lease decides leases: where a new one goes, when one ends, is deleted, or is back after a
+// preemption. Pure: a version of the state, the live view and the time in, commands out (R2). The
+// RPC handlers call Create; the coordinator's loop calls Advance.
+//
+// It never preempts: that is a failover's decision alone, so that no lease ever takes another's room.
+package lease
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/demand"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/placement"
+	"github.com/hotspare/hotspare/internal/runbook"
+)
+
+// Retention is how long the disks of an ended lease are kept for an undelete.
+const Retention = 72 * time.Hour
+
+// warmUp is how long after an election no lease is ended while its agent has not reported (R5).
+const warmUp = 15 * time.Second
+
+// reclaimDeadline bounds a preemption: at it the agent falls to the next action.
+const reclaimDeadline = 60 * time.Second
+
+// cloneSuffix names the clone volume of a lease's instance.
+const cloneSuffix = "-data"
+
+// Create decides a new lease: admission, hosts, addresses, objects.
+func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner string) (*pb.CreateLease, []*pb.Expect, error) {
+	p := s.Resource("project/" + req.GetProject()).GetProject()
+	if p == nil {
+		return nil, nil, model.Errorf(model.FaultNotFound, "project/"+req.GetProject(), "no such project").WithRemedy("see: hotspare get project")
+	}
+	spec := proto.CloneOf(req.GetSpec())
+	if err := complete(p, spec, owner); err != nil {
+		return nil, nil, err
+	}
+	if err := model.CheckQuota(p, s.Leases(), spec); err != nil {
+		return nil, nil, err
+	}
+	class := req.GetClass()
+	if class == pb.LeaseClass_LEASE_CLASS_UNSPECIFIED {
+		class = pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE
+	}
+	name := fmt.Sprintf("%s-%d", req.GetProject(), s.Meta().GetLeaseCounter()+1)
+	adm, err := admit(s, v, p, spec, class, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	l := &pb.Lease{Name: name, Project: req.GetProject(), Owner: owner, Class: class, Spec: spec}
+	out := &pb.CreateLease{Lease: l}
+	b := &builder{s: s, project: p, lease: l, taken: takenAddresses(s)}
+	for i, host := range adm.Hosts {
+		objects, err := b.instance(i, host)
+		if err != nil {
+			return nil, nil, err
+		}
+		out.Objects = append(out.Objects, objects...)
+	}
+	return out, []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}, nil
+}
+
+func admit(s *state.State, v live.View, p *pb.Project, spec *pb.LeaseSpec, class pb.LeaseClass, name string) (placement.Admission, error) {
+	site := demand.Site(s, v)
+	want := make([]placement.VM, spec.GetCount())
+	for i := range want {
+		want[i] = placement.VM{
+			Name: name, VCPUs: uint64(spec.GetResources().GetVcpus()), MemoryBytes: spec.GetResources().GetMemoryBytes(),
+		}
+		if n := p.GetSpec().GetNetwork(); n != "" {
+			want[i].Networks = []string{n}
+		}
+	}
+	if class == pb.LeaseClass_LEASE_CLASS_FIRM {
+		return placement.AdmitFirm(site, want)
+	}
+	return placement.AdmitPreemptible(site, placement.Prove(site), want)
+}
+
+// builder makes the objects of one lease.
+type builder struct {
+	s       *state.State
+	project *pb.Project
+	lease   *pb.Lease
+	taken   map[string]bool
+}
+
+func (b *builder) instance(i int, host string) ([]*pb.Object, error) {
+	l, spec := b.lease, b.lease.GetSpec()
+	name := fmt.Sprintf("%s-%d", l.GetName(), i)
+	id := string(model.NewObjectID(pb.Kind_KIND_INSTANCE, name))
+	is := &pb.InstanceSpec{
+		Hostname: name, Vcpus: spec.GetResources().GetVcpus(), MemoryBytes: spec.GetResources().GetMemoryBytes(), Band: pb.Band_BAND_LENT,
+		UserData: spec.GetUserData(), SshKeys: spec.GetSshKeys(),
+		Reclaim: &pb.Reclaim{Action: spec.GetOnPreempt(), Grace: spec.GetGrace(), Deadline: durationpb.New(reclaimDeadline)},
+	}
+	li := &pb.LeaseInstance{Object: id, Host: host}
+	var objects []*pb.Object
+	if err := b.image(is); err != nil {
+		return nil, err
+	}
+	if spec.GetCloneOf() != "" {
+		clone, err := b.clone(name, is)
+		if err != nil {
+			return nil, err
+		}
+		li.Volume = clone.GetId()
+		objects = append(objects, clone)
+	}
+	after, err := b.network(host, id, is, li)
+	if err != nil {
+		return nil, err
+	}
+	l.Instances = append(l.Instances, li)
+	return append(objects, &pb.Object{
+		Id: id, Kind: pb.Kind_KIND_INSTANCE, Agent: host, Lease: l.GetName(),
+		Base: &pb.Spec{State: pb.State_STATE_RUNNING, After: after, Parameters: &pb.Spec_Instance{Instance: is}},
+	}), nil
+}
+
+func (b *builder) image(is *pb.InstanceSpec) error {
+	name := b.lease.GetSpec().GetImage()
+	img := b.s.Resource("image/" + name).GetImage().GetSpec()
+	if img == nil {
+		return model.Errorf(model.FaultNotFound, "image/"+name, "no such image").WithRemedy("see: hotspare get image")
+	}
+	if img.GetKernel() != "" {
+		is.Boot = &pb.Boot{Kernel: img.GetKernel(), Initrd: img.GetInitrd(), Cmdline: img.GetCmdline()}
+	}
+	if img.GetDisk() != "" {
+		is.Disks = append(is.Disks, &pb.Disk{Name: "root", Source: &pb.Disk_Image{Image: img.GetDisk()}})
+	}
+	return nil
+}
+
+// clone puts the lease on an instant copy of a workload's newest consistent point.
+func (b *builder) clone(name string, is *pb.InstanceSpec) (*pb.Object, error) {
+	src, err := cloneSource(b.s, b.lease.GetSpec().GetCloneOf())
+	if err != nil {
+		return nil, err
+	}
+	pool := b.s.Resource("pool/" + src.GetBase().GetVolume().GetPool()).GetPool().GetSpec()
+	vol := name + cloneSuffix
+	id := string(model.NewObjectID(pb.Kind_KIND_VOLUME, vol))
+	is.Disks = append(is.Disks, &pb.Disk{
+		Name: "data", Volume: id, Source: &pb.Disk_Nbd{Nbd: "nbd://" + pool.GetExportAddress() + "/" + vol},
+	})
+	return &pb.Object{
+		Id: id, Kind: pb.Kind_KIND_VOLUME, Agent: src.GetAgent(), Lease: b.lease.GetName(),
+		Base: &pb.Spec{State: pb.State_STATE_CLONE, Parameters: &pb.Spec_Volume{Volume: &pb.VolumeSpec{
+			Pool: src.GetBase().GetVolume().GetPool(), Name: vol, CloneOf: src.GetBase().GetVolume().GetName(),
+		}}},
+	}, nil
+}
+
+// network gives the instance a card on the project's network and a local gate on that network.
+func (b *builder) network(host, id string, is *pb.InstanceSpec, li *pb.LeaseInstance) ([]*pb.LocalGate, error) {
+	name := b.project.GetSpec().GetNetwork()
+	if name == "" {
+		return nil, nil
+	}
+	n := b.s.Resource("network/" + name).GetNetwork()
+	if n.GetSpec().GetRole() != pb.NetworkRole_NETWORK_ROLE_LENT {
+		return nil, model.Errorf(model.FaultPrecondition, "network/"+name, "is not a network of role lent")
+	}
+	addr, ok := model.FreeAddress(n.GetSpec().GetSubnet(), n.GetSpec().GetGateway(), b.taken)
+	if !ok {
+		return nil, model.Errorf(model.FaultNoFit, "network/"+name, "has no free address in %q", n.GetSpec().GetSubnet())
+	}
+	b.taken[addr] = true
+	li.Address, li.Mac = addr, model.DeriveMAC(id)
+	is.Nics = append(is.Nics, &pb.Nic{
+		Network: name, Bridge: n.GetSpec().GetBridge(), Mac: li.GetMac(), Address: addr, Gateway: n.GetSpec().GetGateway(),
+	})
+	object := runbook.NetworkObject(n, host, nil).GetId()
+	return []*pb.LocalGate{{Object: object, States: []pb.State{pb.State_STATE_PRESENT}}}, nil
+}
+
+// takenAddresses lists the addresses of all lent instances and probe ports.
+func takenAddresses(s *state.State) map[string]bool {
+	out := map[string]bool{}
+	for l := range s.Leases() {
+		for _, i := range l.GetInstances() {
+			out[i.GetAddress()] = true
+		}
+	}
+	for r := range s.Resources("network") {
+		for _, a := range r.GetNetwork().GetSpec().GetProbeAddresses() {
+			out[a] = true
+		}
+	}
+	return out
+}
+
+// Advance decides what time and the agents' reports mean for the leases.
+func Advance(s *state.State, v live.View, now time.Time) []*pb.Command {
+	var out []*pb.Command
+	for l := range s.Leases() {
+		if c := advance(s, v, now, l); c != nil {
+			c.Expects = []*pb.Expect{{Key: "lease/" + l.GetName(), Version: l.GetVersion()}}
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func advance(s *state.State, v live.View, now time.Time, l *pb.Lease) *pb.Command {
+	switch l.GetPhase() {
+	case pb.LeasePhase_LEASE_PHASE_ACTIVE:
+		if now.Before(l.GetEndsAt().AsTime()) || tooEarly(v, now, l) {
+			return nil
+		}
+		return &pb.Command{Body: &pb.Command_EndLease{EndLease: End(l, "term ended", now)}}
+	case pb.LeasePhase_LEASE_PHASE_ENDED:
+		if now.Before(l.GetDeleteAfter().AsTime()) || len(l.GetPreemptedBy()) > 0 {
+			return nil
+		}
+		return &pb.Command{Body: &pb.Command_DeleteLease{DeleteLease: &pb.DeleteLease{Lease: l.GetName()}}}
+	case pb.LeasePhase_LEASE_PHASE_RETURNING:
+		for _, i := range l.GetInstances() {
+			if o := s.Object(i.GetObject()); o != nil && !v.Settled(o) {
+				return nil
+			}
+		}
+		return &pb.Command{Body: &pb.Command_ReturnLease{ReturnLease: &pb.ReturnLease{Lease: l.GetName()}}}
+	default:
+		return nil
+	}
+}
+
+// tooEarly says whether a new leader should still wait for the agents of the lease to report.
+func tooEarly(v live.View, now time.Time, l *pb.Lease) bool {
+	if now.Sub(v.LeaderSince) >= warmUp {
+		return false
+	}
+	for _, i := range l.GetInstances() {
+		if !v.Agent(i.GetHost()).Full {
+			return true
+		}
+	}
+	return false
+}
+
+// End returns the command that ends a lease and keeps its disks for the retention time.
+func End(l *pb.Lease, reason string, now time.Time) *pb.EndLease {
+	return &pb.EndLease{Lease: l.GetName(), Reason: reason, DeleteAfter: timestamppb.New(now.Add(Retention))}
+}

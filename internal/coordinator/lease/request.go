@@ -1,0 +1,88 @@
+package lease
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
+)
+
+// Bounds of what one request may ask for, and what it gets when it does not say.
+const (
+	maxCount    = 100
+	defaultTerm = 8 * time.Hour
+	minMemory   = 64 << 20
+	maxMemory   = model.MaxMemoryBytes
+	maxVCPUs    = model.MaxVCPUs
+	maxUserData = 64 << 10
+	maxSSHKeys  = 50
+)
+
+// complete fills in what the request left open and refuses what the project does not allow.
+func complete(p *pb.Project, s *pb.LeaseSpec, owner string) error {
+	key := "project/" + p.GetMetadata().GetName()
+	if s.GetCount() == 0 {
+		s.Count = 1
+	}
+	if s.GetTerm() == nil {
+		s.Term = durationpb.New(defaultTerm)
+		if longest := p.GetSpec().GetLongestTerm(); longest != nil {
+			s.Term = durationpb.New(min(defaultTerm, longest.AsDuration()))
+		}
+	}
+	if s.GetOnPreempt() == pb.ReclaimAction_RECLAIM_ACTION_UNSPECIFIED {
+		s.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SAVE
+	}
+	s.Grace = model.Grace(p, s)
+	switch {
+	case s.GetCount() > maxCount:
+		return model.Errorf(model.FaultInvalid, "", "%d VMs in one lease", s.GetCount()).WithRemedy("at most %d", maxCount)
+	case s.GetResources().GetVcpus() == 0 || s.GetResources().GetMemoryBytes() < minMemory:
+		return model.Errorf(model.FaultInvalid, "", "a VM needs at least 1 vcpu and %s", model.Bytes(minMemory)).
+			WithRemedy("for example --vm 2cpu,4GiB")
+	case s.GetResources().GetVcpus() > maxVCPUs || s.GetResources().GetMemoryBytes() > maxMemory:
+		return model.Errorf(model.FaultInvalid, "", "a VM of %d vcpus, %s", s.GetResources().GetVcpus(), model.Bytes(s.GetResources().GetMemoryBytes())).
+			WithRemedy("at most %d vcpus, %s", maxVCPUs, model.Bytes(maxMemory))
+	case s.GetTerm().AsDuration() <= 0:
+		return model.Errorf(model.FaultInvalid, "", "the term must be longer than nothing")
+	case p.GetSpec().GetLongestTerm() != nil && s.GetTerm().AsDuration() > p.GetSpec().GetLongestTerm().AsDuration():
+		return model.Errorf(model.FaultQuota, key, "allows terms up to %s, asked for %s",
+			p.GetSpec().GetLongestTerm().AsDuration(), s.GetTerm().AsDuration())
+	case len(s.GetUserData()) > maxUserData:
+		return model.Errorf(model.FaultInvalid, "", "user-data of %s", model.Bytes(uint64(len(s.GetUserData())))).
+			WithRemedy("at most %s", model.Bytes(maxUserData))
+	case len(s.GetSshKeys()) > maxSSHKeys:
+		return model.Errorf(model.FaultInvalid, "", "%d ssh keys", len(s.GetSshKeys())).WithRemedy("at most %d", maxSSHKeys)
+	case len(p.GetSpec().GetMembers()) > 0 && !slices.Contains(p.GetSpec().GetMembers(), owner):
+		return model.Errorf(model.FaultDenied, key, "%s is not a member", owner).WithRemedy("ask an operator to add you to the project")
+	}
+	action := strings.ToLower(strings.TrimPrefix(s.GetOnPreempt().String(), "RECLAIM_ACTION_"))
+	if allowed := p.GetSpec().GetActions(); len(allowed) > 0 && !slices.Contains(allowed, action) {
+		return model.Errorf(model.FaultQuota, key, "does not allow --on-preempt=%s", action).WithRemedy("allowed: %s", strings.Join(allowed, ", "))
+	}
+	if c := s.GetCloneOf(); c != "" && !slices.Contains(p.GetSpec().GetClones(), c) {
+		return model.Errorf(model.FaultDenied, key, "may not clone %s", c).WithRemedy("an operator can allow it in the project's clones")
+	}
+	return nil
+}
+
+// cloneSource finds the replica behind "plan/workload".
+func cloneSource(s *state.State, name string) (*pb.Object, error) {
+	plan, workload, _ := strings.Cut(name, "/")
+	for _, r := range model.Replicas(s.Plan(plan)) {
+		if r.Name != workload && r.Workload.GetName() != workload {
+			continue
+		}
+		for _, v := range r.Workload.GetVolumes() {
+			if o := s.Object(string(model.NewObjectID(pb.Kind_KIND_VOLUME, r.VolumeName(v)))); o != nil {
+				return o, nil
+			}
+		}
+	}
+	return nil, model.Errorf(model.FaultNotFound, "plan/"+name, "has no replicated volume to clone").WithRemedy("name it as PLAN/WORKLOAD")
+}

@@ -1,0 +1,146 @@
+// Package readiness says whether each plan could be run now, and what is missing, since when, and
+// what to do. Pure; RPC handlers call it when somebody looks. It changes nothing.
+package readiness
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/demand"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/placement"
+	"github.com/hotspare/hotspare/internal/runbook"
+)
+
+// Guarantee names the site's state ("Proven(1)") and says why when it is not the best.
+func Guarantee(s *state.State, v live.View) (word, reason string, proof placement.Decision) {
+	proof = placement.Prove(demand.Site(s, v))
+	switch {
+	case proof.Answer != placement.Fits:
+		return "GuaranteeLost", proof.Reason, proof
+	case proof.Certificate.Losses == 0:
+		return "Degraded(0)", proof.Reason, proof
+	default:
+		return fmt.Sprintf("Proven(%d)", proof.Certificate.Losses), "", proof
+	}
+}
+
+// Plan checks one plan.
+func Plan(s *state.State, v live.View, p *pb.Plan, proof placement.Decision) *pb.Readiness {
+	c := &check{s: s, v: v, out: &pb.Readiness{Plan: p.GetMetadata().GetName()}}
+	if proof.Answer != placement.Fits {
+		c.obstacle("plan/"+c.out.GetPlan(), "does not fit: "+proof.Reason, "add or uncordon hosts, or make the plan smaller", nil)
+	}
+	for _, r := range model.Replicas(p) {
+		for _, vol := range r.Workload.GetVolumes() {
+			c.volume(r.VolumeName(vol), vol)
+		}
+	}
+	for _, f := range p.GetSpec().GetFencing() {
+		if t := f.GetPower().GetTarget(); t != "" {
+			c.object(string(model.NewObjectID(pb.Kind_KIND_FENCE, t)), "apply a FenceTarget manifest that names the agent which reaches it")
+		}
+	}
+	if len(p.GetSpec().GetFencing()) == 0 && hasVolumes(p) {
+		c.obstacle("plan/"+c.out.GetPlan(), "names no fencing: two masters would be possible", "add fencing to the plan", nil)
+	}
+	for _, e := range p.GetSpec().GetEndpoints() {
+		if e.GetDns() != nil {
+			c.object(string(runbook.EndpointObjectID(e.GetDns())), "add zone "+e.GetDns().GetZone()+" to an agent's configuration")
+		}
+	}
+	c.out.Ready = len(c.out.GetObstacles()) == 0
+	return c.out
+}
+
+func hasVolumes(p *pb.Plan) bool {
+	return slices.ContainsFunc(p.GetSpec().GetWorkloads(), func(w *pb.Workload) bool { return len(w.GetVolumes()) > 0 })
+}
+
+type check struct {
+	s   *state.State
+	v   live.View
+	out *pb.Readiness
+}
+
+func (c *check) obstacle(object, what, remedy string, since *timestamppb.Timestamp) {
+	if slices.ContainsFunc(c.out.GetObstacles(), func(o *pb.Obstacle) bool { return o.GetObject() == object && o.GetWhat() == what }) {
+		return
+	}
+	c.out.Obstacles = append(c.out.Obstacles, &pb.Obstacle{Object: object, What: what, Remedy: remedy, Since: since})
+}
+
+// object checks that an agent keeps the object and has settled it.
+func (c *check) object(id, remedy string) bool {
+	o := c.s.Object(id)
+	if o == nil {
+		c.obstacle(id, "is kept by no agent", remedy, nil)
+		return false
+	}
+	if a := c.v.Agent(o.GetAgent()); !a.Connected {
+		c.obstacle(id, "agent "+o.GetAgent()+" is not connected", "look at hotspare-agent on "+o.GetAgent(), timestamppb.New(a.Since))
+		return false
+	}
+	if status := c.v.Current(o); status.GetPhase() != pb.Phase_PHASE_SETTLED {
+		what := "is not settled yet"
+		if status.GetMessage() != "" {
+			what = status.GetMessage()
+		}
+		c.obstacle(id, what, "it is tried again by itself; see: hotspare objects list --agent "+o.GetAgent(), nil)
+		return false
+	}
+	return true
+}
+
+// volume checks that a replica has a consistent point and that replication goes on.
+func (c *check) volume(name string, w *pb.WorkloadVolume) {
+	id := string(model.NewObjectID(pb.Kind_KIND_VOLUME, name))
+	if !c.object(id, "apply a Pool manifest for "+w.GetPool()) {
+		return
+	}
+	o := c.s.Object(id)
+	if c.v.Current(o).GetVolume().GetPoint() == nil && len(o.GetOverrides()) == 0 {
+		c.obstacle(id, "has no consistent point yet", "wait until replication has converged", nil)
+	}
+	if w.GetSource() == nil {
+		return
+	}
+	src := string(model.NewObjectID(pb.Kind_KIND_VOLUME, upkeep.SourceName(name)))
+	if !c.object(src, "check the agent of the protected site") {
+		return
+	}
+	if vs := c.v.Current(c.s.Object(src)).GetVolume(); vs.GetDegradedSince() != nil && !vs.GetInSync() {
+		c.obstacle(id, upkeep.Describe(vs), "it is synchronised again by itself once the protected site answers", vs.GetDegradedSince())
+	}
+}
+
+// Alarms lists what an operator should look at now, most urgent first.
+func Alarms(s *state.State, v live.View) []string {
+	var out []string
+	for a := range v.Agents() {
+		if a.Held != "" {
+			out = append(out, fmt.Sprintf("host %s gets no orders: %s", a.Name, a.Held))
+		}
+	}
+	for h := range s.Hosts() {
+		if a := v.Agent(h.GetName()); a.Name != "" && !a.Connected {
+			out = append(out, fmt.Sprintf("agent %s is silent since %s", h.GetName(), a.Since.UTC().Format("15:04:05")))
+		}
+		if h.GetQuarantined() {
+			out = append(out, fmt.Sprintf("host %s is quarantined: look at it, then hotspare host readmit %s", h.GetName(), h.GetName()))
+		}
+	}
+	for o := range s.Objects() {
+		if st := v.Raw(o.GetId()); st.GetEndpoint().GetConflict() {
+			out = append(out, fmt.Sprintf("%s was changed by somebody else: %s", o.GetId(), strings.Join(st.GetEndpoint().GetObserved().GetValues(), " ")))
+		}
+	}
+	return out
+}

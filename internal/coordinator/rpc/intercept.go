@@ -1,0 +1,160 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/trust"
+)
+
+// identityKey is where the interceptors leave who calls.
+type identityKey struct{}
+
+func identityFrom(ctx context.Context) trust.Identity {
+	id, _ := ctx.Value(identityKey{}).(trust.Identity)
+	return id
+}
+
+// hopKey is where identify leaves that a request was forwarded by another member: it is not sent on again.
+type hopKey struct{}
+
+// hopped marks a request that one member sent to the one that it takes for the leader.
+const hopped = "hotspare-hop"
+
+// Caller returns outgoing metadata that names the caller of a request made on somebody's behalf. Only
+// the certificate of a coordinator gives it weight.
+func Caller(ctx context.Context, id trust.Identity) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, forwardedBy, string(id.Role)+"/"+id.Name)
+}
+
+// forwardedBy is the metadata in which a member names the caller of a request that it forwards. Only
+// a coordinator may send it.
+const forwardedBy = "hotspare-caller"
+
+// identify reads who calls and whether the method may be called at all.
+func identify(ctx context.Context, method string) (context.Context, error) {
+	id, err := trust.PeerIdentity(ctx)
+	if err != nil {
+		return ctx, err
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok && len(md.Get(forwardedBy)) > 0 {
+		if id.Role != trust.RoleCoordinator {
+			return ctx, model.Errorf(model.FaultDenied, "", "only a coordinator may forward a request")
+		}
+		role, name, _ := strings.Cut(md.Get(forwardedBy)[0], "/")
+		id = trust.Identity{Role: trust.Role(role), Name: name}
+		ctx = context.WithValue(ctx, hopKey{}, len(md.Get(hopped)) > 0)
+	}
+	if err := trust.Authorize(id, method); err != nil {
+		return ctx, err
+	}
+	return context.WithValue(ctx, identityKey{}, id), nil
+}
+
+// Leader reaches the member that leads.
+type Leader interface {
+	// Leading returns nil when this member leads.
+	Leading() error
+	// LeaderConn returns a connection to the leader, or why there is none.
+	LeaderConn() (grpc.ClientConnInterface, error)
+}
+
+// staleReader is a request that may be answered by any member.
+type staleReader interface{ GetStale() bool }
+
+// Unary is the one place where a call is authenticated, authorised, forwarded to the leader, and its
+// error translated.
+func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		ctx, err := identify(ctx, info.FullMethod)
+		if err != nil {
+			return nil, Status(err)
+		}
+		id := identityFrom(ctx)
+		if err := trust.AuthorizeRequest(id, req); err != nil {
+			return nil, Status(err)
+		}
+		r, readable := req.(staleReader)
+		if stale := readable && r.GetStale(); ours(info.FullMethod) && !stale && leader.Leading() != nil {
+			reply, err := forward(ctx, leader, id, info.FullMethod, req)
+			return reply, Status(err)
+		}
+		reply, err := next(ctx, req)
+		if err != nil {
+			log.Debug("request refused", "method", info.FullMethod, "actor", id.String(), "error", err)
+			return nil, Status(err)
+		}
+		return reply, nil
+	}
+}
+
+// forward sends a request to the leader, once.
+func forward(ctx context.Context, leader Leader, id trust.Identity, method string, req any) (any, error) {
+	if hop, _ := ctx.Value(hopKey{}).(bool); hop {
+		return nil, leader.Leading() // The sender's leader does not lead any more: it finds the new one by itself.
+	}
+	conn, err := leader.LeaderConn()
+	if err != nil {
+		return nil, err
+	}
+	reply, err := newReply(method)
+	if err != nil {
+		return nil, err
+	}
+	ctx = metadata.AppendToOutgoingContext(Caller(ctx, id), hopped, "1")
+	if err := conn.Invoke(ctx, method, req, reply); err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// newReply makes an empty reply of a method's type.
+func newReply(method string) (proto.Message, error) {
+	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("forward %s: %w", method, err)
+	}
+	m, ok := d.(protoreflect.MethodDescriptor)
+	if !ok {
+		return nil, fmt.Errorf("forward %s: not a method", method)
+	}
+	t, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+	if err != nil {
+		return nil, fmt.Errorf("forward %s: %w", method, err)
+	}
+	return t.New().Interface(), nil
+}
+
+// ours says whether a method belongs to our own services, not to health or reflection.
+func ours(method string) bool { return strings.HasPrefix(method, "/hotspare.v1.") }
+
+// Stream authenticates and authorises streams. Sessions of agents are served by every member;
+// watches are answered by the leader only.
+func Stream() grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		ctx, err := identify(ss.Context(), info.FullMethod)
+		if err != nil {
+			return Status(err)
+		}
+		return Status(next(srv, &identified{ServerStream: ss, ctx: ctx}))
+	}
+}
+
+// identified is a stream whose context knows who calls.
+type identified struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // gRPC's own way to hand a context to a stream handler.
+}
+
+// Context returns the stream's context with the caller's identity.
+func (s *identified) Context() context.Context { return s.ctx }

@@ -1,0 +1,151 @@
+package rpc
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/trust"
+)
+
+// CreateLease admits and stores a lease; its VMs start as soon as their agents get the orders.
+func (s *Server) CreateLease(ctx context.Context, req *pb.CreateLeaseRequest) (*pb.CreateLeaseResponse, error) {
+	owner := actor(ctx).Name
+	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
+		if name := s.remembered(st, req.GetRequestId()); name != "" {
+			return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_CreateLease{}}, nil
+		}
+		body, expects, err := lease.Create(st, s.site.Live(), req, owner)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.Command{RequestId: req.GetRequestId(), Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CreateLeaseResponse{Lease: s.show(s.site.State().Lease(r.Name))}, nil
+}
+
+// show adds what is seen of a lease's instances now.
+func (s *Server) show(l *pb.Lease) *pb.Lease {
+	if l == nil {
+		return nil
+	}
+	l = proto.CloneOf(l)
+	v := s.site.Live()
+	for _, i := range l.GetInstances() {
+		if st := v.Raw(i.GetObject()); st != nil {
+			l.Live = append(l.Live, st)
+		}
+	}
+	return l
+}
+
+// mine returns a lease that the caller may change: its own, or any for an operator.
+func (s *Server) mine(ctx context.Context, st *state.State, name string) (*pb.Lease, error) {
+	l := st.Lease(name)
+	if l == nil {
+		return nil, model.Errorf(model.FaultNotFound, "lease/"+name, "no such lease").WithRemedy("see: hotspare lease list")
+	}
+	who := actor(ctx)
+	members := st.Resource("project/" + l.GetProject()).GetProject().GetSpec().GetMembers()
+	if who.Role == trust.RoleOperator || who.Name == l.GetOwner() || contains(members, who.Name) {
+		return l, nil
+	}
+	return nil, model.Errorf(model.FaultDenied, "lease/"+name, "belongs to %s of project %s", l.GetOwner(), l.GetProject()).
+		WithRemedy("ask its owner or an operator")
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// GetLease returns one lease with what is seen of its VMs.
+func (s *Server) GetLease(ctx context.Context, req *pb.GetLeaseRequest) (*pb.GetLeaseResponse, error) {
+	st, err := s.read(ctx, req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	l := st.Lease(req.GetName())
+	if l == nil {
+		return nil, model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "no such lease").WithRemedy("see: hotspare lease list")
+	}
+	return &pb.GetLeaseResponse{Lease: s.show(l)}, nil
+}
+
+// ListLeases lists leases by name.
+func (s *Server) ListLeases(ctx context.Context, req *pb.ListLeasesRequest) (*pb.ListLeasesResponse, error) {
+	st, err := s.read(ctx, req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	var all []*pb.Lease
+	for l := range st.Leases() {
+		ended := l.GetPhase() == pb.LeasePhase_LEASE_PHASE_ENDED || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_DELETING
+		if (req.GetProject() == "" || l.GetProject() == req.GetProject()) && (req.GetAll() || !ended) {
+			all = append(all, l)
+		}
+	}
+	rows, next := page(all, (*pb.Lease).GetName, req.GetPageSize(), req.GetPageToken())
+	out := &pb.ListLeasesResponse{NextPageToken: next}
+	for _, l := range rows {
+		out.Leases = append(out.Leases, s.show(l))
+	}
+	return out, nil
+}
+
+// change proposes a command about one lease that the caller may change.
+func (s *Server) change(ctx context.Context, name, requestID string, body func(*pb.Lease) *pb.Command) (*pb.Lease, error) {
+	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
+		l, err := s.mine(ctx, st, name)
+		if err != nil {
+			return nil, err
+		}
+		c := body(l)
+		c.RequestId = requestID
+		return c, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.show(s.site.State().Lease(r.Name)), nil
+}
+
+// ExtendLease moves the end of a lease's term.
+func (s *Server) ExtendLease(ctx context.Context, req *pb.ExtendLeaseRequest) (*pb.ExtendLeaseResponse, error) {
+	if req.GetBy().AsDuration() <= 0 {
+		return nil, model.Errorf(model.FaultInvalid, "lease/"+req.GetName(), "the extension must be longer than nothing").
+			WithRemedy("for example --by 4h")
+	}
+	l, err := s.change(ctx, req.GetName(), req.GetRequestId(), func(*pb.Lease) *pb.Command {
+		return &pb.Command{Body: &pb.Command_ExtendLease{ExtendLease: req}}
+	})
+	return &pb.ExtendLeaseResponse{Lease: l}, err
+}
+
+// ReleaseLease ends a lease now; its disks are kept for the retention time.
+func (s *Server) ReleaseLease(ctx context.Context, req *pb.ReleaseLeaseRequest) (*pb.ReleaseLeaseResponse, error) {
+	reason := "released by " + actor(ctx).Name
+	l, err := s.change(ctx, req.GetName(), req.GetRequestId(), func(l *pb.Lease) *pb.Command {
+		return &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(l, reason, s.site.Now())}}
+	})
+	return &pb.ReleaseLeaseResponse{Lease: l}, err
+}
+
+// UndeleteLease brings an ended lease back within its retention time.
+func (s *Server) UndeleteLease(ctx context.Context, req *pb.UndeleteLeaseRequest) (*pb.UndeleteLeaseResponse, error) {
+	l, err := s.change(ctx, req.GetName(), req.GetRequestId(), func(*pb.Lease) *pb.Command {
+		return &pb.Command{Body: &pb.Command_UndeleteLease{UndeleteLease: req}}
+	})
+	return &pb.UndeleteLeaseResponse{Lease: l}, err
+}

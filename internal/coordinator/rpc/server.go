@@ -1,0 +1,131 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/fleet"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/trust"
+)
+
+// Site is the coordinator as the handlers need it.
+type Site interface {
+	// State and Live are the present versions.
+	State() *state.State
+	Live() live.View
+	// Propose commits a command as the given actor and returns its outcome.
+	Propose(ctx context.Context, actor string, c *pb.Command) (state.Result, error)
+	// Verify returns nil when this member leads and has applied everything committed before.
+	Verify(ctx context.Context) error
+	// Leading returns nil when this member leads as far as it knows: enough for a proposal, which a
+	// deposed leader cannot commit anyway.
+	Leading() error
+	// Changed returns a channel that is closed at the next change of state or live view.
+	Changed() <-chan struct{}
+	// Members lists the coordinators.
+	Members() []*pb.Member
+	// Now is the wall clock.
+	Now() time.Time
+}
+
+// Server serves all services.
+type Server struct {
+	pb.UnimplementedLeaseServiceServer
+	pb.UnimplementedResourceServiceServer
+	pb.UnimplementedFailoverServiceServer
+	pb.UnimplementedSiteServiceServer
+	pb.UnimplementedAgentServiceServer
+
+	site  Site
+	fleet *fleet.Fleet
+}
+
+// New returns a server for a site.
+func New(site Site, f *fleet.Fleet) *Server { return &Server{site: site, fleet: f} }
+
+// Register adds every service to a gRPC server.
+func (s *Server) Register(g grpc.ServiceRegistrar) {
+	pb.RegisterLeaseServiceServer(g, s)
+	pb.RegisterResourceServiceServer(g, s)
+	pb.RegisterFailoverServiceServer(g, s)
+	pb.RegisterSiteServiceServer(g, s)
+	pb.RegisterAgentServiceServer(g, s)
+}
+
+// actor returns who calls, for quotas, ownership and evidence.
+func actor(ctx context.Context) trust.Identity { return identityFrom(ctx) }
+
+// read verifies leadership for a read that is not asked to be stale.
+func (s *Server) read(ctx context.Context, stale bool) (*state.State, error) {
+	if !stale {
+		if err := s.site.Verify(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.site.State(), nil
+}
+
+// maxTries bounds how often a decision is made again because the state changed under it (R3).
+const maxTries = 20
+
+// decide proposes what a decision returns and decides again when what it was based on has changed.
+func (s *Server) decide(ctx context.Context, decision func(*state.State) (*pb.Command, error)) (state.Result, error) {
+	var err error
+	for range maxTries {
+		if err = s.site.Leading(); err != nil {
+			return state.Result{}, err
+		}
+		var c *pb.Command
+		if c, err = decision(s.site.State()); err != nil {
+			return state.Result{}, err
+		}
+		var r state.Result
+		if r, err = s.site.Propose(ctx, actor(ctx).String(), c); err == nil {
+			return r, nil
+		}
+		if model.FaultOf(err) != model.FaultStale || errors.Is(err, context.Canceled) {
+			return state.Result{}, err
+		}
+	}
+	return state.Result{}, &model.Error{Fault: model.FaultUnavailable, What: "the site changes faster than a decision can be made", Err: err}
+}
+
+// remembered returns the outcome of a request that was answered before.
+func (s *Server) remembered(st *state.State, requestID string) string {
+	if requestID == "" {
+		return ""
+	}
+	return st.Request(requestID).GetResult()
+}
+
+// pageSize bounds a page of a list.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// page cuts one page out of items ordered by key; the token is the key after which it begins.
+func page[T any](items []T, key func(T) string, size int32, token string) (out []T, next string) {
+	n := int(size)
+	if n <= 0 {
+		n = defaultPage
+	}
+	n = min(n, maxPage)
+	for _, item := range items {
+		if token != "" && key(item) <= token {
+			continue
+		}
+		if len(out) == n {
+			return out, key(out[n-1])
+		}
+		out = append(out, item)
+	}
+	return out, ""
+}

@@ -1,0 +1,253 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/readiness"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/trust"
+	"github.com/hotspare/hotspare/internal/trust/token"
+)
+
+// GetStatus returns the site on one screen.
+func (s *Server) GetStatus(ctx context.Context, req *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	st, err := s.read(ctx, req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	v := s.site.Live()
+	word, reason, proof := readiness.Guarantee(st, v)
+	out := &pb.GetStatusResponse{
+		Guarantee: word, GuaranteeReason: reason, Lent: lent(st), Members: s.site.Members(), Alarms: readiness.Alarms(st, v), Index: st.Index(),
+	}
+	for p := range st.Plans() {
+		out.Plans = append(out.Plans, readiness.Plan(st, v, p, proof))
+	}
+	for f := range st.OpenFailovers() {
+		out.Open = append(out.Open, f)
+	}
+	for h := range st.Hosts() {
+		out.Hosts++
+		if v.Agent(h.GetName()).Connected {
+			out.HostsConnected++
+		}
+	}
+	return out, nil
+}
+
+// lent sums up what the site has and what of it is lent.
+func lent(st *state.State) *pb.Lent {
+	out := &pb.Lent{}
+	for h := range st.Hosts() {
+		if h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite() {
+			t := model.HostTotal(h)
+			out.TotalVcpus += uint32(t.TotalVCPUs)
+			out.TotalMemoryBytes += t.TotalMemoryBytes
+		}
+	}
+	for l := range st.Leases() {
+		n := uint32(len(l.GetInstances()))
+		switch l.GetPhase() {
+		case pb.LeasePhase_LEASE_PHASE_ACTIVE, pb.LeasePhase_LEASE_PHASE_RETURNING:
+			out.Instances += n
+			out.Vcpus += n * l.GetSpec().GetResources().GetVcpus()
+			out.MemoryBytes += uint64(n) * l.GetSpec().GetResources().GetMemoryBytes()
+		case pb.LeasePhase_LEASE_PHASE_PREEMPTED:
+			out.Preempted += n
+		default:
+		}
+	}
+	return out
+}
+
+// ListHosts lists all hosts with what the leader sees of them.
+func (s *Server) ListHosts(ctx context.Context, req *pb.ListHostsRequest) (*pb.ListHostsResponse, error) {
+	st, err := s.read(ctx, req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.ListHostsResponse{}
+	for h := range st.Hosts() {
+		out.Hosts = append(out.Hosts, withLive(st, s.site.Live(), h))
+	}
+	return out, nil
+}
+
+func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
+	h = proto.CloneOf(h)
+	a := v.Agent(h.GetName())
+	h.Live = &pb.HostLive{Session: "unknown", Since: timestamppb.New(a.Since)}
+	switch {
+	case a.Connected && a.Held == "":
+		h.Live.Session = "connected"
+	case a.Connected:
+		h.Live.Session = "held"
+	case a.Name != "":
+		h.Live.Session = "silent"
+	default:
+		h.Live.Since = nil
+	}
+	for o := range st.ObjectsOf(h.GetName()) {
+		if model.Effective(o).GetState() != pb.State_STATE_RUNNING {
+			continue
+		}
+		if o.GetLease() != "" {
+			h.Live.LentInstances++
+		} else {
+			h.Live.ProtectedInstances++
+		}
+	}
+	return h
+}
+
+// UpdateHost cordons, uncordons, removes or readmits a host.
+func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb.UpdateHostResponse, error) {
+	_, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
+		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_UpdateHost{UpdateHost: req}}
+		if req.GetAction() != "cordon" && req.GetAction() != "remove" {
+			return c, nil
+		}
+		// Taking a host away may break the guarantee: then say so instead (invariant 2).
+		_, _, before := readiness.Guarantee(st, s.site.Live())
+		next, res := st.Apply(st.Index()+1, st.Meta().GetTerm(), c)
+		if res.Err != nil {
+			return nil, res.Err
+		}
+		if word, reason, after := readiness.Guarantee(next, s.site.Live()); worse(before, after) {
+			return nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
+				WithRemedy("add a host or make a plan smaller first")
+		}
+		return c, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	st := s.site.State()
+	if h := st.Host(req.GetName()); h != nil {
+		return &pb.UpdateHostResponse{Host: withLive(st, s.site.Live(), h)}, nil
+	}
+	return &pb.UpdateHostResponse{}, nil
+}
+
+// Bounds of a join token's life.
+const (
+	defaultTokenLife = time.Hour
+	maxTokenLife     = 7 * 24 * time.Hour
+)
+
+// CreateToken makes a join token for one agent. Only its hash is kept.
+func (s *Server) CreateToken(ctx context.Context, req *pb.CreateTokenRequest) (*pb.CreateTokenResponse, error) {
+	id := trust.Identity{Role: trust.RoleAgent, Name: req.GetHost()}
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	life := req.GetValid().AsDuration()
+	if req.GetValid() == nil {
+		life = defaultTokenLife
+	}
+	if life <= 0 || life > maxTokenLife {
+		return nil, model.Errorf(model.FaultInvalid, "", "a token cannot live %s", life).WithRemedy("at most %s", maxTokenLife)
+	}
+	authority, err := s.authority()
+	if err != nil {
+		return nil, err
+	}
+	t, err := token.New(rand.Reader, authority.Fingerprint())
+	if err != nil {
+		return nil, err
+	}
+	expires := timestamppb.New(s.site.Now().Add(life))
+	if _, err := s.decide(ctx, func(*state.State) (*pb.Command, error) {
+		return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_StoreToken{StoreToken: &pb.StoreToken{
+			TokenHash: t.Hash(), Host: req.GetHost(), ExpiresAt: expires,
+		}}}, nil
+	}); err != nil {
+		return nil, err
+	}
+	return &pb.CreateTokenResponse{Token: t.Text(), ExpiresAt: expires, Authority: authority.CertificatePEM()}, nil
+}
+
+// authority returns the site's certificate authority from the replicated state.
+func (s *Server) authority() (*trust.Authority, error) {
+	m := s.site.State().Meta()
+	if len(m.GetAuthorityKey()) == 0 {
+		return nil, model.Errorf(model.FaultUnavailable, "authority", "the site has no certificate authority yet").
+			WithRemedy("it is made when the first coordinator leads; try again")
+	}
+	return trust.ParseAuthority(m.GetAuthorityCertificate(), m.GetAuthorityKey())
+}
+
+// maxClientLife bounds a user's certificate.
+const (
+	defaultClientLife = 90 * 24 * time.Hour
+	maxClientLife     = 366 * 24 * time.Hour
+)
+
+// IssueClient signs a client certificate for a user with a role.
+func (s *Server) IssueClient(_ context.Context, req *pb.IssueClientRequest) (*pb.IssueClientResponse, error) {
+	id := trust.Identity{Role: trust.Role(req.GetRole()), Name: req.GetUser()}
+	life := req.GetValid().AsDuration()
+	if req.GetValid() == nil {
+		life = defaultClientLife
+	}
+	switch {
+	case !id.Role.IsUser():
+		return nil, model.Errorf(model.FaultInvalid, "", "role %q is not one of a user", req.GetRole()).
+			WithRemedy("use developer, operator or monitor")
+	case life <= 0 || life > maxClientLife:
+		return nil, model.Errorf(model.FaultInvalid, "", "a certificate cannot live %s", life).WithRemedy("at most %s", maxClientLife)
+	}
+	authority, err := s.authority()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := authority.Sign(trust.Order{Request: req.GetCsr(), Identity: id, Life: life, Now: s.site.Now()})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.IssueClientResponse{Certificate: cert, Authority: authority.CertificatePEM()}, nil
+}
+
+// ListObjects lists objects with what is seen of them.
+func (s *Server) ListObjects(ctx context.Context, req *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
+	st, err := s.read(ctx, req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	v := s.site.Live()
+	out := &pb.ListObjectsResponse{}
+	for o := range st.Objects() {
+		if req.GetAgent() == "" || o.GetAgent() == req.GetAgent() {
+			out.Objects = append(out.Objects, &pb.ObjectView{Object: o, Status: v.Raw(o.GetId())})
+		}
+	}
+	return out, nil
+}
+
+// ListEvidence returns a page of the log of decisions.
+func (s *Server) ListEvidence(ctx context.Context, req *pb.ListEvidenceRequest) (*pb.ListEvidenceResponse, error) {
+	st, err := s.read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	n := int(req.GetPageSize())
+	if n <= 0 || n > maxPage {
+		n = defaultPage
+	}
+	out := &pb.ListEvidenceResponse{}
+	for e := range st.Evidence(req.GetAfterSequence()) {
+		if len(out.GetEntries()) == n {
+			break
+		}
+		out.Entries = append(out.Entries, e)
+	}
+	return out, nil
+}
