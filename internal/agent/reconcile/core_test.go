@@ -245,7 +245,7 @@ func TestNothingStartsBeforeTheInventory(t *testing.T) {
 	w.settle()
 	w.is(a, defined, waiting)
 	// A guest that nobody ordered takes room, even before it was read.
-	w.do(w.core.Inventory([]Found{{Object: b, MemoryBytes: 64 << 30}}, w.now))
+	w.do(w.core.Inventory([]Found{{Object: a}, {Object: b, MemoryBytes: 64 << 30}}, w.now))
 	w.is(a, defined, waiting)
 	w.settle()
 	w.is(a, running, settled)
