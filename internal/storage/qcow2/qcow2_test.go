@@ -74,8 +74,9 @@ func (h *harness) connect(t *testing.T, export string) *client {
 	c := &client{commands: w, done: make(chan error, 1), log: filepath.Join(t.TempDir(), "qemu-io.log")}
 	output, err := os.Create(c.log)
 	must(t, err)
-	// Line buffered, so that an acknowledgement can be seen while it is connected.
-	cmd := exec.CommandContext(t.Context(), "stdbuf", "-oL", "qemu-io", "-f", "raw", h.url(export))
+	// Line buffered, so that an acknowledgement can be seen while it is connected; writeback, because
+	// qemu-io would flush after each write by itself.
+	cmd := exec.CommandContext(t.Context(), "stdbuf", "-oL", "qemu-io", "-t", "writeback", "-f", "raw", h.url(export))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, output, output
 	must(t, cmd.Start())
 	must(t, errors.Join(r.Close(), output.Close()))
