@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -15,6 +14,9 @@ import (
 
 	"github.com/hotspare/hotspare/internal/cli"
 )
+
+// version is set by the linker from the commit; see the Makefile.
+var version = "unknown"
 
 func main() { os.Exit(run()) }
 
@@ -28,7 +30,7 @@ func run() int {
 		Env:        os.Getenv,
 		Now:        time.Now,
 		ConfigFile: configFile(),
-		Version:    version(),
+		Version:    version,
 		Dev:        dev,
 	}
 	return cli.Run(ctx, options, os.Args[1:])
@@ -55,22 +57,4 @@ func configFile() string {
 		return ""
 	}
 	return filepath.Join(dir, "hotspare", "config.yaml")
-}
-
-// version is the module's version, or the revision that a checkout was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	revision := ""
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			revision = s.Value[:12]
-		}
-	}
-	if info.Main.Version == "(devel)" || info.Main.Version == "" {
-		return revision
-	}
-	return info.Main.Version
 }

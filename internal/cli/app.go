@@ -14,6 +14,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
+	"github.com/hotspare/hotspare/internal/model"
 )
 
 // callTimeout bounds one call with its repeats when --timeout is not given: long enough for an election
@@ -177,9 +178,13 @@ func groupRun(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return c.Help()
 	}
+	var names []string
+	for _, sub := range c.Commands() {
+		names = append(names, sub.Name())
+	}
 	hint := ""
-	if s := c.SuggestionsFor(args[0]); len(s) > 0 {
-		hint = fmt.Sprintf(", did you mean %q?", s[0])
+	if s := model.Nearest(args[0], names); s != "" {
+		hint = fmt.Sprintf(", did you mean %q?", s)
 	}
 	return outcome.Usagef("unknown command %q for %s%s", args[0], c.CommandPath(), hint)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/follow"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 )
@@ -78,7 +79,7 @@ func (a *app) declare(ctx context.Context, r *pb.DeclareRequest, wait bool) erro
 	f := answer.GetFailover()
 	if wait {
 		a.say("%s", strings.TrimSpace(declaredText(answer)))
-		return a.follow(ctx, f.GetName(), forward)
+		return a.follow(ctx, f.GetName(), follow.Completed)
 	}
 	err = a.show(view{message: answer, names: []string{f.GetName()}, text: func(wide bool) string {
 		if r.GetDryRun() {
@@ -299,7 +300,7 @@ loses what was written here since; use hotspare failback then.`,
 			if err := a.control(c.Context(), r, "aborts"); err != nil || !wait {
 				return err
 			}
-			return a.follow(c.Context(), f.GetName(), abort)
+			return a.follow(c.Context(), f.GetName(), follow.Aborted)
 		},
 		ValidArgsFunction: a.completeFailover,
 	}
@@ -358,7 +359,7 @@ func (a *app) failback(ctx context.Context, r *pb.FailbackRequest, wait bool) er
 		return err
 	}
 	if wait {
-		return a.follow(ctx, answer.GetFailover().GetName(), backward)
+		return a.follow(ctx, answer.GetFailover().GetName(), follow.FailedBack)
 	}
 	return a.showRun(answer.GetFailover(), "goes back")
 }

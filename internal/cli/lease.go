@@ -350,7 +350,7 @@ func (a *app) leaseExtendCommand() *cobra.Command {
 
 func (a *app) leaseReleaseCommand() *cobra.Command {
 	return a.leaseChange("release LEASE", "End a lease; its disks are kept for the retention time", "  hotspare lease release web-3",
-		"released; until it is deleted it comes back with: hotspare lease undelete",
+		"released; take it back with: hotspare lease undelete",
 		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
 			answer, err := api.ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: a.newRequestID(), Name: name})
 			return answer.GetLease(), err

@@ -81,6 +81,19 @@ func toJSON(m proto.Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// toJSONLine writes a message on one line, with stable blanks.
+func toJSONLine(m proto.Message) (string, error) {
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return "", fmt.Errorf("write JSON: %w", err)
+	}
+	var out bytes.Buffer
+	if err := json.Compact(&out, raw); err != nil {
+		return "", fmt.Errorf("write JSON: %w", err)
+	}
+	return out.String() + "\n", nil
+}
+
 func (v view) toYAML() ([]byte, error) {
 	if v.yaml != nil {
 		return v.yaml()

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -245,78 +244,6 @@ func (a *app) objectsCommand() *cobra.Command {
 	list.Flags().StringVar(&r.Agent, "agent", "", "only this agent's")
 	staleFlag(list, &r.Stale)
 	return group("objects", "Look behind the scenes: the objects that agents keep", "  hotspare objects list", list)
-}
-
-func (a *app) evidenceCommand() *cobra.Command {
-	return group("evidence", "Read the log of decisions", "  hotspare evidence list\n  hotspare evidence export > evidence.jsonl",
-		a.evidenceListCommand(), a.evidenceExportCommand())
-}
-
-// eachEvidence pages through the log after a sequence number.
-func (a *app) eachEvidence(ctx context.Context, after uint64, visit func(*pb.Evidence) error) error {
-	api := a.siteService()
-	for range maxPages {
-		page, err := api.ListEvidence(ctx, &pb.ListEvidenceRequest{AfterSequence: after, PageSize: pageSize})
-		if err != nil {
-			return err
-		}
-		if len(page.GetEntries()) == 0 {
-			return nil
-		}
-		for _, e := range page.GetEntries() {
-			if e.GetSequence() <= after {
-				return fmt.Errorf("list evidence: entry %d came after entry %d", e.GetSequence(), after)
-			}
-			after = e.GetSequence()
-			if err := visit(e); err != nil {
-				return err
-			}
-		}
-	}
-	return fmt.Errorf("list evidence: more than %d pages: go on with --after %d", maxPages, after)
-}
-
-func (a *app) evidenceListCommand() *cobra.Command {
-	var after uint64
-	c := &cobra.Command{
-		Use: "list", Short: "List the log of decisions", Args: exactly(), Example: "  hotspare evidence list --after 1000",
-		RunE: func(c *cobra.Command, _ []string) error {
-			all := &pb.ListEvidenceResponse{}
-			var names []string
-			err := a.eachEvidence(c.Context(), after, func(e *pb.Evidence) error {
-				all.Entries = append(all.Entries, e)
-				names = append(names, fmt.Sprint(e.GetSequence()))
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(view{message: all, names: names, text: func(wide bool) string {
-				return render.Evidence(all.GetEntries(), a.width(wide))
-			}})
-		},
-	}
-	c.Flags().Uint64Var(&after, "after", 0, "only entries after this number")
-	return c
-}
-
-func (a *app) evidenceExportCommand() *cobra.Command {
-	var after uint64
-	c := &cobra.Command{
-		Use: "export", Short: "Write the log of decisions as JSON lines, hashes included", Args: exactly(),
-		Example: "  hotspare evidence export > evidence.jsonl",
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.eachEvidence(c.Context(), after, func(e *pb.Evidence) error {
-				raw, err := protojson.Marshal(e)
-				if err != nil {
-					return fmt.Errorf("write JSON: %w", err)
-				}
-				return a.write(string(raw) + "\n")
-			})
-		},
-	}
-	c.Flags().Uint64Var(&after, "after", 0, "only entries after this number")
-	return c
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -10,7 +10,8 @@ import (
 	"fmt"
 )
 
-// NewKey makes a P-256 key and a request for a certificate, both in PEM.
+// NewKey makes a P-256 key and a request for a certificate: the key in PEM, the request in
+// DER, as the API takes it.
 func NewKey(user string) (key, csr []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -24,6 +25,5 @@ func NewKey(user string) (key, csr []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a request for a certificate: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), request, nil
 }

@@ -64,7 +64,10 @@ func Gantt(f *pb.Failover, o GanttOptions) string {
 		return "no step has begun\n"
 	}
 	end = max(end, time.Millisecond)
-	path := criticalPath(spans)
+	var path []*span
+	if !o.Back { // the way back is not measured against a target
+		path = criticalPath(spans)
+	}
 	var b strings.Builder
 	c := newChart(spans, o.Width, end)
 	b.WriteString(c.axis())
@@ -72,8 +75,12 @@ func Gantt(f *pb.Failover, o GanttOptions) string {
 		b.WriteString(c.row(s))
 	}
 	b.WriteString(c.legend())
-	if len(path) > 0 && !o.Back {
-		b.WriteString("\n" + pathText(path, o.Width))
+	if len(path) > 0 {
+		head := "critical path"
+		if f.GetCompletedAt() == nil {
+			head += " so far"
+		}
+		b.WriteString("\n" + pathText(head, path, o.Width))
 	}
 	return b.String()
 }
@@ -242,7 +249,7 @@ func criticalPath(spans []*span) []*span {
 	return path
 }
 
-func pathText(path []*span, width int) string {
+func pathText(head string, path []*span, width int) string {
 	var parts []string
 	for i, s := range path {
 		// A step that the agent held back, or whose opener finished early, shows what is its own.
@@ -254,12 +261,15 @@ func pathText(path []*span, width int) string {
 		if s.end > s.done {
 			text += fmt.Sprintf(" + healthy %s", Seconds(s.end-s.done))
 		}
+		if s.failed {
+			text += " failed"
+		}
 		if s.openerText != "" {
 			text = oneLine(s.openerText) + " > " + text
 		}
 		parts = append(parts, text)
 	}
-	head := fmt.Sprintf("critical path, %s: ", Seconds(path[len(path)-1].end))
+	head += fmt.Sprintf(", %s: ", Seconds(path[len(path)-1].end))
 	return wrap(head, parts, " > ", width)
 }
 
@@ -304,7 +314,7 @@ func newChart(spans []*span, width int, end time.Duration) *chart {
 		c.took = max(c.took, len(Seconds(s.end-s.released)))
 	}
 	// Mark, blanks between the columns and the two rims of the bar.
-	fixed := 1 + c.number + c.after + c.begin + c.took + 5*columnGap - 1 + 2
+	fixed := 1 + c.number + c.after + c.begin + c.took + 5*columnGap + 2
 	c.step = longest
 	c.bar = min(maxBar, width-fixed-c.step)
 	if c.bar < minBar {
@@ -410,12 +420,12 @@ func (c *chart) legend() string {
 		mark byte
 		text string
 	}{
-		{'*', "* # critical path"}, {'=', "= working"}, {'.', ". waiting on its host"},
+		{'*', "* # critical path"}, {'=', "= working"}, {'.', ". waiting on host"},
 		{'+', "+ until healthy"}, {'>', "> goes on"}, {'!', "! failed"},
 	} {
 		if c.used[l.mark] {
 			parts = append(parts, l.text)
 		}
 	}
-	return strings.Join(parts, "   ") + "\n"
+	return strings.Join(parts, "  ") + "\n"
 }

@@ -133,18 +133,18 @@ func Hosts(hs []*pb.Host, width int, wide bool, now time.Time) string {
 	if len(hs) == 0 {
 		return "no hosts: enrol one with hotspare agent token create --host NAME\n"
 	}
-	header := []string{"NAME", "STATE", "FOR", "LENT", "PROTECTED", "VCPU", "MEMORY", "OFFERS"}
+	header := []string{"NAME", "STATE", "FOR", "LENT+PROT", "VCPU", "MEMORY", "OFFERS"}
 	if wide {
 		header = append(header, "FAILURE DOMAIN", "JOINED")
 	}
-	t := NewTable(7, header...)
+	t := NewTable(6, header...)
 	for _, h := range hs {
 		vcpus, memory := "", ""
 		if h.GetOffer().GetHypervisor() {
 			vcpus, memory = fmt.Sprint(h.GetCapacity().GetVcpus()), model.ApproxBytes(h.GetCapacity().GetMemoryBytes())
 		}
-		t.Row(h.GetName(), hostState(h), since(h.GetLive().GetSince(), now), fmt.Sprint(h.GetLive().GetLentInstances()),
-			fmt.Sprint(h.GetLive().GetProtectedInstances()), vcpus, memory, offerText(h.GetOffer()),
+		t.Row(h.GetName(), hostState(h), since(h.GetLive().GetSince(), now),
+			fmt.Sprintf("%d+%d", h.GetLive().GetLentInstances(), h.GetLive().GetProtectedInstances()), vcpus, memory, offerText(h.GetOffer()),
 			h.GetPolicy().GetFailureDomain(), at(h.GetJoinedAt()))
 	}
 	return t.Text(width)
