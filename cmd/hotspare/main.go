@@ -31,6 +31,7 @@ func run() int {
 		Now:        time.Now,
 		ConfigFile: configFile(),
 		Version:    version,
+		Dev:        dev,
 	}
 	return cli.Run(ctx, options, os.Args[1:])
 }

@@ -46,14 +46,10 @@ type Options struct {
 
 // DevOptions say what `hotspare dev` runs.
 type DevOptions struct {
-	// DataDir keeps the site's state; empty: a temporary one, removed at the end.
-	DataDir string
-	// Hosts is the number of agents, 1 to 100.
+	// Hosts is the number of hypervisor hosts, 2 to 100.
 	Hosts int
-	// Hypervisor is "sim" or "libvirt".
-	Hypervisor string
-	// Listen is the address of the API, "127.0.0.1:7443"; Socket is the path of the Unix socket.
-	Listen, Socket string
+	// Listen and HTTP are the addresses of the API; Socket is the path of its Unix socket.
+	Listen, HTTP, Socket string
 	// Out is where it says what to do next.
 	Out io.Writer
 }

@@ -270,24 +270,21 @@ func (a *app) devCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole site in this process, to try things out",
-		Long: `Run a coordinator and some agents in this process on the loopback interface, until it is interrupted.
-The simulated hypervisor needs nothing; with --hypervisor libvirt real VMs are started.`,
-		Example: "  hotspare dev\n  hotspare dev --hosts 3 --hypervisor libvirt --data-dir /var/tmp/site",
+		Long: `Run a coordinator, hosts, a storage host and a protected site in this process on the loopback interface,
+with simulated drivers and an example plan, until it is interrupted. Nothing needs to be installed, and
+nothing is left behind.`,
+		Example: "  hotspare dev\n  hotspare dev --hosts 8",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if o.Hosts < 1 || o.Hosts > 100 {
-				return outcome.Usagef("--hosts %d: want 1 to 100", o.Hosts)
-			}
-			if o.Hypervisor != "sim" && o.Hypervisor != "libvirt" {
-				return outcome.Usagef("--hypervisor %q is not sim or libvirt", o.Hypervisor)
+			if o.Hosts < 2 || o.Hosts > 100 {
+				return outcome.Usagef("--hosts %d: want 2 to 100", o.Hosts)
 			}
 			return a.Dev(c.Context(), o)
 		},
 	}
-	c.Flags().StringVar(&o.DataDir, "data-dir", "", "keep the site's state here; a temporary directory when left out")
-	c.Flags().IntVar(&o.Hosts, "hosts", 3, "number of hosts")
-	c.Flags().StringVar(&o.Hypervisor, "hypervisor", "sim", "sim or libvirt")
-	c.Flags().StringVar(&o.Listen, "listen", "127.0.0.1:7443", "address of the API")
-	c.Flags().StringVar(&o.Socket, "dev-socket", "", "Unix socket of the API; in the data directory when left out")
+	c.Flags().IntVar(&o.Hosts, "hosts", 3, "number of hypervisor hosts")
+	c.Flags().StringVar(&o.Listen, "listen", "127.0.0.1:7443", "address of the gRPC API")
+	c.Flags().StringVar(&o.HTTP, "http-listen", "127.0.0.1:7080", "address of JSON over HTTPS and of the webhooks")
+	c.Flags().StringVar(&o.Socket, "dev-socket", "", "Unix socket of the API; in a temporary directory when left out")
 	return c
 }
