@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// MaxBytes bounds a file: what is larger could not be one entry of the replicated log (R7).
-	MaxBytes = 4 << 20
+	// MaxBytes bounds a file. The largest plan has some 200 KiB; the parser needs quadratic time for a
+	// mapping with very many keys.
+	MaxBytes = 1 << 20
 	// maxDepth bounds nesting; the deepest manifest of ours has 8 levels.
 	maxDepth = 32
 	// maxDocuments bounds the documents of one file; the parser recurses for each.

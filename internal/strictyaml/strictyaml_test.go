@@ -96,7 +96,7 @@ func TestRefused(t *testing.T) {
 		"%YAML 1.1\n---\na: 1":            "",
 		strings.Repeat("[", 40):           "nested too deeply",
 		strings.Repeat("!a ", 5000) + "x": "nested too deeply",
-		strings.Repeat("x", 5<<20):        "is larger than 4194304 bytes",
+		strings.Repeat("x", 2<<20):        "is larger than 1048576 bytes",
 	} {
 		var problems strictyaml.Problems
 		strictyaml.Parse("f", []byte(text), &problems)
