@@ -2,6 +2,7 @@ package model_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -197,9 +198,7 @@ func TestFindCycleFindsExactlyCycles(t *testing.T) {
 
 func acyclic(edges map[string][]string) bool {
 	left := map[string][]string{}
-	for n, to := range edges {
-		left[n] = to
-	}
+	maps.Copy(left, edges)
 	for removed := true; removed; {
 		removed = false
 		for n, to := range left {
@@ -225,6 +224,9 @@ func TestQuantities(t *testing.T) {
 			t.Fatalf("%d became %s and %d, %v", d, model.FormatDuration(d), got, err)
 		}
 	})
+}
+
+func TestQuantitiesAsTyped(t *testing.T) {
 	for text, want := range map[string]uint64{"32GiB": 32 << 30, "0B": 0, "1KiB": 1 << 10, "16777215TiB": 16777215 << 40} {
 		if got, err := model.ParseBytes(text); err != nil || got != want {
 			t.Errorf("%s is %d, %v", text, got, err)

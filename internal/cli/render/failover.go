@@ -257,7 +257,7 @@ func Progress(f *pb.Failover, live []*pb.Status, width int, now time.Time) strin
 		b.WriteString(t.Text(width))
 	}
 	if hidden > 0 {
-		b.WriteString(fmt.Sprintf("and %s more\n", plural(hidden, "step")))
+		fmt.Fprintf(&b, "and %s more\n", plural(hidden, "step"))
 	}
 	return b.String()
 }
@@ -296,6 +296,7 @@ func StepLine(f *pb.Failover, st *pb.Step, now time.Time) string {
 		when = stampOr(st.GetRevertingAt(), now)
 	case pb.StepPhase_STEP_PHASE_REVERTED:
 		when = stampOr(st.GetRevertedAt(), now)
+	default: // nothing is stamped: it was just seen
 	}
 	elapsed := time.Duration(0)
 	if zero != nil {

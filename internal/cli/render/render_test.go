@@ -81,8 +81,10 @@ func TestCriticalPath(t *testing.T) {
 		},
 		"the victim was quicker than the gate": {
 			change: func(f *pb.Failover) { f.Steps[2].DoneAt = after(9) },
-			want: []string{"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
-				"start webshop/web-1", "announce www.shop.example"},
+			want: []string{
+				"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
+				"start webshop/web-1", "announce www.shop.example",
+			},
 		},
 		"an optional step that took longest does not count": {
 			change: func(f *pb.Failover) {
@@ -101,8 +103,10 @@ func TestCriticalPath(t *testing.T) {
 		},
 		"steps that name each other end": {
 			change: func(f *pb.Failover) { f.Steps[0].OpenedBy = "announce www.shop.example"; f.Steps[2].DoneAt = after(9) },
-			want: []string{"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
-				"start webshop/web-1", "announce www.shop.example"},
+			want: []string{
+				"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
+				"start webshop/web-1", "announce www.shop.example",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,8 +137,10 @@ func TestViews(t *testing.T) {
 		"hosts":            render.Hosts(hosts(), 80, false, now),
 		"host":             render.Host(hosts()[1], now),
 		"objects":          render.Objects(objects(), 80, false),
-		"evidence": render.Evidence([]*pb.Evidence{{Sequence: 12, Time: after(0), Actor: "user/operator/ann", Action: "declare", Object: "failover/fo-3",
-			Reason: "the site is flooded and nobody knows for how long"}}, 80),
+		"evidence": render.Evidence([]*pb.Evidence{{
+			Sequence: 12, Time: after(0), Actor: "user/operator/ann", Action: "declare", Object: "failover/fo-3",
+			Reason: "the site is flooded and nobody knows for how long",
+		}}, 80),
 	} {
 		t.Run(name, func(t *testing.T) {
 			width := 80
@@ -207,8 +213,10 @@ func hosts() []*pb.Host {
 func objects() []*pb.ObjectView {
 	return []*pb.ObjectView{
 		{
-			Object: &pb.Object{Id: "instance/web-3-0", Agent: "h1", Base: &pb.Spec{State: pb.State_STATE_RUNNING}, Generation: 40,
-				Overrides: []*pb.Override{{Epoch: 3, Run: pb.RunKind_RUN_KIND_FAILOVER, Spec: &pb.Spec{State: pb.State_STATE_SAVED}}}},
+			Object: &pb.Object{
+				Id: "instance/web-3-0", Agent: "h1", Base: &pb.Spec{State: pb.State_STATE_RUNNING}, Generation: 40,
+				Overrides: []*pb.Override{{Epoch: 3, Run: pb.RunKind_RUN_KIND_FAILOVER, Spec: &pb.Spec{State: pb.State_STATE_SAVED}}},
+			},
 			Status: &pb.Status{State: pb.State_STATE_RUNNING, Phase: pb.Phase_PHASE_WORKING, Message: "saving its memory, 40 %"},
 		},
 		{Object: &pb.Object{Id: "volume/webshop-db-root", Agent: "store1", Base: &pb.Spec{State: pb.State_STATE_REPLICA}}},
