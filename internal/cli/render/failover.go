@@ -277,11 +277,17 @@ func liveText(st *pb.Step, s *pb.Status) string {
 	}
 }
 
-// StepLine says in one line how a step changed, for output that is not redrawn.
+// StepLine says in one line how a step changed, for output that is not redrawn; nothing while a run goes
+// back and the step does not yet.
 func StepLine(f *pb.Failover, st *pb.Step, now time.Time) string {
 	zero := f.GetDeclaredAt()
-	if goesBack(f.GetPhase()) && f.GetFailbackAt() != nil {
-		zero = f.GetFailbackAt()
+	if goesBack(f.GetPhase()) {
+		if st.GetRevertingAt() == nil && st.GetPhase() != pb.StepPhase_STEP_PHASE_FAILED {
+			return ""
+		}
+		if f.GetFailbackAt() != nil {
+			zero = f.GetFailbackAt()
+		}
 	}
 	when, what := now, StepPhase(st.GetPhase())
 	switch st.GetPhase() {

@@ -234,7 +234,7 @@ func TestResources(t *testing.T) {
 
 func TestDurations(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0.0s", 4120 * time.Millisecond: "4.1s", 59940 * time.Millisecond: "59.9s", 59960 * time.Millisecond: "1m00s",
+		0: "0.0s", 12 * time.Millisecond: "12ms", 4120 * time.Millisecond: "4.1s", 59940 * time.Millisecond: "59.9s", 59960 * time.Millisecond: "1m00s",
 		62 * time.Second: "1m02s", 3599600 * time.Millisecond: "1h00m", 90 * time.Minute: "1h30m", -time.Second: "-1.0s",
 	} {
 		if got := render.Seconds(d); got != want {
@@ -245,5 +245,21 @@ func TestDurations(t *testing.T) {
 		if got := render.Age(d); got != want {
 			t.Errorf("Age(%s) = %s, want %s", d, got, want)
 		}
+	}
+}
+
+func TestStepLines(t *testing.T) {
+	f := webshop()
+	now := zero().Add(101 * time.Second)
+	if got, want := render.StepLine(f, f.Steps[5], now), "   15.2s  healthy    start webshop/db\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	f.Phase, f.FailbackAt = pb.RunPhase_RUN_PHASE_FAILING_BACK, after(100)
+	if got := render.StepLine(f, f.Steps[5], now); got != "" {
+		t.Errorf("what was done before the failback is shown: %q", got)
+	}
+	f.Steps[5].Phase, f.Steps[5].RevertingAt = pb.StepPhase_STEP_PHASE_REVERTING, after(100.5)
+	if got, want := render.StepLine(f, f.Steps[5], now), "    0.5s  reverting  start webshop/db\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
