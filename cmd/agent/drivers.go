@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 
@@ -11,6 +13,9 @@ import (
 	"github.com/hotspare/hotspare/internal/sdn"
 	"github.com/hotspare/hotspare/internal/sdn/bridge"
 	"github.com/hotspare/hotspare/internal/sdn/dns"
+	"github.com/hotspare/hotspare/internal/storage"
+	"github.com/hotspare/hotspare/internal/storage/mirror"
+	"github.com/hotspare/hotspare/internal/storage/qcow2"
 )
 
 // dirMode is for directories that only the agent and root read; QEMU's user must be let into the
@@ -53,10 +58,37 @@ func openDrivers(k *config.Agent, log *slog.Logger) (d actuate.Drivers, closeAll
 		closers = append(closers, n.Close)
 		d.Networks = n
 	}
-	if err := openZones(k, log, &d); err != nil {
+	if err := errors.Join(openPools(k, log, &d), openSource(k, log, &d), openZones(k, log, &d), openFences(k, log, &d)); err != nil {
 		return d, nil, err
 	}
-	return d, closeAll, openFences(k, log, &d)
+	return d, closeAll, nil
+}
+
+func openPools(k *config.Agent, log *slog.Logger, d *actuate.Drivers) error {
+	d.Pools = map[string]storage.Driver{}
+	for _, p := range k.Pools {
+		if err := os.MkdirAll(p.Dir, dirMode); err != nil {
+			return err
+		}
+		pool, err := qcow2.New(qcow2.Options{Dir: p.Dir, Address: p.ExportAddress, Log: log})
+		if err != nil {
+			return fmt.Errorf("pool %s: %w", p.Name, err)
+		}
+		d.Pools[p.Name] = pool
+	}
+	return nil
+}
+
+func openSource(k *config.Agent, log *slog.Logger, d *actuate.Drivers) error {
+	if k.Source.Socket == "" {
+		return nil
+	}
+	s, err := mirror.New(mirror.Options{Socket: k.Source.Socket, StateFile: k.Source.StateFile, Log: log})
+	if err != nil {
+		return err
+	}
+	d.Source = s
+	return nil
 }
 
 func openZones(k *config.Agent, log *slog.Logger, d *actuate.Drivers) error {
