@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 func TestDeclaredObjectsComeAndGo(t *testing.T) {
