@@ -39,7 +39,8 @@ type site struct {
 func newSite(t *testing.T, members int) *site {
 	t.Helper()
 	s := &site{t: t, host: hvsim.NewHost(hvsim.Options{
-		Capacity: &pb.Capacity{MemoryBytes: 4 << 30, Vcpus: 8}, Costs: hvsim.RealisticCosts()})}
+		Capacity: &pb.Capacity{MemoryBytes: 4 << 30, Vcpus: 8}, Costs: hvsim.RealisticCosts(),
+	})}
 	for i := range members {
 		s.members = append(s.members, newCoordinator(t, string(rune('x'+i)), 1))
 	}
@@ -117,7 +118,8 @@ func instance(generation uint64, id string, state pb.State, change ...func(*pb.O
 			Hostname: model.ObjectID(id).Name(), Vcpus: 1, MemoryBytes: 3 << 30,
 			Reclaim: &pb.Reclaim{
 				Action: pb.ReclaimAction_RECLAIM_ACTION_SAVE, Grace: durationpb.New(5 * time.Second),
-				Deadline: durationpb.New(30 * time.Second)},
+				Deadline: durationpb.New(30 * time.Second),
+			},
 		}}},
 	}
 	for _, f := range change {
@@ -345,7 +347,9 @@ func TestAgentProbesHealth(t *testing.T) {
 		c := s.members[0]
 		network := &pb.Order{Object: "network/n", Kind: pb.Kind_KIND_NETWORK, Generation: 2, Spec: &pb.Spec{
 			State: pb.State_STATE_PRESENT, Parameters: &pb.Spec_Network{Network: &pb.NetworkSpec{
-				Name: "prod", Bridge: "br-prod", Role: pb.NetworkRole_NETWORK_ROLE_PRODUCTION, ProbeAddress: "10.10.0.2/24"}}}}
+				Name: "prod", Bridge: "br-prod", Role: pb.NetworkRole_NETWORK_ROLE_PRODUCTION, ProbeAddress: "10.10.0.2/24",
+			}},
+		}}
 		s.host.SetGuest(vmA, hvsim.GuestBehaviour{HealthyAfter: 2 * time.Second})
 		c.order(network, instance(2, vmA, pb.State_STATE_RUNNING, func(o *pb.Order) {
 			i := o.Spec.GetInstance()

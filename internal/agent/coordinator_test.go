@@ -132,7 +132,8 @@ func (c *coordinator) Session(stream pb.AgentService_SessionServer) error {
 	c.end, c.send = cancel, send
 	leads := c.leads
 	send <- &pb.SessionResponse{Message: &pb.SessionResponse_Welcome{
-		Welcome: &pb.Welcome{Leads: c.leads, Term: c.term, Era: c.era, Held: c.held}}}
+		Welcome: &pb.Welcome{Leads: c.leads, Term: c.term, Era: c.era, Held: c.held},
+	}}
 	if leads && c.held == "" {
 		all := &pb.Orders{Era: c.era, Term: c.term, Full: true}
 		for _, id := range slices.Sorted(maps.Keys(c.orders)) {
@@ -182,7 +183,8 @@ func (c *coordinator) take(m *pb.SessionRequest, send chan<- *pb.SessionResponse
 			permit = 0
 		}
 		send <- &pb.SessionResponse{Message: &pb.SessionResponse_Heartbeat{Heartbeat: &pb.HeartbeatAnswer{
-			Sequence: h.GetSequence(), Permit: durationpb.New(permit)}}}
+			Sequence: h.GetSequence(), Permit: durationpb.New(permit),
+		}}}
 	}
 }
 

@@ -52,8 +52,10 @@ func TestAgentGoesThereAndBack(t *testing.T) {
 		replica := func(converged uint64) *pb.VolumeSpec {
 			return &pb.VolumeSpec{Pool: "west", Name: "web-root", SizeBytes: 1 << 30, Resync: 1, Converged: converged, DropPromoted: true}
 		}
-		source := &pb.VolumeSpec{Name: "web-root", SizeBytes: 1 << 30, Domain: "web", Disk: "root", Resync: 1,
-			MirrorTo: "nbd://10.66.0.1:10809/web-root"}
+		source := &pb.VolumeSpec{
+			Name: "web-root", SizeBytes: 1 << 30, Domain: "web", Disk: "root", Resync: 1,
+			MirrorTo: "nbd://10.66.0.1:10809/web-root",
+		}
 		c.order(
 			ordered(1, "volume/west", volumeSpec(pb.State_STATE_REPLICA, replica(0))),
 			ordered(1, "volume/east", volumeSpec(pb.State_STATE_PRIMARY, source)))
@@ -63,8 +65,10 @@ func TestAgentGoesThereAndBack(t *testing.T) {
 		s.status(0, "volume/west", func(st *pb.Status) bool { return st.GetVolume().GetPoint() != nil })
 
 		www := &pb.EndpointSpec{
-			Dns: &pb.DnsRecord{Zone: "shop.example.", Name: "www", Type: "A", Values: []string{"203.0.113.10"},
-				Ttl: durationpb.New(30 * time.Second)},
+			Dns: &pb.DnsRecord{
+				Zone: "shop.example.", Name: "www", Type: "A", Values: []string{"203.0.113.10"},
+				Ttl: durationpb.New(30 * time.Second),
+			},
 			Preimage: &pb.EndpointValue{Values: before.GetValues(), Ttl: before.GetTtl()},
 		}
 		endpoint := func(s pb.State) *pb.Spec {
@@ -72,11 +76,13 @@ func TestAgentGoesThereAndBack(t *testing.T) {
 		}
 		fence := func(s pb.State) *pb.Spec {
 			return &pb.Spec{State: s, Parameters: &pb.Spec_Fence{Fence: &pb.FenceSpec{
-				Target: "east-power", Method: pb.FenceMethod_FENCE_METHOD_POWER, Epoch: 3}}}
+				Target: "east-power", Method: pb.FenceMethod_FENCE_METHOD_POWER, Epoch: 3,
+			}}}
 		}
 		network := func(s pb.State) *pb.Spec {
 			return &pb.Spec{State: s, Parameters: &pb.Spec_Network{Network: &pb.NetworkSpec{
-				Name: "prod", Bridge: "br-prod", Role: pb.NetworkRole_NETWORK_ROLE_PRODUCTION}}}
+				Name: "prod", Bridge: "br-prod", Role: pb.NetworkRole_NETWORK_ROLE_PRODUCTION,
+			}}}
 		}
 		hook := func(s pb.State) *pb.Spec {
 			return &pb.Spec{State: s, Parameters: &pb.Spec_Hook{Hook: &pb.HookSpec{Apply: []string{"up"}, Revert: []string{"down"}}}}

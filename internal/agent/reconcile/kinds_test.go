@@ -182,7 +182,8 @@ func TestAFenceIsVerifiedAgain(t *testing.T) {
 	w := newWorld(t)
 	spec := func(epoch uint64) *pb.Spec {
 		return &pb.Spec{State: pb.State_STATE_FENCED, Parameters: &pb.Spec_Fence{
-			Fence: &pb.FenceSpec{Target: "east", Epoch: epoch}}}
+			Fence: &pb.FenceSpec{Target: "east", Epoch: epoch},
+		}}
 	}
 	w.order(1, f, spec(1))
 	w.settle()

@@ -276,7 +276,7 @@ const (
 	// declaration states is never more than this above what it really is.
 	pointInterval = 5 * time.Second
 	// resyncPause keeps a mirror that dies at once from being started over and over.
-	resyncPause = 20 * time.Second
+	resyncPause = 5 * time.Second
 )
 
 // points carries on replication: a source that says "in sync" makes its replica's layer consistent
@@ -298,7 +298,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		switch {
 		case status.GetResync() != spec.GetResync() || received.GetResync() != spec.GetResync() || !v.Settled(replica):
 			// One side has not followed yet.
-		case broken(status, now) || broken(received, now):
+		case status.GetWriterRunning() && (broken(status, now) || broken(received, now)):
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
 		case status.GetInSync() && received.GetDegradedSince() == nil && replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
 			out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))

@@ -107,13 +107,13 @@ func TestReplicationGoesOn(t *testing.T) {
 		t.Errorf("confirmed until %v, now is %v", at, w.Now)
 	}
 	lost := w.Now
-	w.Now = w.Now.Add(10 * time.Second)
-	report(&pb.VolumeStatus{DegradedSince: timestamppb.New(lost), Resync: 1})
+	w.Now = w.Now.Add(3 * time.Second)
+	report(&pb.VolumeStatus{DegradedSince: timestamppb.New(lost), Resync: 1, WriterRunning: true})
 	if spec(source).GetResync() != 1 {
 		t.Error("a mirror that died just now is not started over and over")
 	}
 	w.Now = w.Now.Add(11 * time.Second)
-	report(&pb.VolumeStatus{DegradedSince: timestamppb.New(lost), Resync: 1})
+	report(&pb.VolumeStatus{DegradedSince: timestamppb.New(lost), Resync: 1, WriterRunning: true})
 	if spec(source).GetResync() != 2 || spec(replica).GetResync() != 2 || spec(replica).GetConverged() != 1 {
 		t.Errorf("source %v, replica %v: want a second synchronisation above the first", spec(source), spec(replica))
 	}
