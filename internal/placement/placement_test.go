@@ -333,7 +333,9 @@ func TestWitnessIsTheFallback(t *testing.T) {
 
 // What runs stays where it is, but not on a host that is lost, and what a host runs counts.
 func TestRunningWorkloads(t *testing.T) {
-	host := func(name string) placement.Host { return placement.Host{Name: name, VCPUs: 8, MemoryBytes: 4, Usable: true} }
+	host := func(name string) placement.Host {
+		return placement.Host{Name: name, VCPUs: 8, MemoryBytes: 4, Usable: true}
+	}
 	on := func(name, host string, memory uint64) placement.VM {
 		return placement.VM{Name: name, VCPUs: 1, MemoryBytes: memory, Host: host}
 	}
