@@ -86,6 +86,9 @@ func TestReplicationGoesOn(t *testing.T) {
 	w.Quiesce()
 	const replica, source = "volume/webshop-db-root", "volume/webshop-db-root@source"
 	report := func(v *pb.VolumeStatus) {
+		w.Report(replica, func(s *pb.Status) {
+			s.Details = &pb.Status_Volume{Volume: &pb.VolumeStatus{Resync: w.State.Object(replica).GetBase().GetVolume().GetResync()}}
+		})
 		w.Report(source, func(s *pb.Status) { s.Details = &pb.Status_Volume{Volume: v} })
 		w.Controllers()
 		w.Report(replica, nil)
