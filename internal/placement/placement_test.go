@@ -317,3 +317,41 @@ func TestRefusalsSayWhatWouldBeAccepted(t *testing.T) {
 		}
 	}
 }
+
+// Sparing a victim must not cost a proven workload its place.
+func TestWitnessIsTheFallback(t *testing.T) {
+	s := placement.Site{
+		Hosts:       []placement.Host{{Name: "h1", VCPUs: 8, MemoryBytes: 4, Usable: true}, {Name: "h2", VCPUs: 8, MemoryBytes: 2, Usable: true}},
+		Protected:   []placement.VM{{Name: "p/a", VCPUs: 1, MemoryBytes: 2}, {Name: "p/b", VCPUs: 1, MemoryBytes: 4, Rank: 1}},
+		Preemptible: []placement.VM{{Name: "l", Object: "l0", VCPUs: 1, MemoryBytes: 2, Host: "h2"}},
+	}
+	a := placement.Assign(s, placement.Prove(s), s.Protected)
+	if want := map[string]string{"p/a": "h2", "p/b": "h1"}; !cmp.Equal(a.Hosts, want) || len(a.Unplaced) > 0 || len(a.Victims) != 1 {
+		t.Errorf("%+v, want %v", a, want)
+	}
+}
+
+// What runs stays where it is, but not on a host that is lost, and what a host runs counts.
+func TestRunningWorkloads(t *testing.T) {
+	host := func(name string) placement.Host {
+		return placement.Host{Name: name, VCPUs: 8, MemoryBytes: 4, Usable: true}
+	}
+	on := func(name, host string, memory uint64) placement.VM {
+		return placement.VM{Name: name, VCPUs: 1, MemoryBytes: memory, Host: host}
+	}
+	for _, c := range []struct {
+		name   string
+		vms    []placement.VM
+		answer placement.Answer
+		losses int
+	}{
+		{"room on the other", []placement.VM{on("p/a", "h1", 2), on("p/b", "h2", 2)}, placement.Fits, 1},
+		{"no room on the other", []placement.VM{on("p/a", "h1", 4), on("p/b", "h2", 4)}, placement.Fits, 0},
+		{"more than it has", []placement.VM{on("p/a", "h1", 3), on("p/b", "h1", 3)}, placement.NotProven, 0},
+	} {
+		d := placement.Prove(placement.Site{Hosts: []placement.Host{host("h1"), host("h2")}, Protected: c.vms})
+		if d.Answer != c.answer || d.Certificate.Losses != c.losses {
+			t.Errorf("%s: %+v", c.name, d)
+		}
+	}
+}
