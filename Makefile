@@ -56,6 +56,22 @@ bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./
 		|| { cat build/bench.txt; exit 1; }
 	bin/benchstat build/bench.txt
 
+# Where `make install` puts things: DESTDIR=/tmp/x for a package.
+DESTDIR :=
+PREFIX := /usr
+
+.PHONY: install
+install: build ## programs, units, example configuration and completion below DESTDIR
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)/etc/hotspare
+	install -m 0755 bin/hotspare bin/hotspare-coordinator bin/hotspare-agent $(DESTDIR)$(PREFIX)/bin
+	install -m 0644 deploy/systemd/*.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 0644 deploy/sysusers.d/hotspare.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d
+	install -m 0644 deploy/tmpfiles.d/hotspare.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	for f in deploy/etc/*.yaml; do \
+		[ -e $(DESTDIR)/etc/hotspare/$${f##*/} ] || install -m 0640 $$f $(DESTDIR)/etc/hotspare; done
+	bin/hotspare completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/hotspare
+
 .PHONY: lint
 lint: $(LINT_TOOLS) $(PROTO_TOOLS) ## golangci-lint, buf lint, API compatibility with the last release
 	tools/lint.sh

@@ -75,18 +75,26 @@ func fault(s placement.Site, lost string, residents, vms []placement.VM, hosts m
 			if !h.Usable || h.Name == lost {
 				return v.Name + " is on a host that is not there"
 			}
-			if v.Group != "" && groups[v.Group] {
-				return "two of a group on " + h.Name
+			if f := misplaced(h, v, groups); f != "" {
+				return f
 			}
 			groups[v.Group] = true
-			for _, n := range v.Networks {
-				if !slices.Contains(h.Networks, n) {
-					return v.Name + " does not reach " + n
-				}
-			}
 		}
 		if h.Usable && h.Name != lost && (cpu > h.VCPUs || memory > h.MemoryBytes) {
 			return h.Name + " is overfull"
+		}
+	}
+	return ""
+}
+
+// misplaced says why a VM may not be on a host whatever room there is.
+func misplaced(h placement.Host, v placement.VM, groups map[string]bool) string {
+	if v.Group != "" && groups[v.Group] {
+		return "two of a group on " + h.Name
+	}
+	for _, n := range v.Networks {
+		if !slices.Contains(h.Networks, n) {
+			return v.Name + " does not reach " + n
 		}
 	}
 	return ""
@@ -171,25 +179,30 @@ func TestAssign(t *testing.T) {
 		} else if f != "" && proof.Answer == placement.Fits {
 			t.Fatal(f)
 		}
-		leases := map[string]bool{}
-		for _, v := range a.Victims {
-			leases[v.Name] = true
-		}
-		for _, v := range s.Preemptible {
-			if in := slices.ContainsFunc(a.Victims, func(o placement.VM) bool { return o.Object == v.Object }); in != leases[v.Name] {
-				t.Fatalf("lease %s is not taken as a unit", v.Name)
-			}
-		}
-		if wrong(s, run, a, a.Victims) != "" {
-			return // A host that was overfull before: no set of victims mends that.
-		}
-		for name := range leases { // Any order: each lease is tried by itself.
-			without := slices.DeleteFunc(slices.Clone(a.Victims), func(v placement.VM) bool { return v.Name == name })
-			if wrong(s, run, a, without) == "" {
-				t.Fatalf("lease %s was taken for nothing: %v", name, a.Victims)
-			}
-		}
+		checkVictims(t, s, run, a)
 	})
+}
+
+// checkVictims: leases go as units, and none for nothing.
+func checkVictims(t *rapid.T, s placement.Site, run []placement.VM, a placement.Assignment) {
+	leases := map[string]bool{}
+	for _, v := range a.Victims {
+		leases[v.Name] = true
+	}
+	for _, v := range s.Preemptible {
+		if in := slices.ContainsFunc(a.Victims, func(o placement.VM) bool { return o.Object == v.Object }); in != leases[v.Name] {
+			t.Fatalf("lease %s is not taken as a unit", v.Name)
+		}
+	}
+	if wrong(s, run, a, a.Victims) != "" {
+		return // A host that was overfull before: no set of victims mends that.
+	}
+	for name := range leases { // Any order: each lease is tried by itself.
+		without := slices.DeleteFunc(slices.Clone(a.Victims), func(v placement.VM) bool { return v.Name == name })
+		if wrong(s, run, a, without) == "" {
+			t.Fatalf("lease %s was taken for nothing: %v", name, a.Victims)
+		}
+	}
 }
 
 // wrong looks only at the hosts that the run uses: on the others nothing is asked of anybody.

@@ -14,9 +14,9 @@ import (
 	"pgregory.net/rapid"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/runbook"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

@@ -9,8 +9,8 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 // TestAnyCourseEnds drives runs through random orders of completion, failures, reboots, elections and
@@ -190,18 +190,7 @@ func (c *course) finish() {
 	for range 4 {
 		w.Wait(5 * time.Minute)
 	}
-	for _, name := range c.open() {
-		if p := w.Phase(name); p != completed && p != incomplete {
-			c.t.Fatalf("%s has not come to rest: %v\n%s", name, p, show(w.State.Failover(name)))
-		}
-		if p := w.Phase(name); p == incomplete && len(w.State.Failover(name).GetUnplaced()) == 0 {
-			_ = w.Control(name, pb.ControlAction_CONTROL_ACTION_RETRY, "")
-			w.Quiesce()
-			if p := w.Phase(name); p != completed {
-				c.t.Fatalf("%s is %v although nothing is in its way:\n%s", name, p, show(w.State.Failover(name)))
-			}
-		}
-	}
+	c.rest()
 	for _, name := range c.open() {
 		if err := w.Failback(name); err != nil {
 			c.t.Fatalf("failback: %v", err)
@@ -219,6 +208,23 @@ func (c *course) finish() {
 		c.t.Fatalf("something is left to decide: %v", cmds)
 	}
 	w.CheckReplay()
+}
+
+// rest checks that every run came to rest, and is complete where nothing is in its way.
+func (c *course) rest() {
+	w := c.w
+	for _, name := range c.open() {
+		if p := w.Phase(name); p != completed && p != incomplete {
+			c.t.Fatalf("%s has not come to rest: %v\n%s", name, p, show(w.State.Failover(name)))
+		}
+		if p := w.Phase(name); p == incomplete && len(w.State.Failover(name).GetUnplaced()) == 0 {
+			_ = w.Control(name, pb.ControlAction_CONTROL_ACTION_RETRY, "")
+			w.Quiesce()
+			if p := w.Phase(name); p != completed {
+				c.t.Fatalf("%s is %v although nothing is in its way:\n%s", name, p, show(w.State.Failover(name)))
+			}
+		}
+	}
 }
 
 func show(f *pb.Failover) string {

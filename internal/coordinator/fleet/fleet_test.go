@@ -15,10 +15,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/fleet"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 // stream is one agent's end of a session, in memory.
@@ -271,7 +271,7 @@ func TestPermits(t *testing.T) {
 		if p := c.heartbeat().GetPermit().AsDuration(); p != fleet.PermitDuration {
 			t.Errorf("permit %v", p)
 		}
-		time.Sleep(3 * time.Second) // Virtual time: nobody confirmed the leadership meanwhile.
+		<-time.After(3 * time.Second) // Virtual time: nobody confirmed the leadership meanwhile.
 		if p := c.heartbeat().GetPermit().AsDuration(); p != 0 {
 			t.Errorf("permit %v from a leader that may not lead any more", p)
 		}

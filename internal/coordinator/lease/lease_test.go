@@ -7,9 +7,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 func request(change func(*pb.CreateLeaseRequest)) *pb.CreateLeaseRequest {

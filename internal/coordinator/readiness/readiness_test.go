@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 // obstacles joins what the plan lacks, after every replica was given a consistent point.

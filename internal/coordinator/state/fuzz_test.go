@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 // TestAnyCommandIsPureAndRepeatable applies random commands, most of them nonsense about things that

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 	"github.com/hotspare/hotspare/internal/trust/evidence"
 )
 
@@ -314,4 +314,27 @@ func TestSnapshotRefusesWhatItCannotTrust(t *testing.T) {
 	if _, err := state.ReadSnapshot(&future); err == nil || !strings.Contains(err.Error(), "format 2") {
 		t.Errorf("a snapshot of the future: %v", err)
 	}
+}
+
+// What decodes may be refused but must not panic: that would stop every member at the same entry.
+func TestObjectsWithoutTheirParameters(t *testing.T) {
+	w := fixture.New(t)
+	bare := func(id string, kind pb.Kind) *pb.Object { return &pb.Object{Id: id, Kind: kind, Agent: "h1"} }
+	w.Must("ann", &pb.Command{Body: &pb.Command_CreateLease{CreateLease: &pb.CreateLease{
+		Lease:   &pb.Lease{Name: "web-9", Project: "web", Instances: []*pb.LeaseInstance{{Object: "instance/bare", Host: "h1"}}},
+		Objects: []*pb.Object{bare("instance/bare", pb.Kind_KIND_INSTANCE), bare("volume/bare", pb.Kind_KIND_VOLUME), bare("endpoint/bare", pb.Kind_KIND_ENDPOINT)},
+	}}})
+	w.Must("ann", &pb.Command{Body: &pb.Command_EndLease{EndLease: &pb.EndLease{Lease: "web-9"}}})
+	refused(t, w, &pb.Command{Body: &pb.Command_RecordPreimage{RecordPreimage: &pb.RecordPreimage{
+		Object: "endpoint/bare", Value: &pb.EndpointValue{Values: []string{"192.0.2.1"}},
+	}}}, model.FaultNotFound)
+	w.Must("ann", &pb.Command{Body: &pb.Command_Declare{Declare: &pb.Declare{Release: []string{"promote"}, Failover: &pb.Failover{
+		Name: "fo-1", Epoch: 1, Steps: []*pb.Step{{Id: "promote", Object: "volume/bare", Kind: pb.Kind_KIND_VOLUME}},
+	}}}})
+	if err := w.Failback("fo-1"); err != nil {
+		t.Fatal(err)
+	}
+	w.Must("ann", &pb.Command{Body: &pb.Command_AdvanceRun{AdvanceRun: &pb.AdvanceRun{Failover: "fo-1", Changes: []*pb.StepChange{
+		{Step: "promote", Phase: pb.StepPhase_STEP_PHASE_REVERTING},
+	}}}})
 }

@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/store"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 func TestStoreFollowsTheLog(t *testing.T) {

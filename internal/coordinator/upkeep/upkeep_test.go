@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/fixture"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
 func TestDeclaredObjectsComeAndGo(t *testing.T) {
@@ -86,6 +86,9 @@ func TestReplicationGoesOn(t *testing.T) {
 	w.Quiesce()
 	const replica, source = "volume/webshop-db-root", "volume/webshop-db-root@source"
 	report := func(v *pb.VolumeStatus) {
+		w.Report(replica, func(s *pb.Status) {
+			s.Details = &pb.Status_Volume{Volume: &pb.VolumeStatus{Resync: w.State.Object(replica).GetBase().GetVolume().GetResync()}}
+		})
 		w.Report(source, func(s *pb.Status) { s.Details = &pb.Status_Volume{Volume: v} })
 		w.Controllers()
 		w.Report(replica, nil)
