@@ -45,6 +45,10 @@ unit: $(TEST_TOOLS) ## the quick tests: no real parts, no root, no packages to i
 test: ## everything, after setting this machine up; GROUPS=unit,lint selects
 	tools/test.sh --setup '$(GROUPS)'
 
+.PHONY: demo
+demo: build ## the whole story on this machine, told while it runs; KEEP=1 leaves it running; HOTSPARE_DEMO=sim needs no root
+	tools/demo.sh
+
 .PHONY: bench
 bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=6
 	mkdir -p build
