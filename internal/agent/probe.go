@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/agent/reconcile"
+)
+
+const (
+	// startInterval is the time between probes until the first success: it bounds what a start seems
+	// to take beyond what it took.
+	startInterval = 500 * time.Millisecond
+	// steadyInterval is the time between probes of what was healthy, unless the spec says another.
+	steadyInterval = 2 * time.Second
+	// probeLimit bounds one probe.
+	probeLimit = 2 * time.Second
+	// defaultWithin is how long a start may take when the spec says nothing.
+	defaultWithin = 2 * time.Minute
+	// failuresUntilUnhealthy in a row: a single lost packet is no verdict.
+	failuresUntilUnhealthy = 3
+)
+
+// verdict is the pure part of a probe: what a row of successes and failures means.
+type verdict struct {
+	within   time.Duration
+	healthy  bool
+	failures int
+}
+
+// take adds the outcome of one probe, begun a time after the instance was seen to run.
+func (v *verdict) take(err error, since time.Duration) pb.HealthState {
+	if err == nil {
+		v.healthy, v.failures = true, 0
+		return pb.HealthState_HEALTH_STATE_HEALTHY
+	}
+	v.failures++
+	switch {
+	case v.healthy && v.failures < failuresUntilUnhealthy:
+		return pb.HealthState_HEALTH_STATE_HEALTHY
+	case !v.healthy && since < v.within:
+		return pb.HealthState_HEALTH_STATE_PENDING
+	default:
+		return pb.HealthState_HEALTH_STATE_UNHEALTHY
+	}
+}
+
+// interval returns the wait before the next probe.
+func (v *verdict) interval(h *pb.Health) time.Duration {
+	steady := steadyInterval
+	if d := h.GetInterval().AsDuration(); d > 0 {
+		steady = d
+	}
+	if v.healthy {
+		return steady
+	}
+	return min(startInterval, steady)
+}
+
+func (r *runtime) startProbe(e reconcile.ProbeStart) {
+	r.stopProbe(string(e.Object))
+	ctx, cancel := context.WithCancel(r.ctx)
+	r.probes[string(e.Object)] = cancel
+	r.calls.Go(func() { r.probe(ctx, e) })
+}
+
+func (r *runtime) stopProbe(object string) {
+	if cancel := r.probes[object]; cancel != nil {
+		cancel()
+		delete(r.probes, object)
+	}
+}
+
+// probe asks again and again, and tells the core about changes.
+func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
+	v := verdict{within: defaultWithin}
+	if d := e.Health.GetWithin().AsDuration(); d > 0 {
+		v.within = d
+	}
+	began := r.o.Boot()
+	last := pb.HealthState_HEALTH_STATE_PENDING
+	for ctx.Err() == nil {
+		since := r.o.Boot() - began
+		err := r.ask(ctx, e)
+		if ctx.Err() != nil {
+			return
+		}
+		if state := v.take(err, since); state != last {
+			last = state
+			message := ""
+			if err != nil {
+				message = err.Error()
+			}
+			r.o.Log.Info("health changed", "host", r.o.Name, "object", e.Object, "health", state, "error", message)
+			r.submit(func() []reconcile.Effect {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return r.core.HealthChanged(e.Object, state, message, r.now())
+			})
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(v.interval(e.Health)):
+		}
+	}
+}
+
+// ask makes one probe from the instance's own network.
+func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart) error {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	networks := r.o.Drivers.Networks
+	if networks == nil {
+		return fmt.Errorf("probe %s: this agent has no network driver to probe from", e.Object)
+	}
+	dial := func(ctx context.Context, _, address string) (net.Conn, error) {
+		return networks.Dial(ctx, e.Network, address)
+	}
+	if tcp := e.Health.GetTcp(); tcp != "" {
+		conn, err := dial(ctx, "tcp", strings.ReplaceAll(tcp, "{address}", e.Address))
+		if err != nil {
+			return fmt.Errorf("probe %s: %w", tcp, err)
+		}
+		// It answered; how the connection ends says nothing about the guest.
+		_ = conn.Close()
+		return nil
+	}
+	url := strings.ReplaceAll(e.Health.GetHttp(), "{address}", e.Address)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("probe %s: %w", url, err)
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	answer, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	// Only the status counts; the connection is not used again.
+	_ = answer.Body.Close()
+	if answer.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("probe %s: it answered %s", url, answer.Status)
+	}
+	return nil
+}
