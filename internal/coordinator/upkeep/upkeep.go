@@ -276,6 +276,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 				rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 			}
 		case status.GetDegradedSince() != nil && status.GetResync() == spec.GetResync() && v.Settled(replica) &&
+			status.GetSyncPercent() == 0 && // While one goes on, however slowly, no other is begun.
 			now.Sub(status.GetDegradedSince().AsTime()) > resyncPause:
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
 		}

@@ -274,7 +274,7 @@ func (d *disk) status(spec *pb.VolumeSpec, now time.Time) *pb.VolumeStatus {
 			d.degraded = m.cut
 		}
 	default:
-		st.SyncPercent = m.percent(now)
+		st.SyncPercent = max(m.percent(now), 1) // 0 means that no mirror is under way.
 		st.InSync = m.converged(now)
 		if !st.InSync {
 			reason = fmt.Sprintf("synchronisation %d has not converged", m.sync)
