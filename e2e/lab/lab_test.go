@@ -31,20 +31,7 @@ func TestLab(t *testing.T) {
 	lab.Require(t, lab.FeatureLibvirt)
 	ctx, cancel := context.WithTimeout(t.Context(), testWait)
 	defer cancel()
-	l := newLab(ctx, t, "labt")
-	if err := l.AddSegment(ctx, "prod"); err != nil {
-		t.Fatal(err)
-	}
-	h1 := addHost(ctx, t, l, lab.HostOptions{Name: "h1", Libvirt: true})
-	h2 := addHost(ctx, t, l, lab.HostOptions{Name: "h2", Libvirt: true})
-	for _, h := range []*lab.Host{h1, h2} {
-		plugBridge(ctx, t, h)
-	}
-	client := addHost(ctx, t, l, lab.HostOptions{Name: "client"})
-	if err := client.Attach(ctx, "prod", "eth1"); err != nil {
-		t.Fatal(err)
-	}
-	run(ctx, t, client, "ip", "addr", "add", "10.20.0.100/24", "dev", "eth1")
+	l, h1, h2, client := twoHosts(ctx, t)
 	before := inventory(ctx, t, l)
 
 	definition := writeDomain(ctx, t, h1)
@@ -114,6 +101,26 @@ func TestLab(t *testing.T) {
 	}
 	virsh("define", writeDomain(ctx, t, h1))
 	crash(ctx, t, h1)
+}
+
+// twoHosts makes two hosts with libvirt, each with a bridge br0 on the production network, and a client on that network.
+func twoHosts(ctx context.Context, t *testing.T) (l *lab.Lab, h1, h2, client *lab.Host) {
+	t.Helper()
+	l = newLab(ctx, t, "labt")
+	if err := l.AddSegment(ctx, "prod"); err != nil {
+		t.Fatal(err)
+	}
+	h1 = addHost(ctx, t, l, lab.HostOptions{Name: "h1", Libvirt: true})
+	h2 = addHost(ctx, t, l, lab.HostOptions{Name: "h2", Libvirt: true})
+	for _, h := range []*lab.Host{h1, h2} {
+		plugBridge(ctx, t, h)
+	}
+	client = addHost(ctx, t, l, lab.HostOptions{Name: "client"})
+	if err := client.Attach(ctx, "prod", "eth1"); err != nil {
+		t.Fatal(err)
+	}
+	run(ctx, t, client, "ip", "addr", "add", "10.20.0.100/24", "dev", "eth1")
+	return l, h1, h2, client
 }
 
 // crash starts the guest and cuts the host's power before the guest has booted.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,6 +89,52 @@ func TestNetwork(t *testing.T) {
 func addError(ctx context.Context, l *lab.Lab, name string) error {
 	_, err := l.AddNode(ctx, name)
 	return err
+}
+
+// TestDoLeavesTheProcess enters a host's network many times: the main thread, which stands for the whole process, must stay outside. Which
+// thread the scheduler gives is luck: with the rule against the main thread taken out, this
+// failed in one run of eight, so it is a weak witness.
+func TestDoLeavesTheProcess(t *testing.T) {
+	lab.Require(t)
+	ctx, cancel := context.WithTimeout(t.Context(), testWait)
+	defer cancel()
+	h := addHost(ctx, t, newLab(ctx, t, "labd"), lab.HostOptions{Name: "a"})
+	outside, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		doTogether(t, h, outside)
+		run(ctx, t, h, "true")
+	}
+	if now, err := os.Readlink("/proc/self/ns/net"); err != nil || now != outside {
+		t.Errorf("the process was in %s and is now in %s: %v", outside, now, err)
+	}
+}
+
+// doTogether has many calls inside at the same time, so that the scheduler must offer all its threads.
+func doTogether(t *testing.T, h *lab.Host, outside string) {
+	t.Helper()
+	const calls = 16
+	var all, together sync.WaitGroup
+	together.Add(calls)
+	for range calls {
+		all.Go(func() {
+			err := h.Do(func() error {
+				together.Done()
+				together.Wait()
+				inside, err := os.Readlink("/proc/thread-self/ns/net")
+				if err == nil && inside == outside {
+					err = errors.New("not inside the host")
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // serve sends bulkBytes to everyone who connects to port 7000 of the host.

@@ -129,6 +129,8 @@ func (r *runtime) Hello() *pb.Hello { return r.hello.Load() }
 func (r *runtime) Leader(era, term uint64) {
 	r.submit(func() []reconcile.Effect {
 		r.reportFull = true
+		// The first permit must not wait for the ticker: it is on the way of every start.
+		r.beat()
 		return r.core.LeaderSeen(era, term, r.now())
 	})
 }

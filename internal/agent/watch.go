@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/hypervisor"
 )
@@ -77,7 +78,11 @@ func (r *runtime) list(ctx context.Context, h hypervisor.Driver) error {
 	}
 	found := make([]reconcile.Found, 0, len(domains))
 	for _, d := range domains {
-		found = append(found, reconcile.Found{Object: d.ID, Owner: d.Owner})
+		f := reconcile.Found{Object: d.ID, Owner: d.Owner}
+		if d.State == pb.State_STATE_RUNNING {
+			f.MemoryBytes = d.MemoryBytes
+		}
+		found = append(found, f)
 	}
 	r.submit(func() []reconcile.Effect { return r.core.Inventory(found, r.now()) })
 	return nil

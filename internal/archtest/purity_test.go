@@ -18,7 +18,7 @@ func ioFolders() []string {
 		"internal/coordinator/raftnode/...",
 		"internal/coordinator/rpc/...",
 		"internal/coordinator/fleet/...",
-		"internal/coordinator/store/...", // hands the newest state to other goroutines
+		"internal/coordinator/store/...",  // hands the newest state to other goroutines
 		"internal/coordinator/gitops/...", // reads a Git repository
 	}
 }

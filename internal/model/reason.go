@@ -24,8 +24,8 @@ func (f Fault) Reason() string { return faultReasons[f] }
 
 // FaultOfReason returns the fault that a word of ErrorInfo names, or 0.
 func FaultOfReason(reason string) Fault {
-	for f, r := range faultReasons {
-		if r == reason {
+	for _, f := range Faults() {
+		if reason != "" && f.Reason() == reason {
 			return f
 		}
 	}

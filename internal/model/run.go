@@ -10,7 +10,7 @@ import (
 //
 //	PROPOSED      -> REJECTED, EXPIRED, RUNNING
 //	RUNNING       -> PAUSED, COMPLETED, INCOMPLETE, ABORTING, FAILING_BACK
-//	PAUSED        -> RUNNING, ABORTING
+//	PAUSED        -> RUNNING, ABORTING, FAILING_BACK
 //	INCOMPLETE    -> RUNNING, COMPLETED, ABORTING, FAILING_BACK
 //	COMPLETED     -> INCOMPLETE, FAILING_BACK, KEPT
 //	FAILING_BACK  -> FAILED_BACK
@@ -31,8 +31,8 @@ var runPhases = map[pb.RunPhase]struct {
 		[]string{"pause", "retry", "skip", "abort", "failback"},
 	},
 	pb.RunPhase_RUN_PHASE_PAUSED: {
-		[]pb.RunPhase{pb.RunPhase_RUN_PHASE_RUNNING, pb.RunPhase_RUN_PHASE_ABORTING},
-		[]string{"resume", "abort"},
+		[]pb.RunPhase{pb.RunPhase_RUN_PHASE_RUNNING, pb.RunPhase_RUN_PHASE_ABORTING, pb.RunPhase_RUN_PHASE_FAILING_BACK},
+		[]string{"resume", "abort", "failback"},
 	},
 	pb.RunPhase_RUN_PHASE_INCOMPLETE: {
 		[]pb.RunPhase{

@@ -122,6 +122,20 @@ func Satisfies(kind pb.Kind, observed, desired pb.State) bool {
 	}
 }
 
+// Rest returns the state in which nothing of an object is left: there it can be forgotten.
+func Rest(kind pb.Kind) pb.State {
+	switch kind {
+	case pb.Kind_KIND_ENDPOINT:
+		return pb.State_STATE_WITHDRAWN
+	case pb.Kind_KIND_FENCE:
+		return pb.State_STATE_OPEN
+	case pb.Kind_KIND_HOOK:
+		return pb.State_STATE_REVERTED
+	default:
+		return pb.State_STATE_ABSENT
+	}
+}
+
 // MemoryFree lists the states of an instance that hold no memory: QEMU has exited.
 func MemoryFree() []pb.State {
 	return []pb.State{pb.State_STATE_SAVED, pb.State_STATE_STOPPED, pb.State_STATE_DEFINED, pb.State_STATE_ABSENT}

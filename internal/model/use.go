@@ -3,6 +3,7 @@ package model
 import (
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -17,12 +18,15 @@ type Use struct {
 }
 
 // HostUse sums up what the objects of a host may occupy: every instance whose effective spec runs,
-// and every instance that a lease may bring back (its base runs), unless an override holds it down.
+// and every instance that comes back once the override that holds it down is gone (its base runs).
 func HostUse(h *pb.Host, objects iter.Seq[*pb.Object]) Use {
 	u := HostTotal(h)
 	for o := range objects {
-		if o.GetKind() == pb.Kind_KIND_INSTANCE && Effective(o).GetState() == pb.State_STATE_RUNNING {
-			s := Effective(o).GetInstance()
+		spec := Effective(o)
+		if spec.GetState() != pb.State_STATE_RUNNING {
+			spec = o.GetBase()
+		}
+		if s := spec.GetInstance(); o.GetKind() == pb.Kind_KIND_INSTANCE && spec.GetState() == pb.State_STATE_RUNNING {
 			u.VCPUs += uint64(s.GetVcpus())
 			u.MemoryBytes += s.GetMemoryBytes() + h.GetCapacity().GetOverheadBytes()
 		}
@@ -104,6 +108,11 @@ func References(r *pb.Resource) []string {
 	}
 	for _, w := range r.GetPlan().GetSpec().GetWorkloads() {
 		add("image", w.GetImage())
+		for _, d := range w.GetDependsOn() {
+			if plan, _, other := strings.Cut(d, "/"); other {
+				add("plan", plan)
+			}
+		}
 		for _, n := range w.GetNics() {
 			add("network", n.GetNetwork())
 		}

@@ -2,6 +2,8 @@ package model
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -70,7 +72,8 @@ func (c *checker) metadata(m *pb.Metadata) {
 	if len(m.GetLabels()) > maxLabels {
 		c.add("metadata.labels", "%d labels, at most %d", len(m.GetLabels()), maxLabels)
 	}
-	for k, v := range m.GetLabels() {
+	for _, k := range slices.Sorted(maps.Keys(m.GetLabels())) {
+		v := m.GetLabels()[k]
 		if !labelKey(k) {
 			c.add("metadata.labels."+k, "a label's key has 1 to 63 letters, digits, '.', '_', '/' and '-'")
 		}

@@ -1,9 +1,10 @@
 package model
 
 import (
-	"net"
+	"encoding/hex"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -55,21 +56,24 @@ func (c *checker) gateway(path, s string, in ...netip.Prefix) {
 
 // hostPort checks "host:port" with a numeric port.
 func (c *checker) hostPort(path, s string) {
-	host, port, err := net.SplitHostPort(s)
-	n, perr := strconv.ParseUint(port, 10, 16)
-	if err != nil || perr != nil || n == 0 || host == "" {
+	colon := strings.LastIndexByte(s, ':')
+	host, port := s[:max(0, colon)], s[colon+1:]
+	n, err := strconv.ParseUint(port, 10, 16)
+	bracketed := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]")
+	if err != nil || n == 0 || host == "" || !bracketed && strings.Contains(host, ":") || strings.ContainsAny(host, "/ \t\n") {
 		c.add(path, "%q is not host:port with a port of 1 to 65535", s)
 	}
 }
 
 // mac checks the address of a guest's card: six bytes, neither a group's nor zero.
 func (c *checker) mac(path, s string) {
-	hw, err := net.ParseMAC(s)
-	if err != nil || len(hw) != 6 || !strings.Contains(s, ":") {
+	raw, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
+	parts := strings.Split(s, ":")
+	if err != nil || len(raw) != 6 || len(parts) != 6 || slices.ContainsFunc(parts, func(p string) bool { return len(p) != 2 }) {
 		c.add(path, "%q is not a MAC address, for example 52:54:00:aa:00:01", s)
 		return
 	}
-	if hw[0]&1 != 0 {
+	if raw[0]&1 != 0 {
 		c.add(path, "%q is a group address: the first byte must be even", s)
 	}
 }

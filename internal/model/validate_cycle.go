@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -95,11 +96,7 @@ func PlanCycle(plans []*pb.Plan) []string {
 // same cycle for the same graph: nodes are tried in the order of their names. It does not recurse.
 func FindCycle(edges map[string][]string) []string {
 	const fresh, open, done = 0, 1, 2
-	var nodes []string
-	for n := range edges {
-		nodes = append(nodes, n)
-	}
-	slices.Sort(nodes)
+	nodes := slices.Sorted(maps.Keys(edges))
 	mark := map[string]int{}
 	next := map[string]int{} // how many edges of a node were followed
 	for _, start := range nodes {

@@ -3,8 +3,10 @@ package model
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,23 +27,30 @@ const (
 )
 
 // Reclaim actions as manifests and flags write them.
-var reclaimWords = map[string]pb.ReclaimAction{
-	"save":     pb.ReclaimAction_RECLAIM_ACTION_SAVE,
-	"shutdown": pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN,
-	"discard":  pb.ReclaimAction_RECLAIM_ACTION_DISCARD,
+var reclaimWords = []struct {
+	word   string
+	action pb.ReclaimAction
+}{
+	{"save", pb.ReclaimAction_RECLAIM_ACTION_SAVE},
+	{"shutdown", pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN},
+	{"discard", pb.ReclaimAction_RECLAIM_ACTION_DISCARD},
 }
 
 // ParseReclaimAction reads "save", "shutdown" or "discard".
 func ParseReclaimAction(s string) (pb.ReclaimAction, bool) {
-	a, ok := reclaimWords[s]
-	return a, ok
+	for _, r := range reclaimWords {
+		if r.word == s {
+			return r.action, true
+		}
+	}
+	return pb.ReclaimAction_RECLAIM_ACTION_UNSPECIFIED, false
 }
 
 // ReclaimActionName returns the word for a reclaim action, or "".
 func ReclaimActionName(a pb.ReclaimAction) string {
-	for word, v := range reclaimWords {
-		if v == a {
-			return word
+	for _, r := range reclaimWords {
+		if r.action == a {
+			return r.word
 		}
 	}
 	return ""
@@ -161,7 +170,7 @@ func (c *checker) trigger(s *pb.TriggerSpec) {
 		c.add("spec.plans", "needs at least one plan")
 	}
 	c.unique("spec.plans", s.GetPlans(), "plan")
-	for k := range s.GetMatch() {
+	for _, k := range slices.Sorted(maps.Keys(s.GetMatch())) {
 		if !labelKey(k) {
 			c.add("spec.match."+k, "%q is not the name of a label", k)
 		}

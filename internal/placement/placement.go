@@ -12,6 +12,7 @@ package placement
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/hotspare/hotspare/internal/model"
@@ -46,6 +47,8 @@ type VM struct {
 	Host string
 	// Cost of preempting a lent instance; smaller goes first.
 	Cost uint64
+	// Held: preempted already. It holds no room now, but comes back to it.
+	Held bool
 }
 
 // Site is everything that a decision looks at.
@@ -109,12 +112,12 @@ func answerFor(s Site, lost string) Answer {
 	for _, h := range s.Hosts {
 		if h.Usable && h.Name != lost {
 			roomCPU += h.VCPUs
-			roomMemory += h.MemoryBytes
+			roomMemory = add(roomMemory, h.MemoryBytes)
 		}
 	}
-	for _, v := range slices.Concat(s.Protected, s.Firm) {
+	for _, v := range s.Protected {
 		needCPU += v.VCPUs
-		needMemory += v.MemoryBytes
+		needMemory = add(needMemory, v.MemoryBytes)
 	}
 	if needCPU > roomCPU || needMemory > roomMemory {
 		return CannotFit
@@ -126,21 +129,24 @@ type room struct {
 	host        Host
 	cpu, memory uint64
 	groups      []string
+	// overfull: more was added than there was room for.
+	overfull bool
+}
+
+// reaches says whether the host has every network that the VM needs.
+func (r *room) reaches(v VM) bool {
+	return !slices.ContainsFunc(v.Networks, func(n string) bool { return !slices.Contains(r.host.Networks, n) })
 }
 
 func (r *room) takes(v VM) bool {
-	for _, n := range v.Networks {
-		if !slices.Contains(r.host.Networks, n) {
-			return false
-		}
-	}
-	return v.VCPUs <= r.cpu && v.MemoryBytes+r.host.OverheadBytes <= r.memory &&
+	return r.reaches(v) && v.VCPUs <= r.cpu && v.MemoryBytes <= r.memory && r.host.OverheadBytes <= r.memory-v.MemoryBytes &&
 		(v.Group == "" || !slices.Contains(r.groups, v.Group))
 }
 
 func (r *room) add(v VM) {
+	r.overfull = r.overfull || v.VCPUs > r.cpu || v.MemoryBytes > r.memory || r.host.OverheadBytes > r.memory-v.MemoryBytes
 	r.cpu = sub(r.cpu, v.VCPUs)
-	r.memory = sub(r.memory, v.MemoryBytes+r.host.OverheadBytes)
+	r.memory = sub(sub(r.memory, v.MemoryBytes), r.host.OverheadBytes)
 	if v.Group != "" {
 		r.groups = append(r.groups, v.Group)
 	}
@@ -151,6 +157,14 @@ func sub(a, b uint64) uint64 {
 		return 0
 	}
 	return a - b
+}
+
+// add stops at the largest number, so that absurd demands never look small.
+func add(a, b uint64) uint64 {
+	if s := a + b; s >= a {
+		return s
+	}
+	return math.MaxUint64
 }
 
 func rooms(s Site, lost string, resident ...[]VM) []*room {
@@ -182,6 +196,9 @@ func largestFirst(vms []VM) []VM {
 // pack places all workloads; what runs stays unless its host is lost. missing names the first that does not fit.
 func pack(s Site, lost string) (witness map[string]string, missing string) {
 	rs := rooms(s, lost, s.Firm, s.Protected)
+	if i := slices.IndexFunc(rs, func(r *room) bool { return r.overfull }); i >= 0 {
+		return nil, fmt.Sprintf("host %s runs more than it has", rs[i].host.Name)
+	}
 	witness = map[string]string{}
 	for _, v := range largestFirst(s.Protected) {
 		if v.Host != "" && v.Host != lost {
@@ -267,14 +284,22 @@ func leastDisturbing(rs, spare []*room, v VM) int {
 // noRoom says what would have been accepted.
 func noRoom(rs []*room, v VM, done, wanted int) error {
 	var cpu, memory uint64
+	reached := false
 	for _, r := range rs {
+		if !r.reaches(v) {
+			continue
+		}
+		reached = true
 		if m := sub(r.memory, r.host.OverheadBytes); m > memory {
 			cpu, memory = r.cpu, m
 		}
 	}
 	e := model.Errorf(model.FaultNoFit, "", "VM %d of %d (%d vcpus, %s) fits on no host now",
 		done+1, wanted, v.VCPUs, model.Bytes(v.MemoryBytes))
-	if memory == 0 {
+	if !reached {
+		return e.WithRemedy("no usable host reaches the networks %v", v.Networks)
+	}
+	if memory == 0 || cpu == 0 {
 		return e.WithRemedy("no host has room; try again later")
 	}
 	return e.WithRemedy("the most free on one host is %d vcpus, %s", cpu, model.Bytes(memory))

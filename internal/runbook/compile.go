@@ -119,7 +119,7 @@ func (c *compiler) plan(p *pb.Plan) error {
 		}
 	}
 	for _, e := range p.GetSpec().GetEndpoints() {
-		if err := c.endpoint(p, e.GetDns()); err != nil {
+		if err := c.endpoint(p, e.GetDns(), fenced); err != nil {
 			return err
 		}
 	}
@@ -343,10 +343,11 @@ func (c *compiler) dependencies(p *pb.Plan, r model.Replica, start *pb.Step) {
 	}
 }
 
-// waitFor adds a gate on every replica of a workload: healthy when it has a probe, else started.
+// waitFor adds a gate on every replica of a workload: healthy when it has a probe, else started. An
+// optional one without room is passed like an optional one that failed; any other never opens.
 func (c *compiler) waitFor(p *pb.Plan, workload string, step *pb.Step) {
 	for _, d := range model.Replicas(p) {
-		if d.Workload.GetName() != workload {
+		if d.Workload.GetName() != workload || d.Workload.GetOptional() && c.placement(d) == nil {
 			continue
 		}
 		id := startID(d.Plan, d.Name)
@@ -387,7 +388,7 @@ func EndpointSpec(d *pb.PlanDns) *pb.EndpointSpec {
 	}}
 }
 
-func (c *compiler) endpoint(p *pb.Plan, d *pb.PlanDns) error {
+func (c *compiler) endpoint(p *pb.Plan, d *pb.PlanDns, fenced *pb.Gate) error {
 	if d == nil {
 		return nil
 	}
@@ -411,6 +412,9 @@ func (c *compiler) endpoint(p *pb.Plan, d *pb.PlanDns) error {
 	}
 	for _, w := range after {
 		c.waitFor(p, w, s)
+	}
+	if len(s.GetGates()) == 0 && fenced != nil {
+		s.Gates = append(s.Gates, proto.CloneOf(fenced)) // Nothing to wait for here, but two announcers must never be.
 	}
 	c.add(s)
 	return nil

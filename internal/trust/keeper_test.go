@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,25 +41,25 @@ func TestKeeperRenewsAtTwoThirds(t *testing.T) {
 		first := k.NotAfter()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		var calls int
+		var calls atomic.Int32
 		good := renewer(a, id, time.Now)
 		go func() {
 			defer close(done)
 			k.Run(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context, request []byte) ([]byte, []byte, error) {
-				if calls++; calls <= 3 {
+				if calls.Add(1) <= 3 {
 					return nil, nil, errors.New("no contact")
 				}
 				return good(ctx, request)
 			})
 		}()
 		<-time.After(59 * 24 * time.Hour)
-		if calls != 0 {
-			t.Fatalf("%d renewals before two thirds", calls)
+		if calls.Load() != 0 {
+			t.Fatalf("%d renewals before two thirds", calls.Load())
 		}
 		<-time.After(2 * 24 * time.Hour)
 		synctest.Wait()
-		if calls != 4 || !k.NotAfter().After(first) {
-			t.Fatalf("%d calls, ends %v, first %v", calls, k.NotAfter(), first)
+		if calls.Load() != 4 || !k.NotAfter().After(first) {
+			t.Fatalf("%d calls, ends %v, first %v", calls.Load(), k.NotAfter(), first)
 		}
 		cancel()
 		<-done
@@ -74,11 +75,11 @@ func TestKeeperSwapsWithoutRestart(t *testing.T) {
 	server := keeper(t, a, trust.RoleCoordinator, "c1", noon())
 	client := keeper(t, a, trust.RoleAgent, "h1", noon())
 	serverTLS, clientTLS := server.Server(), client.Client()
-	_, _, before := shake(t, serverTLS, clientTLS)
+	before, _, _ := shake(t, serverTLS, clientTLS)
 	if err := client.RenewNow(t.Context(), renewer(a, client.Identity(), noon)); err != nil {
 		t.Fatal(err)
 	}
-	_, _, after := shake(t, serverTLS, clientTLS)
+	after, _, _ := shake(t, serverTLS, clientTLS)
 	if before.PeerCertificates[0].Equal(after.PeerCertificates[0]) {
 		t.Error("the old certificate is still shown")
 	}

@@ -71,9 +71,22 @@ func keeper(t testing.TB, a *trust.Authority, role trust.Role, name string, now 
 
 // shake runs a handshake and says what each side makes of it; in TLS 1.3 the client learns of a refusal
 // with its first read.
-func shake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error, peer tls.ConnectionState) {
+func shake(t testing.TB, server, client *tls.Config) (peer tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
-	a, b := net.Pipe()
+	// Not net.Pipe: without buffers an alert and the rest of a flight wait for each other.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	b, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
 	deadline := time.Now().Add(10 * time.Second)
 	_, _ = a.SetDeadline(deadline), b.SetDeadline(deadline)
 	s, c := tls.Server(a, server), tls.Client(b, client)
@@ -95,7 +108,7 @@ func shake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error
 	}
 	serverErr = <-done
 	_, _ = a.Close(), b.Close()
-	return serverErr, clientErr, s.ConnectionState()
+	return s.ConnectionState(), serverErr, clientErr
 }
 
 func TestHandshakes(t *testing.T) {
@@ -129,7 +142,7 @@ func TestHandshakes(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			serverErr, clientErr, _ := shake(t, c.server, c.client)
+			_, serverErr, clientErr := shake(t, c.server, c.client)
 			if ok := serverErr == nil && clientErr == nil; ok != c.ok {
 				t.Fatalf("server %v, client %v", serverErr, clientErr)
 			}
@@ -166,11 +179,11 @@ func TestEnrollRefusesBorrowedAuthority(t *testing.T) {
 	leaf, _ := pem.Decode(cert)
 	ca, _ := pem.Decode(site.CertificatePEM())
 	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Bytes, ca.Bytes}, PrivateKey: key}}}
-	if _, clientErr, _ := shake(t, server, enroll(t, site, noon())); clientErr == nil {
+	if _, _, clientErr := shake(t, server, enroll(t, site, noon())); clientErr == nil {
 		t.Fatal("accepted")
 	}
 	server.Certificates[0].Certificate = [][]byte{leaf.Bytes}
-	if _, clientErr, _ := shake(t, server, enroll(t, site, noon())); clientErr == nil {
+	if _, _, clientErr := shake(t, server, enroll(t, site, noon())); clientErr == nil {
 		t.Fatal("accepted without the authority")
 	}
 }
@@ -178,16 +191,17 @@ func TestEnrollRefusesBorrowedAuthority(t *testing.T) {
 func TestIdentityBehindConnection(t *testing.T) {
 	a := authority(t)
 	server := keeper(t, a, trust.RoleCoordinator, "c1", noon()).Server()
-	_, _, state := shake(t, server, keeper(t, a, trust.RoleMonitor, "alertmanager", noon()).Client())
+	state, _, _ := shake(t, server, keeper(t, a, trust.RoleMonitor, "alertmanager", noon()).Client())
 	id, err := trust.IdentityOf(state)
 	if err != nil || id != (trust.Identity{Role: trust.RoleMonitor, Name: "alertmanager"}) {
 		t.Fatalf("%v, %v", id, err)
 	}
-	_, _, state = shake(t, server, enroll(t, a, noon()))
+	state, _, _ = shake(t, server, enroll(t, a, noon()))
 	if id, err := trust.IdentityOf(state); err != nil || id != (trust.Identity{}) {
 		t.Fatalf("nobody is %v, %v", id, err)
 	}
-	state = tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}
+	state, _, _ = shake(t, server, keeper(t, a, trust.RoleOperator, "olga", noon()).Client())
+	state.VerifiedChains = nil
 	if _, err := trust.IdentityOf(state); model.FaultOf(err) != model.FaultUnauthenticated {
 		t.Fatalf("a certificate that nobody verified: %v", err)
 	}
@@ -327,5 +341,44 @@ func TestAuthorityRoundTrip(t *testing.T) {
 	}
 	if _, err := trust.ParseAuthority(key, cert); err == nil {
 		t.Error("certificate and key swapped were accepted")
+	}
+}
+
+// A certificate that Sign never makes, from the right authority and with the coordinators' DNS name: only
+// the role in its URI gives it away.
+func TestClientsCheckTheRoleToo(t *testing.T) {
+	site := authority(t)
+	certPEM, keyPEM, err := site.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := url.Parse("hotspare://site/agent/h1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := trust.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		URIs: []*url.URL{name}, DNSNames: []string{trust.CoordinatorName}, NotBefore: noon(), NotAfter: noon().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, signer.Leaf, key.Public(), signer.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der, signer.Leaf.Raw}, PrivateKey: key}}}
+	for who, client := range map[string]*tls.Config{
+		"member":          keeper(t, site, trust.RoleCoordinator, "c1", noon()).RaftClient(),
+		"agent":           keeper(t, site, trust.RoleAgent, "h2", noon()).Client(),
+		"enrolling agent": enroll(t, site, noon()),
+	} {
+		if _, _, err := shake(t, server, client); err == nil || !strings.Contains(err.Error(), "peer is agent/h1") {
+			t.Errorf("%s: %v", who, err)
+		}
 	}
 }

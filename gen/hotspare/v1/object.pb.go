@@ -2356,7 +2356,9 @@ type VolumeStatus struct {
 	// 0 to 100 while the mirror converges.
 	SyncPercent uint32 `protobuf:"varint,8,opt,name=sync_percent,json=syncPercent,proto3" json:"sync_percent,omitempty"`
 	// The synchronisation that this status is about.
-	Resync        uint64 `protobuf:"varint,9,opt,name=resync,proto3" json:"resync,omitempty"`
+	Resync uint64 `protobuf:"varint,9,opt,name=resync,proto3" json:"resync,omitempty"`
+	// The mirror of that synchronisation is at work: it converges or is in sync. False once it ended.
+	Mirroring     bool `protobuf:"varint,10,opt,name=mirroring,proto3" json:"mirroring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2452,6 +2454,13 @@ func (x *VolumeStatus) GetResync() uint64 {
 		return x.Resync
 	}
 	return 0
+}
+
+func (x *VolumeStatus) GetMirroring() bool {
+	if x != nil {
+		return x.Mirroring
+	}
+	return false
 }
 
 // ConsistentPoint is a moment at which a volume's content is known to be crash consistent.
@@ -2821,7 +2830,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x0eInstanceStatus\x120\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x18.hotspare.v1.HealthStateR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\x02 \x01(\tR\rhealthMessage\x12\x1b\n" +
-	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xd1\x02\n" +
+	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xef\x02\n" +
 	"\fVolumeStatus\x122\n" +
 	"\x05point\x18\x01 \x01(\v2\x1c.hotspare.v1.ConsistentPointR\x05point\x12A\n" +
 	"\x0edegraded_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rdegradedSince\x12'\n" +
@@ -2832,7 +2841,9 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x06layers\x18\x06 \x01(\rR\x06layers\x12\x17\n" +
 	"\ain_sync\x18\a \x01(\bR\x06inSync\x12!\n" +
 	"\fsync_percent\x18\b \x01(\rR\vsyncPercent\x12\x16\n" +
-	"\x06resync\x18\t \x01(\x04R\x06resync\"W\n" +
+	"\x06resync\x18\t \x01(\x04R\x06resync\x12\x1c\n" +
+	"\tmirroring\x18\n" +
+	" \x01(\bR\tmirroring\"W\n" +
 	"\x0fConsistentPoint\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\tR\x05layer\"'\n" +

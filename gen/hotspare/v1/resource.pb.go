@@ -2029,9 +2029,7 @@ type TriggerSpec struct {
 	// SHA-256 of the bearer token, in hexadecimal; the token itself is never stored.
 	TokenSha256 string `protobuf:"bytes,3,opt,name=token_sha256,json=tokenSha256,proto3" json:"token_sha256,omitempty"`
 	// How long the alert must have been firing before the declaration is committed.
-	HoldDown *durationpb.Duration `protobuf:"bytes,4,opt,name=hold_down,json=holdDown,proto3" json:"hold_down,omitempty"`
-	// How many different sources must report. Zero means one.
-	Sources       uint32 `protobuf:"varint,5,opt,name=sources,proto3" json:"sources,omitempty"`
+	HoldDown      *durationpb.Duration `protobuf:"bytes,4,opt,name=hold_down,json=holdDown,proto3" json:"hold_down,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2092,13 +2090,6 @@ func (x *TriggerSpec) GetHoldDown() *durationpb.Duration {
 		return x.HoldDown
 	}
 	return nil
-}
-
-func (x *TriggerSpec) GetSources() uint32 {
-	if x != nil {
-		return x.Sources
-	}
-	return 0
 }
 
 // TriggerStatus is where a trigger stands.
@@ -3353,13 +3344,12 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\aTrigger\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.hotspare.v1.TriggerSpecR\x04spec\x122\n" +
-	"\x06status\x18\x03 \x01(\v2\x1a.hotspare.v1.TriggerStatusR\x06status\"\x8d\x02\n" +
+	"\x06status\x18\x03 \x01(\v2\x1a.hotspare.v1.TriggerStatusR\x06status\"\xf3\x01\n" +
 	"\vTriggerSpec\x12\x14\n" +
 	"\x05plans\x18\x01 \x03(\tR\x05plans\x129\n" +
 	"\x05match\x18\x02 \x03(\v2#.hotspare.v1.TriggerSpec.MatchEntryR\x05match\x12!\n" +
 	"\ftoken_sha256\x18\x03 \x01(\tR\vtokenSha256\x126\n" +
-	"\thold_down\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bholdDown\x12\x18\n" +
-	"\asources\x18\x05 \x01(\rR\asources\x1a8\n" +
+	"\thold_down\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bholdDown\x1a8\n" +
 	"\n" +
 	"MatchEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -16,9 +16,6 @@ import (
 // lapsed between the decision and the driver.
 var ErrNoPermit = errors.New("the permit lapsed before the call began")
 
-// errInterrupted stands for the outcome of a call that was under way when the agent ended.
-var errInterrupted = errors.New("the agent was restarted while the call was under way")
-
 const (
 	// observeLimit is how long a driver may take to answer a question before the object is UNKNOWN.
 	observeLimit = 10 * time.Second
@@ -149,10 +146,8 @@ func New(cfg Config, content Content) (*Core, []Effect) {
 		if r.Order != nil {
 			o.invalid = checkOrder(r.Order)
 		}
-		if r.Intent.To != 0 {
-			o.pending = &outcome{err: errInterrupted, transition: model.Transition{
-				Kind: r.Object.Kind(), From: r.Intent.From, To: r.Intent.To}}
-		}
+		// A call that was under way is known by its intent. Nothing is known to have failed: the object
+		// is read, and what is left to do is done.
 		o.phase, o.message = pb.Phase_PHASE_UNKNOWN, "not read since the agent started"
 		c.objects[r.Object] = o
 		c.touch(o)

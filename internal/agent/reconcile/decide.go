@@ -161,7 +161,9 @@ func (c *Core) start(o *object, k Call) {
 	}
 	applied := ""
 	if refreshes(t.Kind, t.To) && t.From != pb.State_STATE_RUNNING {
+		// Until it is known to have succeeded nobody knows which parameters the driver has.
 		applied = digest(k.Spec)
+		o.rec.Applied = ""
 	}
 	o.call = &call{
 		seq: k.Seq, transition: t, digest: applied, deadline: c.now.Boot + k.Timeout,
@@ -220,6 +222,9 @@ func (c *Core) memoryGate(o *object) string {
 	if c.capacity == nil {
 		return "waits for the hypervisor to report the host's memory"
 	}
+	if !c.inventoried {
+		return "waits for the hypervisor to list its guests"
+	}
 	used := c.capacity.GetForeignMemoryBytes()
 	for _, other := range c.objects {
 		if other != o {
@@ -240,15 +245,14 @@ func (c *Core) holds(o *object) uint64 {
 	if o.rec.Object.Kind() != pb.Kind_KIND_INSTANCE {
 		return 0
 	}
-	spec := o.rec.Order.GetSpec()
-	ordered := spec.GetInstance().GetMemoryBytes()
+	ordered := o.rec.Order.GetSpec().GetInstance().GetMemoryBytes()
 	starting := o.call != nil && o.call.transition.To == pb.State_STATE_RUNNING
-	unread := !o.known && (spec.GetState() == pb.State_STATE_RUNNING || o.rec.Intent.To == pb.State_STATE_RUNNING)
 	switch {
 	case o.known && o.obs.State == pb.State_STATE_RUNNING && o.obs.MemoryBytes > 0:
 		return o.obs.MemoryBytes + c.capacity.GetOverheadBytes()
-	case starting, unread, o.known && o.obs.State == pb.State_STATE_RUNNING:
-		return ordered + c.capacity.GetOverheadBytes()
+	case starting, !o.known, o.obs.State == pb.State_STATE_RUNNING:
+		// What the inventory said is all there is about a guest that is neither ordered nor read.
+		return max(ordered, o.obs.MemoryBytes) + c.capacity.GetOverheadBytes()
 	default:
 		return 0
 	}

@@ -110,4 +110,6 @@ type Observation struct {
 type Found struct {
 	Object model.ObjectID
 	Owner  string
+	// MemoryBytes that it uses now: 0 unless it runs.
+	MemoryBytes uint64
 }

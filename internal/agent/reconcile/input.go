@@ -136,7 +136,7 @@ func (c *Core) Inventory(found []Found, now Now) []Effect {
 			continue
 		}
 		o := &object{rec: Record{Object: f.Object}, health: pb.HealthState_HEALTH_STATE_NONE}
-		o.obs.Owner = f.Owner
+		o.obs.Owner, o.obs.MemoryBytes = f.Owner, f.MemoryBytes
 		c.objects[f.Object] = o
 		c.touch(o)
 	}
@@ -316,6 +316,9 @@ func (c *Core) tickObject(o *object) {
 func (c *Core) pollOf(o *object) time.Duration {
 	if o.call != nil {
 		return stuckPoll
+	}
+	if v := o.obs.Volume; v.GetMirroring() && !v.GetInSync() {
+		return convergingPoll
 	}
 	return pollEvery(o.rec.Object.Kind())
 }

@@ -181,12 +181,15 @@ func timeout(t model.Transition, spec *pb.Spec) time.Duration {
 	}
 }
 
+// convergingPoll is how often a mirror is read while it converges: until it has, its plan is not ready.
+const convergingPoll = 250 * time.Millisecond
+
 // pollEvery is how often an object is read again without a reason. A fence is verified for as long
 // as it holds; a volume's replication moves without an event.
 func pollEvery(kind pb.Kind) time.Duration {
 	switch kind {
 	case pb.Kind_KIND_FENCE, pb.Kind_KIND_VOLUME:
-		return 5 * time.Second
+		return 2 * time.Second
 	default:
 		return time.Minute
 	}

@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -76,12 +75,14 @@ func (c *Core) observed(o *object, obs Observation) {
 	}
 	c.imageOutcome(o)
 	if o.call != nil && o.call.abandoned && reached(o.call.transition, obs.State) &&
-		o.call.transition.From != o.call.transition.To {
+		o.call.transition.From != o.call.transition.To && o.call.transition.Kind != pb.Kind_KIND_HOOK {
 		// The call hangs, but what it was for has happened: it was read back (R11).
 		o.call = nil
+	}
+	if o.call == nil {
 		o.rec.Intent = Intent{}
 	}
-	if o.call == nil && obs.State == firstState(o.rec.Object.Kind()) {
+	if o.call == nil && !o.rec.HookInDoubt && o.obs.State == firstState(o.rec.Object.Kind()) {
 		c.dropArtefacts(o)
 	}
 	if obs.State != pb.State_STATE_RUNNING && o.call == nil {
@@ -94,7 +95,6 @@ func (c *Core) observed(o *object, obs Observation) {
 // settleOutcome compares what a call returned with what was read back, which alone counts.
 func (c *Core) settleOutcome(o *object, f *outcome) {
 	t := f.transition
-	o.rec.Intent = Intent{}
 	if t.Kind == pb.Kind_KIND_HOOK {
 		o.rec.HookInDoubt = f.err != nil
 		if f.err == nil {
@@ -112,10 +112,6 @@ func (c *Core) settleOutcome(o *object, f *outcome) {
 		if f.err == nil && f.digest != "" {
 			o.rec.Applied = f.digest
 		}
-		return
-	}
-	if errors.Is(f.err, errInterrupted) {
-		// Nothing is known to have failed: the same is tried again.
 		return
 	}
 	why := failure(t, f)

@@ -72,9 +72,14 @@ func newWorld(t *testing.T) *world {
 	w.t = t
 	w.start()
 	w.permit(time.Hour)
+	w.tell()
+	return w
+}
+
+// tell gives a new core what every agent learns soon.
+func (w *world) tell() {
 	w.do(w.core.Capacity(w.capacity, w.now))
 	w.do(w.core.Inventory(nil, w.now))
-	return w
 }
 
 func emptyWorld() *world {
@@ -126,6 +131,9 @@ func (w *world) do(effects []Effect) {
 		case Persist:
 			w.persist(e)
 		case Observe:
+			if slices.ContainsFunc(w.reads, func(r Observe) bool { return r.Object == e.Object }) {
+				w.t.Fatalf("once: %s is read twice at a time", e.Object)
+			}
 			w.reads = append(w.reads, e)
 		case Call:
 			w.begin(e)
@@ -200,7 +208,8 @@ func (w *world) begin(c Call) {
 			continue
 		}
 		at, ended := w.cancelled[other.Seq]
-		if !ended || w.now.Boot < at+cancelGrace || other.Transition.From != running || t.From != running {
+		if !ended || w.now.Boot < at+cancelGrace ||
+			!(other.Transition.From == running && t.From == running || reached(other.Transition, t.From)) {
 			w.t.Fatalf("once: %v while %v is under way", w.log[len(w.log)-1], other.Transition)
 		}
 	}
@@ -326,6 +335,14 @@ func (w *world) pass(d time.Duration) {
 		}
 	}
 	w.t.Fatalf("the core wants a tick again and again without anything to do at %v", w.now.Boot)
+}
+
+// live lets time pass and answers readings as they come.
+func (w *world) live(d time.Duration) {
+	for end := w.now.Boot + d; w.now.Boot < end; {
+		w.pass(min(end-w.now.Boot, max(w.core.NextTick(w.now), time.Millisecond)))
+		w.read()
+	}
 }
 
 // order sends one order of era 1.

@@ -3,6 +3,7 @@
 package demand
 
 import (
+	"maps"
 	"slices"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -13,17 +14,22 @@ import (
 )
 
 // Site describes the site for a decision. Leases that are preempted now keep their claim: they count
-// as preemptible instances of their host when claims is true (for admission), and are left out when
-// it is false (for the choice of victims: they hold no memory).
-func Site(s *state.State, v live.View, claims bool) placement.Site {
+// as preemptible instances of their host, marked as held.
+func Site(s *state.State, v live.View) placement.Site {
 	out := placement.Site{Hosts: Hosts(s, v)}
-	where := pinned(s)
+	runs := pinned(s)
 	for p := range s.Plans() {
 		for _, r := range model.Replicas(p) {
-			vm := VM(p, r)
-			vm.Host = where[vm.Name]
+			vm, ok := runs[r.Key()]
+			if !ok {
+				vm = VM(p, r)
+			}
+			delete(runs, r.Key())
 			out.Protected = append(out.Protected, vm)
 		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(runs)) {
+		out.Protected = append(out.Protected, runs[key]) // Its plan was edited since; it runs all the same.
 	}
 	for l := range s.Leases() {
 		if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_DELETING || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_LOST {
@@ -31,11 +37,11 @@ func Site(s *state.State, v live.View, claims bool) placement.Site {
 		}
 		for _, i := range l.GetInstances() {
 			o := s.Object(i.GetObject())
-			held := len(o.GetOverrides()) > 0
-			if o.GetBase().GetState() != pb.State_STATE_RUNNING && !running(o) || held && !claims {
+			if o.GetBase().GetState() != pb.State_STATE_RUNNING && !running(o) {
 				continue
 			}
 			vm := lent(l, i, s)
+			vm.Held = !running(o)
 			if l.GetClass() == pb.LeaseClass_LEASE_CLASS_FIRM {
 				out.Firm = append(out.Firm, vm)
 			} else {
@@ -77,25 +83,45 @@ func Reachable(v live.View, host string) bool {
 	return a.Name == "" || a.Connected && a.Held == ""
 }
 
-// pinned maps each workload that an open run has placed to its host.
-func pinned(s *state.State) map[string]string {
-	out := map[string]string{}
+// pinned lists each workload that an open run has placed, with its host and what its instance was made
+// with: an edit of the plan changes neither until after the failback.
+func pinned(s *state.State) map[string]placement.VM {
+	out := map[string]placement.VM{}
 	for f := range s.OpenFailovers() {
 		for _, p := range f.GetPlacements() {
-			out[p.GetPlan()+"/"+p.GetWorkload()] = p.GetHost()
+			is := s.Object(p.GetObject()).GetBase().GetInstance()
+			vm := placement.VM{
+				Name: p.GetPlan() + "/" + p.GetWorkload(), Host: p.GetHost(), VCPUs: uint64(is.GetVcpus()), MemoryBytes: is.GetMemoryBytes(),
+			}
+			plan := s.Plan(p.GetPlan())
+			vm.Rank = plan.GetSpec().GetRank()
+			for _, w := range plan.GetSpec().GetWorkloads() {
+				if model.IsReplicaOf(p.GetWorkload(), w.GetName()) {
+					vm.Group = group(p.GetPlan(), w)
+				}
+			}
+			for _, n := range is.GetNics() {
+				vm.Networks = append(vm.Networks, n.GetNetwork())
+			}
+			out[vm.Name] = vm
 		}
 	}
 	return out
+}
+
+// group names what must not share a host; empty: nothing.
+func group(plan string, w *pb.Workload) string {
+	if w.GetAntiAffinity() != "host" {
+		return ""
+	}
+	return plan + "/" + w.GetName()
 }
 
 // VM returns the demand of one replica of a workload.
 func VM(p *pb.Plan, r model.Replica) placement.VM {
 	vm := placement.VM{
 		Name: r.Key(), VCPUs: uint64(r.Workload.GetResources().GetVcpus()), MemoryBytes: r.Workload.GetResources().GetMemoryBytes(),
-		Rank: p.GetSpec().GetRank(),
-	}
-	if r.Workload.GetAntiAffinity() == "host" {
-		vm.Group = r.Plan + "/" + r.Workload.GetName()
+		Rank: p.GetSpec().GetRank(), Group: group(r.Plan, r.Workload),
 	}
 	for _, n := range r.Workload.GetNics() {
 		vm.Networks = append(vm.Networks, n.GetNetwork())

@@ -254,6 +254,15 @@ func (r *run) passed(st *pb.Step) bool {
 	}
 }
 
+// serves says whether those that depend on an instance may start: it is healthy, or passed without
+// being there.
+func (r *run) serves(st *pb.Step) bool {
+	if r.phaseOf(st) == pb.StepPhase_STEP_PHASE_DONE {
+		return r.healthy(st) || st.GetSpec().GetInstance().GetHealth() == nil
+	}
+	return r.passed(st)
+}
+
 func (r *run) holds(c *pb.Condition) bool {
 	switch v := c.GetCondition().(type) {
 	case *pb.Condition_StepDone:
@@ -261,8 +270,7 @@ func (r *run) holds(c *pb.Condition) bool {
 		return st != nil && r.passed(st)
 	case *pb.Condition_StepHealthy:
 		st := r.step(v.StepHealthy)
-		return st != nil && (r.phaseOf(st) == pb.StepPhase_STEP_PHASE_DONE && r.healthy(st) ||
-			r.phaseOf(st) != pb.StepPhase_STEP_PHASE_DONE && r.passed(st))
+		return st != nil && r.serves(st)
 	case *pb.Condition_StepFailed:
 		st := r.step(v.StepFailed)
 		return st != nil && r.phaseOf(st) == pb.StepPhase_STEP_PHASE_FAILED
@@ -281,9 +289,15 @@ func (r *run) otherHealthy(key string) bool {
 	if f == nil {
 		return true
 	}
+	if slices.ContainsFunc(f.GetUnplaced(), func(u *pb.Unplaced) bool {
+		return u.GetPlan() == plan && model.IsReplicaOf(u.GetWorkload(), workload)
+	}) {
+		return false
+	}
+	other := newRun(r.s, r.v, r.now, f)
 	for _, st := range f.GetSteps() {
 		mine := st.GetPlan() == plan && st.GetKind() == pb.Kind_KIND_INSTANCE && model.IsReplicaOf(st.GetWorkload(), workload)
-		if mine && (st.GetPhase() != pb.StepPhase_STEP_PHASE_DONE || st.GetSpec().GetInstance().GetHealth() != nil && st.GetHealthyAt() == nil) {
+		if mine && !other.serves(st) {
 			return false
 		}
 	}

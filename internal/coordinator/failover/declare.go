@@ -105,7 +105,7 @@ func selectPlans(s *state.State, req *pb.DeclareRequest) ([]*pb.Plan, error) {
 }
 
 func assign(s *state.State, v live.View, f *pb.Failover, plans []*pb.Plan) {
-	site := demand.Site(s, v, false)
+	site := demand.Site(s, v)
 	proof := placement.Prove(site)
 	var run []placement.VM
 	replicas := map[string]model.Replica{}

@@ -126,9 +126,16 @@ func (r *run) goBack() {
 		}
 	}
 	dependents := r.dependents()
+	burdened := func(st *pb.Step) bool {
+		return slices.ContainsFunc(dependents[st.GetId()], func(o *pb.Step) bool { return !r.clean(o) })
+	}
+	// A lease returns as a unit: no instance before the room of its sisters is free too.
+	waiting := map[string]bool{}
 	for _, st := range r.f.GetSteps() {
-		burdened := slices.ContainsFunc(dependents[st.GetId()], func(o *pb.Step) bool { return !r.clean(o) })
-		if held(r.phaseOf(st), st) && !burdened {
+		waiting[st.GetLease()] = waiting[st.GetLease()] || st.GetLease() != "" && burdened(st)
+	}
+	for _, st := range r.f.GetSteps() {
+		if held(r.phaseOf(st), st) && !burdened(st) && !waiting[st.GetLease()] {
 			r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTING
 		}
 	}

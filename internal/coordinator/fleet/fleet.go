@@ -9,6 +9,7 @@ package fleet
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,25 +103,40 @@ func (f *Fleet) StateChanged(st *state.State, changed []string) {
 		return
 	}
 	for _, s := range f.sessions {
+		if slices.Contains(changed, "host/"+s.agent) && held(st, s.agent, s.hello) != s.held {
+			s.end() // Readmitted, quarantined or removed: it says hello anew and is told.
+			continue
+		}
 		s.mark(st, changed)
 	}
 }
 
-// update changes the view and wakes the controllers.
-func (f *Fleet) update(change func(v live.View) live.View) {
+// update changes the view by what a session reported and wakes the controllers. A session that was
+// ended or replaced changes nothing: what its agent said before is older than what it says now.
+func (f *Fleet) update(s *session, change func(v live.View) live.View) {
 	f.mu.Lock()
-	f.view = change(f.view)
+	current := f.sessions[s.agent] == s && s.ctx.Err() == nil
+	if current {
+		f.view = change(f.view)
+	}
 	f.mu.Unlock()
-	f.o.Changed()
+	if current {
+		f.o.Changed()
+	}
 }
 
-// take keeps the statuses of a report.
-func (f *Fleet) take(agent string, r *pb.StatusReport) {
-	f.update(func(v live.View) live.View {
-		for _, s := range r.GetStatuses() {
-			v = v.WithStatus(s)
+// take keeps the statuses of a report: those of the agent's own objects, under orders of this era.
+func (f *Fleet) take(s *session, r *pb.StatusReport) {
+	st := f.o.State()
+	f.update(s, func(v live.View) live.View {
+		for _, status := range r.GetStatuses() {
+			o := st.Object(status.GetObject())
+			if o != nil && (o.GetAgent() != s.agent || status.GetEra() != st.Meta().GetEra()) {
+				continue
+			}
+			v = v.WithStatus(status)
 		}
-		if a := v.Agent(agent); r.GetFull() && !a.Full {
+		if a := v.Agent(s.agent); r.GetFull() && !a.Full {
 			a.Full = true
 			v = v.WithAgent(a)
 		}

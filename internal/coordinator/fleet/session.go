@@ -29,6 +29,9 @@ type session struct {
 	ctx   context.Context //nolint:containedctx // The session is the stream's lifetime.
 	end   context.CancelFunc
 	wake  chan struct{}
+	// What the agent said of itself, and what it was told: why it gets no orders.
+	hello *pb.Hello
+	held  string
 
 	mu      sync.Mutex // guards what follows
 	dirty   map[string]bool
@@ -49,7 +52,7 @@ func (f *Fleet) Serve(agent string, stream Stream) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	s := &session{
-		f: f, agent: agent, ctx: ctx, end: cancel, wake: make(chan struct{}, 1),
+		f: f, agent: agent, ctx: ctx, end: cancel, wake: make(chan struct{}, 1), hello: hello,
 		dirty: map[string]bool{}, forget: map[string]bool{},
 	}
 	welcome := f.open(s, hello)
@@ -58,7 +61,10 @@ func (f *Fleet) Serve(agent string, stream Stream) error {
 		return err
 	}
 	received := make(chan error, 1)
-	go func() { received <- s.receive(stream, welcome) }()
+	go func() {
+		received <- s.receive(stream, welcome) // Before the end, so that what the peer did wrong is the answer.
+		s.end()
+	}()
 	if err := s.send(stream, hello, welcome); err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -83,6 +89,7 @@ func (f *Fleet) open(s *session, hello *pb.Hello) *pb.Welcome {
 	w := &pb.Welcome{Leads: f.leads, Leader: leader, Term: term, Era: st.Meta().GetEra()}
 	if f.leads {
 		w.Held = held(st, s.agent, hello)
+		s.held = w.Held
 		f.view = f.view.WithAgent(live.Agent{
 			Name: s.agent, Connected: true, Since: f.o.Now(), BootID: hello.GetBootId(), JournalID: hello.GetJournalId(),
 			Capacity: hello.GetCapacity(), Offer: hello.GetOffer(), Held: w.GetHeld(),
@@ -127,7 +134,6 @@ func (f *Fleet) close(s *session) {
 
 // receive takes what the agent says until the stream ends.
 func (s *session) receive(stream Stream, w *pb.Welcome) error {
-	defer s.end()
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -137,11 +143,11 @@ func (s *session) receive(stream Stream, w *pb.Welcome) error {
 		case *pb.SessionRequest_Heartbeat:
 			s.answer(b.Heartbeat, w.GetHeld())
 			if c := b.Heartbeat.GetCapacity(); c != nil && w.GetLeads() {
-				s.f.capacity(s.agent, c)
+				s.f.capacity(s, c)
 			}
 		case *pb.SessionRequest_Statuses:
 			if w.GetLeads() {
-				s.f.take(s.agent, b.Statuses)
+				s.f.take(s, b.Statuses)
 				s.forgetUnknown(b.Statuses)
 			}
 		default:
@@ -150,9 +156,9 @@ func (s *session) receive(stream Stream, w *pb.Welcome) error {
 	}
 }
 
-func (f *Fleet) capacity(agent string, c *pb.Capacity) {
-	f.update(func(v live.View) live.View {
-		a := v.Agent(agent)
+func (f *Fleet) capacity(s *session, c *pb.Capacity) {
+	f.update(s, func(v live.View) live.View {
+		a := v.Agent(s.agent)
 		a.Capacity = c
 		return v.WithAgent(a)
 	})

@@ -70,7 +70,7 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 }
 
 func admit(s *state.State, v live.View, p *pb.Project, spec *pb.LeaseSpec, class pb.LeaseClass, name string) (placement.Admission, error) {
-	site := demand.Site(s, v, true)
+	site := demand.Site(s, v)
 	want := make([]placement.VM, spec.GetCount())
 	for i := range want {
 		want[i] = placement.VM{

@@ -17,6 +17,8 @@ const (
 	maxCount    = 100
 	defaultTerm = 8 * time.Hour
 	minMemory   = 64 << 20
+	maxMemory   = model.MaxMemoryBytes
+	maxVCPUs    = model.MaxVCPUs
 	maxUserData = 64 << 10
 	maxSSHKeys  = 50
 )
@@ -43,6 +45,9 @@ func complete(p *pb.Project, s *pb.LeaseSpec, owner string) error {
 	case s.GetResources().GetVcpus() == 0 || s.GetResources().GetMemoryBytes() < minMemory:
 		return model.Errorf(model.FaultInvalid, "", "a VM needs at least 1 vcpu and %s", model.Bytes(minMemory)).
 			WithRemedy("for example --vm 2cpu,4GiB")
+	case s.GetResources().GetVcpus() > maxVCPUs || s.GetResources().GetMemoryBytes() > maxMemory:
+		return model.Errorf(model.FaultInvalid, "", "a VM of %d vcpus, %s", s.GetResources().GetVcpus(), model.Bytes(s.GetResources().GetMemoryBytes())).
+			WithRemedy("at most %d vcpus, %s", maxVCPUs, model.Bytes(maxMemory))
 	case s.GetTerm().AsDuration() <= 0:
 		return model.Errorf(model.FaultInvalid, "", "the term must be longer than nothing")
 	case p.GetSpec().GetLongestTerm() != nil && s.GetTerm().AsDuration() > p.GetSpec().GetLongestTerm().AsDuration():

@@ -90,10 +90,14 @@ func (v View) Raw(object string) *pb.Status {
 }
 
 // Current returns the status of an object if it may be believed: it answers the newest generation
-// and comes from the agent's present boot. Otherwise nil: unknown.
+// and comes from the present boot of an agent that is not held: a held one may answer orders that
+// another journal or a lost log gave it. Otherwise nil: unknown.
 func (v View) Current(o *pb.Object) *pb.Status {
-	s := v.Raw(o.GetId())
-	if s == nil || s.GetGeneration() < o.GetGeneration() || s.GetBootId() != v.Agent(o.GetAgent()).BootID {
+	if o == nil {
+		return nil
+	}
+	a, s := v.Agent(o.GetAgent()), v.Raw(o.GetId())
+	if s == nil || a.Held != "" || s.GetGeneration() < o.GetGeneration() || s.GetBootId() != a.BootID {
 		return nil
 	}
 	return s

@@ -1,8 +1,12 @@
 package raftnode_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -242,7 +246,7 @@ func TestLeaderChangeBetweenParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		old := s.three()
-		large := []byte(strings.Repeat("x", raftnode.MaxProposalBytes))
+		large := []byte(strings.Repeat("x", 4*raftnode.MaxEntryBytes))
 		failed := make(chan error, 1)
 		before := committed(t, old)
 		go func() {
@@ -260,5 +264,100 @@ func TestLeaderChangeBetweenParts(t *testing.T) {
 		s.propose(s.leader(s.others(old)...), "next")
 		s.net.Rejoin(old.Name())
 		s.same([]string{"next"})
+	})
+}
+
+func TestBootstrapOfThree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		a := s.start("a")
+		if err := a.Bootstrap(t.Context(), raftnode.Member{Name: "b", Address: "b"}, raftnode.Member{Name: "c", Address: "c"}); err != nil {
+			t.Fatal(err)
+		}
+		tick(5 * time.Second)
+		if a.IsLeader() {
+			t.Fatal("one of three leads")
+		}
+		s.start("b")
+		s.propose(s.leader(), "two of three")
+		s.start("c")
+		s.same([]string{"two of three"})
+	})
+}
+
+// A crash while a snapshot is written leaves a folder that nobody else removes.
+func TestOpenRemovesHalfSnapshots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		half := filepath.Join(s.dir, "a", "snapshots", "1-2-3.tmp")
+		if err := os.MkdirAll(half, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s.start("a")
+		if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("still there: %v", err)
+		}
+	})
+}
+
+// A damaged log must stop the member with words, not with a crash or a silent gap.
+func TestOpenDamagedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		a := s.start("a")
+		if err := a.Bootstrap(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.leader()
+		s.propose(a, strings.Repeat("payload ", 1000))
+		s.stop("a")
+		path := filepath.Join(s.dir, "a", "raft.db")
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte("payload "), []byte("rotten! ")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = raftnode.Open(raftnode.Options{
+			Name: "a", Dir: filepath.Join(s.dir, "a"), Machine: &journal{}, Transport: s.net.Transport("a"),
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		if err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Fatalf("got %v", err)
+		}
+	})
+}
+
+// A new leader has committed entries that its machine has not seen: a verified read must wait for them.
+func TestVerifiedReadIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		a := s.start("a")
+		if err := a.Bootstrap(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.leader()
+		s.slow = time.Second
+		for _, name := range []string{"b", "c"} {
+			s.start(name)
+			if err := a.AddMember(t.Context(), name, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 10 {
+			s.propose(a, fmt.Sprint(i))
+		}
+		s.stop("a")
+		leader := s.leader("b", "c")
+		if got := s.journals[leader.Name()].all(); len(got) == 10 {
+			t.Fatal("the new leader is not behind, so this test shows nothing")
+		}
+		if err := leader.VerifyLeader(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.journals[leader.Name()].all(); len(got) != 10 {
+			t.Fatalf("a verified read sees %d of 10 acknowledged entries", len(got))
+		}
 	})
 }

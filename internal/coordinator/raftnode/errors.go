@@ -11,12 +11,12 @@ import (
 )
 
 var (
-	// ErrNotLeader: this member does not lead, nothing was done. The chain holds a [*NotLeaderError].
+	// ErrNotLeader says that this member does not lead and nothing was done. The chain holds a [*NotLeaderError].
 	ErrNotLeader = errors.New("this member is not the leader")
-	// ErrOutcomeUnknown: the proposal may or may not be applied now or later. Propose it again with the
+	// ErrOutcomeUnknown says that the proposal may or may not be applied now or later. Propose it again with the
 	// same request id, or read, before telling anybody that it failed.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
-	// ErrClosed: the node was closed; nothing was done.
+	// ErrClosed says that the node was closed and nothing was done.
 	ErrClosed = errors.New("this member is shutting down")
 )
 

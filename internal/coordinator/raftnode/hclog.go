@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // hclog.Logger has it in its signatures
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -56,7 +57,7 @@ func attrs(args []any) []any {
 }
 
 func (s *slogger) Log(level hclog.Level, msg string, args ...any) {
-	s.out.Log(context.Background(), slogLevel(level), msg, attrs(args)...)
+	s.out.Log(context.Background(), slogLevel(level), msg, attrs(args)...) //nolint:sloglint // raft chooses the message
 }
 
 func (s *slogger) Trace(msg string, args ...any) { s.Log(hclog.Trace, msg, args...) }
@@ -78,7 +79,7 @@ func (s *slogger) ImpliedArgs() []any { return s.args }
 func (s *slogger) Name() string       { return s.name }
 
 func (s *slogger) With(args ...any) hclog.Logger {
-	return &slogger{out: s.out.With(attrs(args)...), name: s.name, args: append(s.args[:len(s.args):len(s.args)], args...)}
+	return &slogger{out: s.out.With(attrs(args)...), name: s.name, args: append(slices.Clip(s.args), args...)}
 }
 
 func (s *slogger) Named(name string) hclog.Logger {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 )
 
 // journal is a machine that keeps every entry; "refuse ..." is refused.
@@ -14,6 +15,8 @@ type journal struct {
 	mu      sync.Mutex
 	entries []string
 	indexes []uint64
+	// slow is how long one Apply takes.
+	slow time.Duration
 	// restored counts snapshots read.
 	restored int
 }
@@ -21,6 +24,7 @@ type journal struct {
 var errRefused = errors.New("refused")
 
 func (j *journal) Apply(index, _ uint64, data []byte) any {
+	<-time.After(j.slow)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if n := len(j.indexes); n > 0 && j.indexes[n-1] >= index {

@@ -30,14 +30,17 @@ type Member struct {
 	LastContact time.Time
 }
 
-// Bootstrap makes this member the first of a new site, alone and voting. It is done once, by a person or
-// a set-up tool: a second site made beside the first would have its own truth. A member with a past
-// answers with FaultExists.
-func (n *Node) Bootstrap(ctx context.Context) error {
+// Bootstrap makes this member the first of a new site. It is done once, on one member, by a person or a
+// set-up tool: a second site made beside the first would have its own truth. Without others it votes
+// alone, and AddMember brings the rest; with others (name and address), which must be empty, a majority of
+// all must be up before anything is committed. A member with a past answers with FaultExists.
+func (n *Node) Bootstrap(ctx context.Context, others ...Member) error {
+	servers := []raft.Server{{ID: raft.ServerID(n.name), Address: n.transport.LocalAddr()}}
+	for _, m := range others {
+		servers = append(servers, raft.Server{ID: raft.ServerID(m.Name), Address: raft.ServerAddress(m.Address)})
+	}
 	err := n.await(ctx, func() error {
-		return n.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
-			Suffrage: raft.Voter, ID: raft.ServerID(n.name), Address: n.transport.LocalAddr(),
-		}}}).Error()
+		return n.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error()
 	})
 	switch {
 	case errors.Is(err, raft.ErrCantBootstrap):

@@ -93,6 +93,9 @@ func open(o Options) (*Node, error) {
 	if err := os.MkdirAll(o.Dir, dirMode); err != nil {
 		return nil, err
 	}
+	if err := removeLeavings(o.Dir); err != nil {
+		return nil, err
+	}
 	logger := newSlogger(o.Logger)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(o.Dir, retainSnapshots, logger)
 	if err != nil {
@@ -118,6 +121,20 @@ func open(o Options) (*Node, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	return n, nil
+}
+
+// removeLeavings deletes snapshots that a crash left half written; raft ignores them and keeps them.
+func removeLeavings(dir string) error {
+	found, err := filepath.Glob(filepath.Join(dir, "snapshots", "*.tmp"))
+	if err != nil {
+		return err
+	}
+	for _, path := range found {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *Node) config(o Options, logger *slogger) *raft.Config {

@@ -24,6 +24,8 @@ type site struct {
 	journals map[string]*journal
 	// threshold and trailing are passed to each member opened.
 	threshold, trailing uint64
+	// slow is how long an entry takes on members started from now on.
+	slow time.Duration
 }
 
 func newSite(t *testing.T) *site {
@@ -43,7 +45,7 @@ func newSite(t *testing.T) *site {
 // start opens a member with an empty machine.
 func (s *site) start(name string) *raftnode.Node {
 	s.t.Helper()
-	j := &journal{}
+	j := &journal{slow: s.slow}
 	n, err := raftnode.Open(raftnode.Options{
 		Name: name, Dir: filepath.Join(s.dir, name), Machine: j, Transport: s.net.Transport(name),
 		Logger: slog.New(slog.DiscardHandler), SnapshotThreshold: s.threshold, TrailingLogs: s.trailing,
@@ -133,7 +135,7 @@ func TestOneMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		n := s.start("a")
-		if _, _, err := n.Propose(t.Context(), []byte("early")); !errors.Is(err, raftnode.ErrNotLeader) {
+		if _, _, err := n.Propose(t.Context(), []byte("early")); !errors.Is(err, raftnode.ErrNotLeader) || errors.Is(err, raftnode.ErrOutcomeUnknown) {
 			t.Fatalf("before bootstrap: %v", err)
 		}
 		if err := n.Bootstrap(t.Context()); err != nil {
@@ -156,6 +158,18 @@ func TestOneMember(t *testing.T) {
 		if err := n.VerifyLeader(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+func TestRestartOfOneMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		n := s.start("a")
+		if err := n.Bootstrap(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.leader()
+		s.propose(n, "one")
 		if err := n.Bootstrap(t.Context()); model.FaultOf(err) != model.FaultExists {
 			t.Fatalf("second bootstrap: %v", err)
 		}

@@ -64,14 +64,8 @@ type partSet struct {
 // partSets are the unfinished proposals, oldest first. They change by what is in the log only.
 type partSets []partSet
 
-// clone returns a copy that later entries do not change.
-func (s partSets) clone() partSets {
-	c := slices.Clone(s)
-	for i := range c {
-		c[i].parts = slices.Clip(c[i].parts)
-	}
-	return c
-}
+// clone returns a copy that later entries do not change: they only append to the lists of parts.
+func (s partSets) clone() partSets { return slices.Clone(s) }
 
 // accept takes one entry. It returns the data when a proposal is complete, errPartsLost when the entry
 // belongs to a set that is gone, and another error when the entry cannot be decoded.

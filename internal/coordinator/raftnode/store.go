@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
+	bberrors "go.etcd.io/bbolt/errors"
 )
 
 const (
@@ -115,7 +116,7 @@ func checkFile(path string) (fresh bool, err error) {
 }
 
 func explain(err error) error {
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bberrors.ErrTimeout) {
 		return fmt.Errorf("another process holds its lock (is a coordinator running on this directory?): %w", err)
 	}
 	return err

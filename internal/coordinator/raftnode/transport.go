@@ -52,18 +52,33 @@ func NewTLSTransport(o TLSOptions) (Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for raft members: %w", err)
 	}
-	s := &stream{
-		listener: ln, advertise: ln.Addr(), server: o.Server, client: o.Client, log: o.Logger,
-		ready: make(chan net.Conn), slots: make(chan struct{}, maxHandshakes),
+	if o.Advertise == "" {
+		o.Advertise = ln.Addr().String()
 	}
-	if o.Advertise != "" {
-		s.advertise = address(o.Advertise)
+	if err := reachable(o.Advertise); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for raft members: %w", err), ln.Close())
+	}
+	s := &stream{
+		listener: ln, advertise: address(o.Advertise), server: o.Server, client: o.Client, log: o.Logger,
+		ready: make(chan net.Conn), slots: make(chan struct{}, maxHandshakes),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.accept)
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: s, MaxPool: maxPool, Timeout: ioTimeout, Logger: newSlogger(o.Logger),
 	}), nil
+}
+
+// reachable refuses what other members cannot dial: it would go into the replicated configuration.
+func reachable(advertise string) error {
+	host, port, err := net.SplitHostPort(advertise)
+	if err != nil {
+		return fmt.Errorf("advertised address: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || port == "" || port == "0" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("advertised address %q is not one that other members can dial (set it to this host's name or address and a port)", advertise)
+	}
+	return nil
 }
 
 // address is a net.Addr made of what members are told to dial.

@@ -21,7 +21,7 @@ import (
 
 // Guarantee names the site's state ("Proven(1)") and says why when it is not the best.
 func Guarantee(s *state.State, v live.View) (word, reason string, proof placement.Decision) {
-	proof = placement.Prove(demand.Site(s, v, true))
+	proof = placement.Prove(demand.Site(s, v))
 	switch {
 	case proof.Answer != placement.Fits:
 		return "GuaranteeLost", proof.Reason, proof
@@ -116,7 +116,7 @@ func (c *check) volume(name string, w *pb.WorkloadVolume) {
 	if !c.object(src, "check the agent of the protected site") {
 		return
 	}
-	if vs := c.v.Current(c.s.Object(src)).GetVolume(); vs.GetDegradedSince() != nil {
+	if vs := c.v.Current(c.s.Object(src)).GetVolume(); vs.GetDegradedSince() != nil && !vs.GetInSync() {
 		c.obstacle(id, upkeep.Describe(vs), "it is synchronised again by itself once the protected site answers", vs.GetDegradedSince())
 	}
 }

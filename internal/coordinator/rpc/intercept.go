@@ -2,11 +2,15 @@ package rpc
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/trust"
@@ -20,10 +24,16 @@ func identityFrom(ctx context.Context) trust.Identity {
 	return id
 }
 
-// WithIdentity returns a context as the interceptors make it, for callers inside the coordinator (the
-// webhook, which authenticates by itself).
-func WithIdentity(ctx context.Context, id trust.Identity) context.Context {
-	return context.WithValue(ctx, identityKey{}, id)
+// hopKey is where identify leaves that a request was forwarded by another member: it is not sent on again.
+type hopKey struct{}
+
+// hopped marks a request that one member sent to the one that it takes for the leader.
+const hopped = "hotspare-hop"
+
+// Caller returns outgoing metadata that names the caller of a request made on somebody's behalf. Only
+// the certificate of a coordinator gives it weight.
+func Caller(ctx context.Context, id trust.Identity) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, forwardedBy, string(id.Role)+"/"+id.Name)
 }
 
 // forwardedBy is the metadata in which a member names the caller of a request that it forwards. Only
@@ -42,18 +52,20 @@ func identify(ctx context.Context, method string) (context.Context, error) {
 		}
 		role, name, _ := strings.Cut(md.Get(forwardedBy)[0], "/")
 		id = trust.Identity{Role: trust.Role(role), Name: name}
+		ctx = context.WithValue(ctx, hopKey{}, len(md.Get(hopped)) > 0)
 	}
 	if err := trust.Authorize(id, method); err != nil {
 		return ctx, err
 	}
-	return WithIdentity(ctx, id), nil
+	return context.WithValue(ctx, identityKey{}, id), nil
 }
 
-// Forwarder sends a request to the leader.
-type Forwarder interface {
-	// Forward invokes the method on the leader; it returns false when this member leads and must
-	// answer itself.
-	Forward(ctx context.Context, caller trust.Identity, method string, req, reply any) (forwarded bool, err error)
+// Leader reaches the member that leads.
+type Leader interface {
+	// Leading returns nil when this member leads.
+	Leading() error
+	// LeaderConn returns a connection to the leader, or why there is none.
+	LeaderConn() (grpc.ClientConnInterface, error)
 }
 
 // staleReader is a request that may be answered by any member.
@@ -61,7 +73,7 @@ type staleReader interface{ GetStale() bool }
 
 // Unary is the one place where a call is authenticated, authorised, forwarded to the leader, and its
 // error translated.
-func Unary(fwd Forwarder, newReply func(method string) any, log *slog.Logger) grpc.UnaryServerInterceptor {
+func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		ctx, err := identify(ctx, info.FullMethod)
 		if err != nil {
@@ -71,11 +83,10 @@ func Unary(fwd Forwarder, newReply func(method string) any, log *slog.Logger) gr
 		if err := trust.AuthorizeRequest(id, req); err != nil {
 			return nil, Status(err)
 		}
-		if r, ok := req.(staleReader); ours(info.FullMethod) && (!ok || !r.GetStale()) {
-			reply := newReply(info.FullMethod)
-			if done, err := fwd.Forward(ctx, id, info.FullMethod, req, reply); done {
-				return reply, Status(err)
-			}
+		r, readable := req.(staleReader)
+		if stale := readable && r.GetStale(); ours(info.FullMethod) && !stale && leader.Leading() != nil {
+			reply, err := forward(ctx, leader, id, info.FullMethod, req)
+			return reply, Status(err)
 		}
 		reply, err := next(ctx, req)
 		if err != nil {
@@ -84,6 +95,44 @@ func Unary(fwd Forwarder, newReply func(method string) any, log *slog.Logger) gr
 		}
 		return reply, nil
 	}
+}
+
+// forward sends a request to the leader, once.
+func forward(ctx context.Context, leader Leader, id trust.Identity, method string, req any) (any, error) {
+	if hop, _ := ctx.Value(hopKey{}).(bool); hop {
+		return nil, leader.Leading() // The sender's leader does not lead any more: it finds the new one by itself.
+	}
+	conn, err := leader.LeaderConn()
+	if err != nil {
+		return nil, err
+	}
+	reply, err := newReply(method)
+	if err != nil {
+		return nil, err
+	}
+	ctx = metadata.AppendToOutgoingContext(Caller(ctx, id), hopped, "1")
+	if err := conn.Invoke(ctx, method, req, reply); err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// newReply makes an empty reply of a method's type.
+func newReply(method string) (proto.Message, error) {
+	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("forward %s: %w", method, err)
+	}
+	m, ok := d.(protoreflect.MethodDescriptor)
+	if !ok {
+		return nil, fmt.Errorf("forward %s: not a method", method)
+	}
+	t, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+	if err != nil {
+		return nil, fmt.Errorf("forward %s: %w", method, err)
+	}
+	return t.New().Interface(), nil
 }
 
 // ours says whether a method belongs to our own services, not to health or reflection.

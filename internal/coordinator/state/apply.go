@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/model"
@@ -63,9 +64,15 @@ func (s *State) Apply(index, term uint64, c *pb.Command) (*State, Result) {
 }
 
 // requestDigest tells requests with the same id apart. Decisions differ between two tries of one
-// request (another leader chooses other hosts), so only who asks and for which kind of thing counts.
+// request (another leader chooses other hosts), so only who asks and for which kind of thing counts: the
+// command's number, which no member writes differently.
 func requestDigest(c *pb.Command) []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %T", c.GetActor(), c.GetBody()))
+	m := c.ProtoReflect()
+	number := protoreflect.FieldNumber(0)
+	if body := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); body != nil {
+		number = body.Number()
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", c.GetActor(), number))
 	return sum[:]
 }
 

@@ -55,7 +55,8 @@ func (t *tx) createLease(c *pb.CreateLease) (string, error) {
 	return l.GetName(), nil
 }
 
-// checkRoom re-checks that what may run on a host fits it (R3); it costs one pass over the host's objects.
+// checkRoom re-checks that what may run on a host fits it (R3), the claims of preempted leases
+// included: they come back. It costs one pass over the host's objects.
 func (t *tx) checkRoom(host string) error {
 	h := t.Host(host)
 	use := model.HostUse(h, t.ObjectsOf(host))
@@ -69,8 +70,9 @@ func (t *tx) checkRoom(host string) error {
 func (t *tx) setTermEnd(l *pb.Lease) {
 	for _, i := range l.GetInstances() {
 		t.editObject(i.GetObject(), func(o *pb.Object) {
-			o.Base = edit(o.GetBase())
-			o.GetBase().GetInstance().TermEnd = l.GetEndsAt()
+			if is := o.GetBase().GetInstance(); is != nil {
+				is.TermEnd = l.GetEndsAt()
+			}
 		})
 	}
 }
@@ -132,7 +134,9 @@ func endState(a pb.ReclaimAction) pb.State {
 
 func (t *tx) setBaseState(object string, s pb.State) {
 	t.editObject(object, func(o *pb.Object) {
-		o.Base = edit(o.GetBase())
+		if o.Base == nil {
+			o.Base = &pb.Spec{}
+		}
 		o.Base.State = s
 	})
 }
@@ -249,4 +253,5 @@ func (t *tx) giveBack(name string, epoch uint64) {
 		t.setTermEnd(l)
 	}
 	t.putLease(l)
+	t.touchPlacement()
 }

@@ -9,9 +9,6 @@ import (
 	"github.com/hotspare/hotspare/internal/model"
 )
 
-// maxKeys bounds how many declaration keys a run remembers: one for each repeat with another start time.
-const maxKeys = 1000
-
 func (t *tx) failover(name string) (*pb.Failover, error) {
 	f := t.Failover(name)
 	if f == nil {
@@ -76,16 +73,15 @@ func (t *tx) release(f *pb.Failover, s *pb.Step) {
 			&pb.Override{Epoch: f.GetEpoch(), Run: f.GetRun(), Step: s.GetId(), Spec: proto.CloneOf(s.GetSpec())})
 	})
 	s.Phase, s.Generation, s.ReleasedAt = pb.StepPhase_STEP_PHASE_RELEASED, t.Object(s.GetObject()).GetGeneration(), t.stamp()
-	s.Message = ""
+	s.Message, s.DoneAt = "", nil // A retry has its whole time again, also to become healthy.
 }
 
 // revert removes the override of a step, so that the object's base is in force again.
 func (t *tx) revert(f *pb.Failover, s *pb.Step) {
 	t.editObject(s.GetObject(), func(o *pb.Object) {
 		o.Overrides = slices.DeleteFunc(o.Overrides, func(v *pb.Override) bool { return v.GetEpoch() == f.GetEpoch() })
-		if s.GetKind() == pb.Kind_KIND_VOLUME && len(o.Overrides) == 0 {
-			o.Base = edit(o.GetBase())
-			o.GetBase().GetVolume().DropPromoted = f.GetDiscardRecoveryData()
+		if vol := o.GetBase().GetVolume(); vol != nil && len(o.Overrides) == 0 {
+			vol.DropPromoted = f.GetDiscardRecoveryData()
 		}
 	})
 	s.Phase, s.Generation, s.RevertingAt = pb.StepPhase_STEP_PHASE_REVERTING, t.Object(s.GetObject()).GetGeneration(), t.stamp()
@@ -181,15 +177,31 @@ func (t *tx) swear(c *pb.SwearRequest) (string, error) {
 		if c.GetPlan() != "" && c.GetPlan() != p.GetPlan() {
 			continue
 		}
+		if !asksOath(f, p.GetPlan()) {
+			continue
+		}
 		f.Oaths = append(f.Oaths, &pb.Oath{Plan: p.GetPlan(), Person: t.actor, Reason: c.GetReason(), At: t.stamp()})
 		sworn++
 	}
 	if sworn == 0 {
-		return "", model.Errorf(model.FaultNotFound, key, "does not contain plan %q", c.GetPlan())
+		return "", model.Errorf(model.FaultPrecondition, key, "no step waits for an oath about plan %q", c.GetPlan()).
+			WithRemedy("an oath counts for the plans of this failover whose fencing lists one")
 	}
 	t.putFailover(f)
 	t.record(&pb.Evidence{Action: "swear", Object: key, Reason: c.GetReason(), Epoch: f.GetEpoch()})
 	return f.GetName(), nil
+}
+
+// asksOath says whether any step has a gate that the oath about the plan opens.
+func asksOath(f *pb.Failover, plan string) bool {
+	for _, s := range f.GetSteps() {
+		for _, g := range s.GetGates() {
+			if slices.ContainsFunc(g.GetAnyOf(), func(c *pb.Condition) bool { return c.GetOath() == plan }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 var controlWords = map[pb.ControlAction]string{
@@ -254,6 +266,9 @@ func (t *tx) dropPending(f *pb.Failover) {
 
 // retry releases failed steps again, with a new generation, so that the agent tries at once.
 func (t *tx) retry(f *pb.Failover, step string) error {
+	if model.Reverting(f.GetPhase()) {
+		return t.retryBack(f, step)
+	}
 	n := 0
 	for _, s := range f.Steps {
 		if s.GetPhase() != pb.StepPhase_STEP_PHASE_FAILED || step != "" && s.GetId() != step {
@@ -264,11 +279,28 @@ func (t *tx) retry(f *pb.Failover, step string) error {
 		s.Generation = t.index
 		n++
 	}
-	if n == 0 && !model.Reverting(f.GetPhase()) {
+	if n == 0 {
 		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "has no failed step %s", step)
 	}
 	if f.GetPhase() == pb.RunPhase_RUN_PHASE_INCOMPLETE {
 		return t.changePhase(f, pb.RunPhase_RUN_PHASE_RUNNING)
+	}
+	return nil
+}
+
+// retryBack orders what is on its way back once more. On the way back nothing goes forward again.
+func (t *tx) retryBack(f *pb.Failover, step string) error {
+	n := 0
+	for _, s := range f.Steps {
+		if s.GetPhase() != pb.StepPhase_STEP_PHASE_REVERTING || step != "" && s.GetId() != step {
+			continue
+		}
+		t.reissue(s.GetObject())
+		s.Generation = t.index
+		n++
+	}
+	if n == 0 {
+		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "no step %s is on its way back", step)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -146,6 +147,9 @@ func (t *tx) applyResources(c *pb.ApplyResources) (string, error) {
 		old := t.Resource(key)
 		r = edit(r)
 		m := model.MetadataOf(r)
+		if m.GetName() == "" {
+			return "", model.Errorf(model.FaultInvalid, key, "a resource without a kind or a name")
+		}
 		m.ResourceVersion, m.Revision = t.index, model.MetadataOf(old).GetRevision()+1
 		if tr := r.GetTrigger(); tr != nil {
 			tr.Status = old.GetTrigger().GetStatus()
@@ -170,7 +174,7 @@ func (t *tx) applyResources(c *pb.ApplyResources) (string, error) {
 	}
 	for _, id := range c.GetDrop() {
 		t.editObject(id, func(o *pb.Object) {
-			o.Base = &pb.Spec{State: pb.State_STATE_ABSENT, Parameters: o.GetBase().GetParameters()}
+			o.Base = &pb.Spec{State: model.Rest(o.GetKind()), Parameters: o.GetBase().GetParameters()}
 		})
 	}
 	return "", nil
@@ -219,7 +223,8 @@ func (t *tx) referrers(kind, name string) []string {
 		}
 	}
 	for l := range t.Leases() {
-		if kind == "project" && l.GetProject() == name || kind == "image" && l.GetSpec().GetImage() == name {
+		clones := kind == "plan" && strings.HasPrefix(l.GetSpec().GetCloneOf(), name+"/")
+		if clones || kind == "project" && l.GetProject() == name || kind == "image" && l.GetSpec().GetImage() == name {
 			add("lease/" + l.GetName())
 		}
 	}
@@ -238,7 +243,7 @@ func (t *tx) forgetObjects(c *pb.ForgetObjects) (string, error) {
 			continue
 		}
 		if o.GetGeneration() != v.GetGeneration() || len(o.GetOverrides()) > 0 ||
-			model.Effective(o).GetState() != pb.State_STATE_ABSENT {
+			model.Effective(o).GetState() != model.Rest(o.GetKind()) {
 			return "", model.Errorf(model.FaultStale, v.GetObject(), "is wanted again")
 		}
 		t.dropObject(o)
@@ -265,7 +270,7 @@ func (t *tx) forgetLeaseObject(o *pb.Object) {
 
 func (t *tx) recordPreimage(c *pb.RecordPreimage) (string, error) {
 	o := t.Object(c.GetObject())
-	if o == nil || o.GetKind() != pb.Kind_KIND_ENDPOINT {
+	if o.GetKind() != pb.Kind_KIND_ENDPOINT || o.GetBase().GetEndpoint() == nil {
 		return "", model.Errorf(model.FaultNotFound, c.GetObject(), "no such endpoint")
 	}
 	if len(o.GetOverrides()) > 0 {

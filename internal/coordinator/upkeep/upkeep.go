@@ -58,25 +58,43 @@ func hosts(s *state.State, v live.View) []*pb.Command {
 // objects makes the base objects that are declared and do not exist yet, or exist with another base,
 // and drops those whose declaration is gone.
 func objects(s *state.State) []*pb.Command {
-	want := wanted(s)
+	want, busy := wanted(s), busy(s)
 	cmd := &pb.ApplyResources{}
 	for _, o := range want {
 		old := s.Object(o.GetId())
-		if old == nil || len(old.GetOverrides()) == 0 && old.GetAgent() == o.GetAgent() && !sameBase(old, o) {
+		if old == nil || !busy[o.GetId()] && len(old.GetOverrides()) == 0 && old.GetAgent() == o.GetAgent() && !sameBase(old, o) {
 			cmd.Objects = append(cmd.Objects, o)
 		}
 	}
 	for o := range s.Objects() {
-		ordinary := o.GetLease() == "" && o.GetMadeBy() == 0 && o.GetBase().GetState() != pb.State_STATE_ABSENT
-		if ordinary && len(o.GetOverrides()) == 0 &&
-			!slices.ContainsFunc(want, func(w *pb.Object) bool { return w.GetId() == o.GetId() }) {
+		ordinary := o.GetLease() == "" && o.GetMadeBy() == 0 && o.GetBase().GetState() != model.Rest(o.GetKind())
+		if ordinary && !busy[o.GetId()] && len(o.GetOverrides()) == 0 && !has(want, o.GetId()) {
 			cmd.Drop = append(cmd.Drop, o.GetId())
 		}
 	}
 	if len(cmd.GetObjects())+len(cmd.GetDrop()) == 0 {
 		return nil
 	}
-	return []*pb.Command{{Body: &pb.Command_ApplyResources{ApplyResources: cmd}}}
+	return []*pb.Command{{
+		Body:    &pb.Command_ApplyResources{ApplyResources: cmd},
+		Expects: []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}},
+	}}
+}
+
+func has(objects []*pb.Object, id string) bool {
+	return slices.ContainsFunc(objects, func(o *pb.Object) bool { return o.GetId() == id })
+}
+
+// busy lists the objects of open runs: also those whose steps have not been released yet, so that an
+// edit of the plan takes effect after the failback and not before the promotion.
+func busy(s *state.State) map[string]bool {
+	out := map[string]bool{}
+	for f := range s.OpenFailovers() {
+		for _, st := range f.GetSteps() {
+			out[st.GetObject()] = true
+		}
+	}
+	return out
 }
 
 // sameBase compares what is declared; what upkeep itself keeps in the base (the pre-image, the
@@ -202,11 +220,15 @@ func volumeObject(s *state.State, name, agent string, st pb.State, spec *pb.Volu
 // maxForget bounds one command; the rest follows at once.
 const maxForget = 500
 
-// forget removes objects that are wanted ABSENT and were seen so in their newest generation.
+// forget removes objects of which nothing is wanted any more, and nothing was seen to be left in their
+// newest generation.
 func forget(s *state.State, v live.View) []*pb.Command {
-	cmd := &pb.ForgetObjects{}
+	cmd, want, busy := &pb.ForgetObjects{}, wanted(s), busy(s)
 	for o := range s.Objects() {
-		gone := len(o.GetOverrides()) == 0 && o.GetBase().GetState() == pb.State_STATE_ABSENT && v.Settled(o)
+		gone := len(o.GetOverrides()) == 0 && o.GetBase().GetState() == model.Rest(o.GetKind()) && v.Settled(o)
+		if o.GetMadeBy() == 0 {
+			gone = gone && !busy[o.GetId()] && !has(want, o.GetId())
+		}
 		if gone && !awaited(s, o) && len(cmd.GetObjects()) < maxForget {
 			cmd.Objects = append(cmd.Objects, &pb.ObjectVersion{Object: o.GetId(), Generation: o.GetGeneration()})
 		}
@@ -214,7 +236,10 @@ func forget(s *state.State, v live.View) []*pb.Command {
 	if len(cmd.GetObjects()) == 0 {
 		return nil
 	}
-	return []*pb.Command{{Body: &pb.Command_ForgetObjects{ForgetObjects: cmd}}}
+	return []*pb.Command{{
+		Body:    &pb.Command_ForgetObjects{ForgetObjects: cmd},
+		Expects: []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}},
+	}}
 }
 
 // awaited says whether a run that made the object may still order it to be.
@@ -229,8 +254,9 @@ func awaited(s *state.State, o *pb.Object) bool {
 // preimages records what endpoints were before our first change.
 func preimages(s *state.State, v live.View) []*pb.Command {
 	var out []*pb.Command
+	busy := busy(s)
 	for o := range s.Objects() {
-		if o.GetKind() != pb.Kind_KIND_ENDPOINT || len(o.GetOverrides()) > 0 {
+		if o.GetKind() != pb.Kind_KIND_ENDPOINT || busy[o.GetId()] || len(o.GetOverrides()) > 0 {
 			continue
 		}
 		seen := v.Current(o).GetEndpoint().GetObserved()
@@ -257,7 +283,7 @@ const (
 // and moves its confirmed time; a source whose mirror died gets a new synchronisation.
 func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
-	rec := &pb.RecordPoints{}
+	rec, busy := &pb.RecordPoints{}, busy(s)
 	for o := range s.Objects() {
 		spec := o.GetBase().GetVolume()
 		if spec.GetMirrorTo() == "" || len(o.GetOverrides()) > 0 {
@@ -265,7 +291,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		}
 		replica := s.Object(string(model.NewObjectID(pb.Kind_KIND_VOLUME, spec.GetName())))
 		status := v.Current(o).GetVolume()
-		if replica == nil || len(replica.GetOverrides()) > 0 || status == nil || !v.Agent(o.GetAgent()).Connected {
+		if replica == nil || busy[replica.GetId()] || len(replica.GetOverrides()) > 0 || status == nil || !v.Agent(o.GetAgent()).Connected {
 			continue
 		}
 		switch {
@@ -275,8 +301,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 			} else if v.Settled(replica) && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval {
 				rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 			}
-		case status.GetDegradedSince() != nil && status.GetResync() == spec.GetResync() && v.Settled(replica) &&
-			status.GetSyncPercent() == 0 && // While one goes on, however slowly, no other is begun.
+		case status.GetDegradedSince() != nil && !status.GetMirroring() && status.GetResync() == spec.GetResync() && v.Settled(replica) &&
 			now.Sub(status.GetDegradedSince().AsTime()) > resyncPause:
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
 		}
@@ -307,7 +332,7 @@ func step(source, replica *pb.Object, resync, converged uint64) *pb.Command {
 // Describe says in one line what a volume's replication does, for status and readiness.
 func Describe(v *pb.VolumeStatus) string {
 	switch {
-	case v.GetDegradedSince() != nil:
+	case v.GetDegradedSince() != nil && !v.GetMirroring():
 		return fmt.Sprintf("replication degraded since %s: %s", v.GetDegradedSince().AsTime().Format(time.TimeOnly), v.GetDegradedReason())
 	case v.GetInSync():
 		return "in sync"

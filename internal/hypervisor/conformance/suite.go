@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -45,7 +46,8 @@ type Fixture struct {
 	Inventory func(t *testing.T) []string
 	// Disks, optional, identifies the domain's private disks, so that a disk that was made anew differs.
 	Disks func(t *testing.T, id model.ObjectID) []string
-	// Reopen, optional, makes a second driver for the same host, as a restarted agent does.
+	// Reopen, optional, closes the driver and makes another for the same host, as a restarted agent
+	// does. The new one must live until the test's clean-up has ended.
 	Reopen func(t *testing.T) hypervisor.Driver
 	// CancelSaveAfter is a time after which a save is under way and not yet done.
 	CancelSaveAfter time.Duration
@@ -188,7 +190,7 @@ func (f *Fixture) removeLater(t *testing.T, id model.ObjectID) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), f.Patience)
 		defer cancel()
-		if _, err := f.Driver.Inspect(ctx, id); err != nil {
+		if _, err := f.Driver.Inspect(ctx, id); errors.Is(err, hypervisor.ErrNotFound) {
 			return
 		}
 		if err := f.Driver.Stop(ctx, id, hypervisor.StopOptions{}); err != nil {

@@ -60,7 +60,8 @@ type Counts struct {
 }
 
 // Host is one simulated hypervisor host. It implements Driver, Saver and Consoler, and is safe for
-// concurrent use.
+// concurrent use. It has many methods because it is two things at once: the driver that the agent
+// calls, and the machine, the operator and the bad luck that tests need.
 type Host struct {
 	name     string
 	capacity *pb.Capacity

@@ -3,6 +3,7 @@ package dns_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/sdn"
 	"github.com/hotspare/hotspare/internal/sdn/conformance"
 	"github.com/hotspare/hotspare/internal/sdn/dns"
 )
@@ -49,6 +51,44 @@ func TestKnotConforms(t *testing.T) {
 			Away:      func(*testing.T) { relay.away.Store(true) },
 		}
 	})
+}
+
+// TestKnotComparesAndSets changes the record between the driver's reading and its update: only the
+// prerequisites in the update can notice.
+func TestKnotComparesAndSets(t *testing.T) {
+	needTools(t, "knot", "knotd")
+	needTools(t, "knot-dnsutils", "kdig", "knsupdate")
+	none, theirs := &pb.EndpointValue{}, []string{"198.51.100.7"}
+	for name, c := range map[string]struct {
+		preimage *pb.EndpointValue
+		hand     []string
+	}{
+		"a value replaced":            {wwwSpec().GetPreimage(), theirs},
+		"a value added":               {wwwSpec().GetPreimage(), append(theirs, wwwSpec().GetPreimage().GetValues()...)},
+		"a value deleted":             {wwwSpec().GetPreimage(), nil},
+		"a record that was not there": {none, theirs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port := startKnot(t)
+			relay := startRelay(t, net.JoinHostPort("127.0.0.1", port))
+			spec := wwwSpec()
+			spec.Preimage = c.preimage
+			set := func(values []string) {
+				r := wwwSpec().GetDns()
+				r.Values = values
+				knsupdate(t, port, r)
+			}
+			set(c.preimage.GetValues())
+			relay.beforeUpdate = func() { set(c.hand) }
+			err := driver(t, relay.address, secret).Announce(t.Context(), spec)
+			if !errors.Is(err, sdn.ErrConflict) {
+				t.Errorf("announce: %v, want a conflict", err)
+			}
+			if got := kdig(t, port, spec.GetDns()); !sdn.SameValues(got, &pb.EndpointValue{Values: c.hand}) {
+				t.Errorf("served %q, want %q", got.GetValues(), c.hand)
+			}
+		})
+	}
 }
 
 func driver(t *testing.T, address, secret string) *dns.Endpoints {
@@ -210,6 +250,8 @@ type relay struct {
 	loseUpdates atomic.Int32
 	// away swallows everything.
 	away atomic.Bool
+	// beforeUpdate, if set before the first connection, is called before each update is passed on.
+	beforeUpdate func()
 }
 
 func startRelay(t *testing.T, server string) *relay {
@@ -251,6 +293,11 @@ func (r *relay) serve(client net.Conn, server string) {
 		if r.away.Load() {
 			continue
 		}
+		// The opcode is in the four bits after the first of the third byte; 5 is UPDATE.
+		isUpdate := question[4]>>3&0xf == 5
+		if isUpdate && r.beforeUpdate != nil {
+			r.beforeUpdate()
+		}
 		if _, err := upstream.Write(question); err != nil {
 			return
 		}
@@ -258,8 +305,7 @@ func (r *relay) serve(client net.Conn, server string) {
 		if err != nil {
 			return
 		}
-		// The opcode is in the four bits after the first of the third byte; 5 is UPDATE.
-		if isUpdate := question[4]>>3&0xf == 5; isUpdate && r.loseUpdates.Add(-1) >= 0 {
+		if isUpdate && r.loseUpdates.Add(-1) >= 0 {
 			return
 		}
 		if _, err := client.Write(answer); err != nil {

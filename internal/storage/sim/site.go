@@ -268,13 +268,15 @@ func (d *disk) status(spec *pb.VolumeSpec, now time.Time) *pb.VolumeStatus {
 		// Nothing was written since it broke: the job still looks well, as in QEMU.
 		st.SyncPercent = 100
 		st.InSync = !m.had.Torn
+		st.Mirroring = true
 	case !m.cut.IsZero():
 		reason = fmt.Sprintf("the mirror of synchronisation %d ended", m.sync)
 		if d.degraded.IsZero() || d.degraded.Before(m.started) {
 			d.degraded = m.cut
 		}
 	default:
-		st.SyncPercent = max(m.percent(now), 1) // 0 means that no mirror is under way.
+		st.Mirroring = true
+		st.SyncPercent = m.percent(now)
 		st.InSync = m.converged(now)
 		if !st.InSync {
 			reason = fmt.Sprintf("synchronisation %d has not converged", m.sync)

@@ -1,0 +1,366 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
+	"github.com/hotspare/hotspare/internal/cli/render"
+	"github.com/hotspare/hotspare/internal/model"
+)
+
+// maxUserData bounds what cloud-init gets: it travels through the replicated log.
+const maxUserData = 64 << 10
+
+// waitPause is the time between two looks at what is waited for.
+const waitPause = 500 * time.Millisecond
+
+func (a *app) leaseCommand() *cobra.Command {
+	return group("lease", "Lease VMs on capacity that waits for a disaster",
+		"  hotspare lease create -p web --vm 2x4cpu,8GiB --image debian-12 --term 8h --wait\n  hotspare lease list",
+		a.leaseCreateCommand(), a.leaseListCommand(), a.leaseDescribeCommand(), a.leaseExtendCommand(),
+		a.leaseReleaseCommand(), a.leaseUndeleteCommand())
+}
+
+// leaseFlags are what lease create reads.
+type leaseFlags struct {
+	project, vm, image, cloneOf, onPreempt, class, userData string
+	term, grace                                             string
+	sshKeys                                                 []string
+	wait                                                    bool
+}
+
+func (a *app) leaseCreateCommand() *cobra.Command {
+	var f leaseFlags
+	c := &cobra.Command{
+		Use:   "create -p PROJECT --vm [COUNTx]CPUcpu,MEMORY --image IMAGE --term TIME",
+		Short: "Lease one or several equal VMs",
+		Long: `Lease one or several equal VMs for a term. A failover may take them back after a warning (see
+--on-preempt); they return by themselves, with the same disk, MAC and address, and the term stands
+still meanwhile.`,
+		Example: "  hotspare lease create -p web --vm 2x4cpu,8GiB --image debian-12 --term 8h --ssh-key ~/.ssh/id_ed25519.pub\n" +
+			"  hotspare lease create -p web --vm 8cpu,32GiB --clone-of webshop/db --term 3d --on-preempt save --wait",
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return a.leaseCreate(c.Context(), f) },
+	}
+	fl := c.Flags()
+	fl.StringVarP(&f.project, "project", "p", "", "project that the lease counts for")
+	fl.StringVar(&f.vm, "vm", "", "how many VMs of what size: 4cpu,8GiB or 2x4cpu,8GiB")
+	fl.StringVar(&f.image, "image", "", "image to start from")
+	fl.StringVar(&f.cloneOf, "clone-of", "", "plan/workload whose newest consistent point is cloned")
+	fl.StringVar(&f.term, "term", "", "how long, for example 8h or 3d")
+	fl.StringVar(&f.onPreempt, "on-preempt", "", "save (RAM and disk kept), shutdown (disk kept) or discard; the coordinator chooses when left out")
+	fl.StringVar(&f.grace, "grace", "", "warning before a preemption, for example 30s")
+	fl.StringVar(&f.class, "class", "preemptible", "preemptible, or firm (survives every failover)")
+	fl.StringArrayVar(&f.sshKeys, "ssh-key", nil, "file with ssh public keys; may be repeated")
+	fl.StringVar(&f.userData, "user-data", "", "file with user data for cloud-init")
+	fl.BoolVar(&f.wait, "wait", false, "wait until all VMs run")
+	return c
+}
+
+func (a *app) leaseCreate(ctx context.Context, f leaseFlags) error {
+	spec, class, err := f.spec()
+	if err != nil {
+		return err
+	}
+	api := a.leases()
+	answer, err := api.CreateLease(ctx, &pb.CreateLeaseRequest{RequestId: a.newRequestID(), Project: f.project, Spec: spec, Class: class})
+	if err != nil {
+		return err
+	}
+	lease := answer.GetLease()
+	if f.wait {
+		lease, err = a.waitLease(ctx, api, lease.GetName())
+		if err != nil {
+			return err
+		}
+	}
+	return a.showLease(lease, func(bool) string {
+		return fmt.Sprintf("lease %s created\n", lease.GetName()) + render.Leases([]*pb.Lease{lease}, a.Width, false, a.Now())
+	})
+}
+
+// vmPattern reads "2x4cpu,8GiB".
+var vmPattern = regexp.MustCompile(`^(?:(\d{1,4})x)?(\d{1,4})cpu,(\d+[KMGT]iB)$`)
+
+func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
+	class, ok := map[string]pb.LeaseClass{
+		"preemptible": pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE, "firm": pb.LeaseClass_LEASE_CLASS_FIRM,
+	}[f.class]
+	if !ok {
+		return nil, class, outcome.Usagef("--class %q is not preemptible or firm", f.class)
+	}
+	if f.project == "" {
+		return nil, class, outcome.Usagef("say for which project: -p PROJECT")
+	}
+	if f.image == "" && f.cloneOf == "" {
+		return nil, class, outcome.Usagef("say what to start from: --image IMAGE or --clone-of PLAN/WORKLOAD")
+	}
+	s := &pb.LeaseSpec{Image: f.image, CloneOf: f.cloneOf}
+	var err error
+	if s.Count, s.Resources, err = parseVM(f.vm); err != nil {
+		return nil, class, err
+	}
+	if f.onPreempt != "" {
+		if s.OnPreempt, ok = model.ParseReclaimAction(f.onPreempt); !ok {
+			return nil, class, outcome.Usagef("--on-preempt %q is not save, shutdown or discard", f.onPreempt)
+		}
+	}
+	if f.term == "" {
+		return nil, class, outcome.Usagef("say for how long: --term 8h")
+	}
+	if s.Term, err = durationFlag("--term", f.term); err != nil {
+		return nil, class, err
+	}
+	if s.Grace, err = durationFlag("--grace", f.grace); err != nil {
+		return nil, class, err
+	}
+	if s.SshKeys, err = readSSHKeys(f.sshKeys); err != nil {
+		return nil, class, err
+	}
+	if f.userData != "" {
+		if s.UserData, err = readBounded(f.userData); err != nil {
+			return nil, class, outcome.Usagef("read user data: %v", err)
+		}
+		if len(s.UserData) > maxUserData {
+			return nil, class, outcome.Usagef("user data has %d bytes, at most %d", len(s.UserData), maxUserData)
+		}
+	}
+	return s, class, nil
+}
+
+func parseVM(text string) (uint32, *pb.Resources, error) {
+	m := vmPattern.FindStringSubmatch(text)
+	if m == nil {
+		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
+	}
+	count := uint64(1)
+	if m[1] != "" {
+		count, _ = strconv.ParseUint(m[1], 10, 32) // the pattern has checked the digits
+	}
+	vcpus, _ := strconv.ParseUint(m[2], 10, 32)
+	memory, err := model.ParseBytes(m[3])
+	if err != nil || count == 0 || vcpus == 0 || memory == 0 {
+		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
+	}
+	return uint32(count), &pb.Resources{Vcpus: uint32(vcpus), MemoryBytes: memory}, nil
+}
+
+// durationFlag reads an optional duration longer than zero.
+func durationFlag(flag, text string) (*durationpb.Duration, error) {
+	if text == "" {
+		return nil, nil
+	}
+	d, err := model.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return nil, outcome.Usagef("%s %q: want for example 90s, 8h or 3d", flag, text)
+	}
+	return durationpb.New(d), nil
+}
+
+func readSSHKeys(files []string) ([]string, error) {
+	var keys []string
+	for _, name := range files {
+		data, err := readBounded(name)
+		if err != nil {
+			return nil, outcome.Usagef("read ssh keys: %v", err)
+		}
+		if strings.Contains(string(data), "PRIVATE KEY") {
+			return nil, outcome.Usagef("%s is a private key: give the file that ends in .pub", name)
+		}
+		for line := range strings.Lines(string(data)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				keys = append(keys, line)
+			}
+		}
+	}
+	return keys, nil
+}
+
+// waitLease waits until every VM of the lease runs, or it is clear that it will not.
+func (a *app) waitLease(ctx context.Context, api pb.LeaseServiceClient, name string) (*pb.Lease, error) {
+	ctx, cancel := a.waitContext(ctx)
+	defer cancel()
+	for {
+		answer, err := api.GetLease(ctx, &pb.GetLeaseRequest{Name: name})
+		if ctx.Err() != nil {
+			return nil, goesOn(ctx, "lease "+name, "hotspare lease describe "+name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		l := answer.GetLease()
+		if leaseUp(l) {
+			return l, nil
+		}
+		switch l.GetPhase() {
+		case pb.LeasePhase_LEASE_PHASE_ACTIVE, pb.LeasePhase_LEASE_PHASE_PREEMPTED, pb.LeasePhase_LEASE_PHASE_RETURNING:
+		default:
+			return nil, outcome.Exitf(outcome.Failed, "lease %s does not start: %s", name, l.GetReason())
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(waitPause):
+		}
+	}
+}
+
+func leaseUp(l *pb.Lease) bool {
+	up := map[string]bool{}
+	for _, s := range l.GetLive() {
+		up[s.GetObject()] = s.GetState() == pb.State_STATE_RUNNING && s.GetPhase() == pb.Phase_PHASE_SETTLED
+	}
+	for _, i := range l.GetInstances() {
+		if !up[i.GetObject()] {
+			return false
+		}
+	}
+	return l.GetPhase() == pb.LeasePhase_LEASE_PHASE_ACTIVE && len(l.GetInstances()) > 0
+}
+
+// waitContext bounds a wait by --timeout when it was given.
+func (a *app) waitContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, a.timeout)
+}
+
+// goesOn words the end of a wait: the time is up, or the user interrupted.
+func goesOn(ctx context.Context, what, follow string) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return context.Canceled
+	}
+	return outcome.Exitf(outcome.GoesOn, "timed out, %s goes on; follow it with: %s", what, follow)
+}
+
+func (a *app) showLease(l *pb.Lease, text func(wide bool) string) error {
+	return a.show(view{message: l, names: []string{l.GetName()}, text: text})
+}
+
+func (a *app) listLeases(ctx context.Context, first *pb.ListLeasesRequest) (*pb.ListLeasesResponse, error) {
+	api := a.leases()
+	all := &pb.ListLeasesResponse{}
+	for range maxPages {
+		page, err := api.ListLeases(ctx, first)
+		if err != nil {
+			return nil, err
+		}
+		all.Leases = append(all.Leases, page.GetLeases()...)
+		if first.PageToken = page.GetNextPageToken(); first.PageToken == "" {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("list leases: more than %d pages", maxPages)
+}
+
+func (a *app) leaseListCommand() *cobra.Command {
+	r := &pb.ListLeasesRequest{PageSize: pageSize}
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List leases",
+		Example: "  hotspare lease list -p web\n  hotspare lease list --all -o wide",
+		Args:    exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, err := a.listLeases(c.Context(), r)
+			if err != nil {
+				return err
+			}
+			var names []string
+			for _, l := range all.GetLeases() {
+				names = append(names, l.GetName())
+			}
+			return a.show(view{message: all, names: names, text: func(wide bool) string {
+				return render.Leases(all.GetLeases(), a.width(wide), wide, a.Now())
+			}})
+		},
+	}
+	c.Flags().StringVarP(&r.Project, "project", "p", "", "only this project's")
+	c.Flags().BoolVar(&r.All, "all", false, "ended leases too")
+	staleFlag(c, &r.Stale)
+	return c
+}
+
+func (a *app) leaseDescribeCommand() *cobra.Command {
+	var stale bool
+	c := &cobra.Command{
+		Use:     "describe LEASE",
+		Short:   "Show one lease: state, why, what is kept, its VMs",
+		Example: "  hotspare lease describe web-3",
+		Args:    exactly("LEASE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			api := a.leases()
+			answer, err := api.GetLease(c.Context(), &pb.GetLeaseRequest{Name: args[0], Stale: stale})
+			if err != nil {
+				return err
+			}
+			l := answer.GetLease()
+			return a.showLease(l, func(wide bool) string { return render.Lease(l, a.width(wide), a.Now()) })
+		},
+		ValidArgsFunction: a.completeLease,
+	}
+	staleFlag(c, &stale)
+	return c
+}
+
+// leaseChange makes a command that changes one lease.
+func (a *app) leaseChange(use, short, example, done string, change func(context.Context, pb.LeaseServiceClient, string, string) (*pb.Lease, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Example: example, Args: exactly("LEASE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			api := a.leases()
+			l, err := change(c.Context(), api, a.newRequestID(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.showLease(l, func(bool) string {
+				return fmt.Sprintf("lease %s %s\n", l.GetName(), done) + render.Leases([]*pb.Lease{l}, a.Width, false, a.Now())
+			})
+		},
+		ValidArgsFunction: a.completeLease,
+	}
+}
+
+func (a *app) leaseExtendCommand() *cobra.Command {
+	var by string
+	c := a.leaseChange("extend LEASE --by TIME", "Let a lease end later", "  hotspare lease extend web-3 --by 4h", "extended",
+		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
+			if by == "" {
+				return nil, outcome.Usagef("say by how much: --by 4h")
+			}
+			d, err := durationFlag("--by", by)
+			if err != nil {
+				return nil, err
+			}
+			answer, err := api.ExtendLease(ctx, &pb.ExtendLeaseRequest{RequestId: a.newRequestID(), Name: name, By: d})
+			return answer.GetLease(), err
+		})
+	c.Flags().StringVar(&by, "by", "", "how much longer, for example 4h or 1d")
+	return c
+}
+
+func (a *app) leaseReleaseCommand() *cobra.Command {
+	return a.leaseChange("release LEASE", "End a lease; its disks are kept for the retention time", "  hotspare lease release web-3",
+		"released; take it back with: hotspare lease undelete",
+		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
+			answer, err := api.ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: a.newRequestID(), Name: name})
+			return answer.GetLease(), err
+		})
+}
+
+func (a *app) leaseUndeleteCommand() *cobra.Command {
+	return a.leaseChange("undelete LEASE", "Take back an ended lease before its disks are deleted", "  hotspare lease undelete web-3", "taken back",
+		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
+			answer, err := api.UndeleteLease(ctx, &pb.UndeleteLeaseRequest{RequestId: a.newRequestID(), Name: name})
+			return answer.GetLease(), err
+		})
+}

@@ -1,0 +1,165 @@
+package render
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/model"
+)
+
+func sorted(s []string) []string {
+	slices.Sort(s)
+	return s
+}
+
+// Leases draws the list of leases.
+func Leases(ls []*pb.Lease, width int, wide bool, now time.Time) string {
+	if len(ls) == 0 {
+		return "no leases\n"
+	}
+	header := []string{"NAME", "PROJECT", "STATE", "VMS", "LEFT", "ADDRESSES"}
+	if wide {
+		header = append(header, "OWNER", "CLASS", "SIZE", "HOSTS", "PREEMPTED")
+	}
+	t := NewTable(5, header...)
+	for _, l := range ls {
+		var addresses, hosts []string
+		for _, i := range l.GetInstances() {
+			address, _, _ := strings.Cut(i.GetAddress(), "/")
+			addresses = append(addresses, address)
+			hosts = append(hosts, i.GetHost())
+		}
+		t.Row(l.GetName(), l.GetProject(), leaseState(l), fmt.Sprint(len(l.GetInstances())), leaseLeft(l, now), strings.Join(addresses, " "),
+			l.GetOwner(), word(l.GetClass(), "LEASE_CLASS_"), sizeText(l.GetSpec().GetResources()), strings.Join(slices.Compact(sorted(hosts)), " "), fmt.Sprint(l.GetPreemptions()))
+	}
+	return t.Text(width)
+}
+
+// leaseState joins the phase with how many instances run.
+func leaseState(l *pb.Lease) string {
+	s := word(l.GetPhase(), "LEASE_PHASE_")
+	if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ACTIVE || len(l.GetLive()) == 0 {
+		return s
+	}
+	running := 0
+	for _, st := range l.GetLive() {
+		if st.GetState() == pb.State_STATE_RUNNING {
+			running++
+		}
+	}
+	if running < len(l.GetInstances()) {
+		return fmt.Sprintf("%s, %d up", s, running)
+	}
+	return s
+}
+
+// leaseLeft writes what is left of the term, or until deletion.
+func leaseLeft(l *pb.Lease, now time.Time) string {
+	switch l.GetPhase() {
+	case pb.LeasePhase_LEASE_PHASE_PREEMPTED, pb.LeasePhase_LEASE_PHASE_RETURNING:
+		return "stands still"
+	case pb.LeasePhase_LEASE_PHASE_ENDED:
+		if l.GetDeleteAfter() != nil {
+			return "kept " + Age(l.GetDeleteAfter().AsTime().Sub(now))
+		}
+		return ""
+	default:
+		if l.GetEndsAt() == nil {
+			return ""
+		}
+		return Age(l.GetEndsAt().AsTime().Sub(now))
+	}
+}
+
+func sizeText(r *pb.Resources) string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf("%dcpu,%s", r.GetVcpus(), model.FormatBytes(r.GetMemoryBytes()))
+}
+
+// Lease describes one lease and its VMs.
+func Lease(l *pb.Lease, width int, now time.Time) string {
+	s := l.GetSpec()
+	preempted := ""
+	if l.GetPreemptedAt() != nil {
+		preempted = fmt.Sprintf("since %s; it returns by itself to the same disk, MAC and address", at(l.GetPreemptedAt()))
+	}
+	var b strings.Builder
+	for line := range strings.Lines(fields(
+		"lease", l.GetName(),
+		"project", l.GetProject(),
+		"owner", l.GetOwner(),
+		"state", leaseState(l),
+		"why", l.GetReason(),
+		"preempted", preempted,
+		"class", word(l.GetClass(), "LEASE_CLASS_"),
+		"on preempt", onPreempt(s),
+		"from", sourceText(s),
+		"size", sizeText(s.GetResources()),
+		"created", at(l.GetCreatedAt()),
+		"ends", endsText(l, now),
+		"deleted", at(l.GetDeleteAfter()),
+		"preemptions", fmt.Sprint(l.GetPreemptions()),
+	)) {
+		b.WriteString(fold(strings.TrimSuffix(line, "\n"), width, len("preemptions")+columnGap))
+	}
+	live := map[string]*pb.Status{}
+	for _, st := range l.GetLive() {
+		live[st.GetObject()] = st
+	}
+	t := NewTable(5, "VM", "HOST", "STATE", "ADDRESS", "MAC", "MESSAGE")
+	for _, i := range l.GetInstances() {
+		st := live[i.GetObject()]
+		state := "unknown"
+		if st != nil {
+			state = strings.ToLower(model.StateName(st.GetState()))
+		}
+		message := st.GetMessage()
+		if message == "" {
+			message = st.GetNote()
+		}
+		t.Row(model.ObjectID(i.GetObject()).Name(), i.GetHost(), state, i.GetAddress(), i.GetMac(), message)
+	}
+	if t.Len() > 0 {
+		b.WriteString("\n" + t.Text(width))
+	}
+	return b.String()
+}
+
+func onPreempt(s *pb.LeaseSpec) string {
+	text := model.ReclaimActionName(s.GetOnPreempt())
+	if text != "" && s.GetGrace() != nil {
+		text += ", after a warning of " + model.FormatDuration(s.GetGrace().AsDuration())
+	}
+	return text
+}
+
+func sourceText(s *pb.LeaseSpec) string {
+	switch {
+	case s.GetCloneOf() != "" && s.GetImage() != "":
+		return "image " + s.GetImage() + ", clone of " + s.GetCloneOf()
+	case s.GetCloneOf() != "":
+		return "clone of " + s.GetCloneOf()
+	case s.GetImage() != "":
+		return "image " + s.GetImage()
+	default:
+		return ""
+	}
+}
+
+func endsText(l *pb.Lease, now time.Time) string {
+	if l.GetEndsAt() == nil {
+		return ""
+	}
+	if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_PREEMPTED || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_RETURNING {
+		return "later than " + at(l.GetEndsAt()) + ": the term stands still"
+	}
+	if l.GetEndsAt().AsTime().Before(now) {
+		return at(l.GetEndsAt())
+	}
+	return fmt.Sprintf("%s, in %s", at(l.GetEndsAt()), Age(l.GetEndsAt().AsTime().Sub(now)))
+}

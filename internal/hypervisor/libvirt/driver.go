@@ -1,0 +1,272 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	golibvirt "github.com/digitalocean/go-libvirt"
+	"libvirt.org/go/libvirtxml"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/hypervisor"
+	"github.com/hotspare/hotspare/internal/model"
+)
+
+var (
+	_ hypervisor.Driver   = (*Driver)(nil)
+	_ hypervisor.Saver    = (*Driver)(nil)
+	_ hypervisor.Consoler = (*Driver)(nil)
+)
+
+// Options describes a driver.
+type Options struct {
+	// Socket is libvirtd's unix socket.
+	Socket string
+	// StateDir holds private disks and saved RAM. QEMU's user must be able to reach it.
+	StateDir string
+	// DomainType is "kvm" or "qemu" (emulation); empty: kvm where the host has it.
+	DomainType string
+	Log        *slog.Logger
+}
+
+// Driver drives one libvirtd. It is safe for concurrent use. It has many methods because it implements
+// three interfaces and each of their calls has one or two steps of its own.
+type Driver struct {
+	c     *client
+	state string
+	log   *slog.Logger
+
+	running sync.WaitGroup // changing calls and watches
+
+	mu         sync.Mutex // guards all below
+	closed     bool
+	domainType string           // empty until it was probed
+	caps       *libvirtxml.Caps // nil until read; they stay while this process lives
+	busy       map[model.ObjectID]*work
+	names      map[string]model.ObjectID // domains of ours that were seen, for events about removed ones
+	watchers   map[*watcher]struct{}
+}
+
+// New makes a driver. It does not connect: that is done, and done again, when something is asked.
+func New(o Options) (*Driver, error) {
+	if o.Socket == "" || !filepath.IsAbs(o.StateDir) || o.Log == nil {
+		return nil, fmt.Errorf("libvirt driver: the socket, an absolute state directory or the log is missing")
+	}
+	if !slices.Contains([]string{"", "kvm", "qemu"}, o.DomainType) {
+		return nil, fmt.Errorf("libvirt driver: domain type %q is none of kvm and qemu", o.DomainType)
+	}
+	// Others than root pass through to their own files, QEMU's user among them, and see no list.
+	if err := os.MkdirAll(o.StateDir, 0o711); err != nil {
+		return nil, fmt.Errorf("libvirt driver: make the state directory: %w", err)
+	}
+	return &Driver{
+		c: newClient(o.Socket), state: o.StateDir, log: o.Log, domainType: o.DomainType,
+		busy:     map[model.ObjectID]*work{},
+		names:    map[string]model.ObjectID{},
+		watchers: map[*watcher]struct{}{},
+	}, nil
+}
+
+// Close cuts all connections and waits for what is under way. Domains go on, and so does what libvirtd
+// was asked for; the next driver settles it.
+func (d *Driver) Close() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.c.close()
+	d.breakWatches()
+	d.running.Wait()
+}
+
+// found is a domain of ours together with what libvirt says of it.
+type found struct {
+	dom    golibvirt.Domain
+	mark   mark
+	active bool
+	paused bool
+	reason golibvirt.DomainPausedReason // why it is paused
+	vcpus  uint32
+	memory uint64 // bytes
+}
+
+// look finds the domain of an object, or returns ErrNotFound or ErrForeign.
+func (d *Driver) look(ctx context.Context, id model.ObjectID) (found, error) {
+	dom, err := call(ctx, d.c, func(l *golibvirt.Libvirt) (golibvirt.Domain, error) {
+		return l.DomainLookupByName(domainName(id))
+	})
+	if golibvirt.IsNotFound(err) {
+		return found{}, hypervisor.ErrNotFound
+	}
+	if err != nil {
+		return found{}, err
+	}
+	f, err := d.examine(ctx, dom)
+	if err == nil && f.mark.ID != id {
+		return found{}, hypervisor.ErrForeign
+	}
+	return f, err
+}
+
+// examine reads mark and state of a domain. ErrForeign: it has no mark; ErrNotFound: it is gone.
+func (d *Driver) examine(ctx context.Context, dom golibvirt.Domain) (found, error) {
+	f, err := call(ctx, d.c, func(l *golibvirt.Libvirt) (found, error) { return read(l, dom) })
+	if golibvirt.IsNotFound(err) {
+		return found{}, hypervisor.ErrNotFound
+	}
+	if err != nil {
+		return found{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.names[dom.Name] = f.mark.ID
+	return f, nil
+}
+
+// read asks libvirt about a domain.
+func read(l *golibvirt.Libvirt, dom golibvirt.Domain) (found, error) {
+	text, err := l.DomainGetMetadata(dom, int32(golibvirt.DomainMetadataElement), golibvirt.OptString{markNamespace}, golibvirt.DomainAffectCurrent)
+	var refused golibvirt.Error
+	if errors.As(err, &refused) && refused.Code == uint32(golibvirt.ErrNoDomainMetadata) {
+		return found{}, hypervisor.ErrForeign
+	}
+	if err != nil {
+		return found{}, err
+	}
+	f := found{dom: dom}
+	if f.mark, err = parseMark(text); err != nil {
+		return found{}, fmt.Errorf("read the metadata of domain %s: %w", dom.Name, err)
+	}
+	state, reason, err := l.DomainGetState(dom, 0)
+	if err != nil {
+		return found{}, err
+	}
+	f.active = golibvirt.DomainState(state) != golibvirt.DomainShutoff
+	switch golibvirt.DomainState(state) {
+	case golibvirt.DomainPaused:
+		f.paused, f.reason = true, golibvirt.DomainPausedReason(reason)
+	case golibvirt.DomainCrashed:
+		f.paused, f.reason = true, golibvirt.DomainPausedCrashed
+	}
+	_, maxKiB, _, vcpus, _, err := l.DomainGetInfo(dom)
+	f.vcpus, f.memory = uint32(vcpus), maxKiB<<10
+	return f, err
+}
+
+// Inspect implements hypervisor.Driver. It first settles what a broken call left, if there is any.
+func (d *Driver) Inspect(ctx context.Context, id model.ObjectID) (hypervisor.Domain, error) {
+	f, err := d.look(ctx, id)
+	if err == nil {
+		var v hypervisor.Domain
+		if v, err = d.view(ctx, f); err == nil {
+			return v, nil
+		}
+	}
+	return hypervisor.Domain{}, fmt.Errorf("inspect %s: %w", id, err)
+}
+
+// List implements hypervisor.Driver. The domains are sorted by identifier.
+func (d *Driver) List(ctx context.Context) ([]hypervisor.Domain, error) {
+	all, err := d.all(ctx, golibvirt.ConnectListDomainsActive|golibvirt.ConnectListDomainsInactive)
+	if err != nil {
+		return nil, fmt.Errorf("list domains: %w", err)
+	}
+	var out []hypervisor.Domain
+	for _, dom := range all {
+		f, err := d.examine(ctx, dom)
+		if err == nil {
+			var v hypervisor.Domain
+			if v, err = d.view(ctx, f); err == nil {
+				out = append(out, v)
+				continue
+			}
+		}
+		if errors.Is(err, hypervisor.ErrForeign) || errors.Is(err, hypervisor.ErrNotFound) {
+			continue // not ours, or removed since the list was taken
+		}
+		return nil, fmt.Errorf("list domains: %s: %w", dom.Name, err)
+	}
+	slices.SortFunc(out, func(a, b hypervisor.Domain) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return out, nil
+}
+
+func (d *Driver) all(ctx context.Context, which golibvirt.ConnectListAllDomainsFlags) ([]golibvirt.Domain, error) {
+	return call(ctx, d.c, func(l *golibvirt.Libvirt) ([]golibvirt.Domain, error) {
+		doms, _, err := l.ConnectListAllDomains(1, which)
+		return doms, err
+	})
+}
+
+// view turns what was found into what the interface shows.
+func (d *Driver) view(ctx context.Context, f found) (hypervisor.Domain, error) {
+	busy := d.underWay(f.mark.ID)
+	if busy == nil && d.unsettled(f) {
+		var err error
+		if f, err = d.settleFor(ctx, f.mark.ID); err != nil {
+			return hypervisor.Domain{}, err
+		}
+	}
+	v := hypervisor.Domain{ID: f.mark.ID, Owner: f.mark.Owner, State: pb.State_STATE_DEFINED, VCPUs: f.vcpus, MemoryBytes: f.memory}
+	switch {
+	case f.active || busy != nil && busy.saving:
+		v.State = pb.State_STATE_RUNNING
+		if busy == nil {
+			v.Problem = problem(f)
+		}
+	case d.files(f.mark.ID).has(ramSaved):
+		v.State = pb.State_STATE_SAVED
+	}
+	return v, nil
+}
+
+// problem says why a guest stands still, when that is not part of its normal life.
+func problem(f found) string {
+	if !f.paused {
+		return ""
+	}
+	switch f.reason {
+	case golibvirt.DomainPausedSave, golibvirt.DomainPausedMigration, golibvirt.DomainPausedStartingUp, golibvirt.DomainPausedShuttingDown:
+		return ""
+	case golibvirt.DomainPausedIoerror:
+		return "paused: I/O error on a disk"
+	case golibvirt.DomainPausedCrashed:
+		return "paused: the guest crashed"
+	case golibvirt.DomainPausedUser:
+		return "paused: by somebody's command"
+	default:
+		return fmt.Sprintf("paused: libvirt's reason %d", f.reason)
+	}
+}
+
+// Console implements hypervisor.Consoler.
+func (d *Driver) Console(ctx context.Context, id model.ObjectID, limit int) ([]byte, error) {
+	if _, err := d.look(ctx, id); err != nil {
+		return nil, fmt.Errorf("console of %s: %w", id, err)
+	}
+	out, err := tail(d.files(id).path(consoleLog), int64(max(0, limit)))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("console of %s: %w", id, err)
+	}
+	return out, nil
+}
+
+// tail returns the last bytes of a file.
+func tail(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-limit), limit))
+}
