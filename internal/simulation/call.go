@@ -109,10 +109,13 @@ func (a *agent) call(e reconcile.Call) {
 		c.dropped = s.chance(0.5)
 		apply(s.between(time.Second, 2*time.Minute), nil)
 	case faultDeaf:
-		// It returns some day, after it did what it was asked, or not at all.
+		// It returns some day, after it did what it was asked or without.
 		c.deaf = true
-		c.dropped = s.chance(0.3)
-		apply(s.between(time.Second, 4*time.Minute), done)
+		if d := s.between(time.Second, 4*time.Minute); s.chance(0.3) {
+			s.after(d, func() { done(errFault) })
+		} else {
+			apply(d, done)
+		}
 	case faultSlow:
 		apply(took*20, done)
 	case faultDone:
@@ -151,7 +154,7 @@ func outlives(t model.Transition) bool {
 	}
 }
 
-// apply has the effect of a call after a while, unless the machine lost its power meanwhile.
+// apply lets a call have its effect after a while, unless the machine lost its power meanwhile.
 func (a *agent) apply(c *driverCall, e reconcile.Call, d time.Duration, then func(error)) {
 	boots := a.boots
 	c.apply = func() {

@@ -44,7 +44,7 @@ type layer struct {
 
 // mirror copies an old VM's disk; cut is when it ended, 0 while it runs.
 type mirror struct {
-	sync               uint64
+	sync              uint64
 	began, takes, cut time.Duration
 }
 
@@ -266,6 +266,7 @@ func (o *oldDisks) Inspect(_ context.Context, spec *pb.VolumeSpec) (storage.Volu
 	st := &pb.VolumeStatus{Resync: vm.started}
 	if m := vm.mirror; vm.running && m != nil && m.cut == 0 {
 		st.InSync = m.converged(o.w.s.now)
+		st.Mirroring = true
 		st.SyncPercent = uint32(min(100, 1+99*(o.w.s.now-m.began)/m.takes))
 	}
 	if !st.GetInSync() {

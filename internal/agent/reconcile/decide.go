@@ -113,6 +113,7 @@ func (c *Core) settle(o *object) {
 	}
 	o.phase, o.message = pb.Phase_PHASE_SETTLED, o.obs.Problem
 	o.retryAt = 0
+	c.moveArtefacts(o)
 }
 
 // try begins a transition, or says what it waits for.
