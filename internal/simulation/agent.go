@@ -210,6 +210,9 @@ func (a *agent) crash() {
 	if a.host != nil {
 		a.host.crash()
 	}
+	if a.name == poolAgent {
+		a.s.world.pool.crash()
+	}
 }
 
 // input gives the core one input and executes what follows.

@@ -75,7 +75,9 @@ func (s *sim) forward(retries map[string]int) string {
 					s.swearDead(f, p.GetPlan())
 				}
 			}
-			return f.GetName() + " is running: " + describeRun(f)
+			if !s.waitsForOther(f) {
+				return f.GetName() + " is running: " + describeRun(f)
+			}
 		case pb.RunPhase_RUN_PHASE_INCOMPLETE:
 			failed := slices.ContainsFunc(f.GetSteps(), func(st *pb.Step) bool { return st.GetPhase() == pb.StepPhase_STEP_PHASE_FAILED })
 			if failed && retries[f.GetName()] < maxRetries {
@@ -99,6 +101,23 @@ func waitsForOath(f *pb.Failover, plan string) bool {
 			return slices.ContainsFunc(g.GetAnyOf(), func(c *pb.Condition) bool { return c.GetOath() == plan })
 		})
 	})
+}
+
+// waitsForOther says whether all that is left of a run waits for the health of a workload in another
+// run, which has come to rest without it. Somebody has to act there.
+func (s *sim) waitsForOther(f *pb.Failover) bool {
+	waits := false
+	for _, st := range f.GetSteps() {
+		if st.GetPhase() == pb.StepPhase_STEP_PHASE_RELEASED {
+			return false
+		}
+		for _, g := range st.GetGates() {
+			plan, _, _ := strings.Cut(g.GetAnyOf()[0].GetWorkloadHealthy(), "/")
+			other := s.state.OpenFailoverOf(plan)
+			waits = waits || other != nil && other.GetPhase() == pb.RunPhase_RUN_PHASE_INCOMPLETE
+		}
+	}
+	return waits
 }
 
 // backward fails back what is open, and says what still is.
@@ -149,6 +168,9 @@ func (s *sim) unsettled() string {
 	n := 0
 	for o := range m.st.Objects() {
 		n++
+		if !m.view.Agent(o.GetAgent()).Connected {
+			return "agent " + o.GetAgent() + " is not connected"
+		}
 		if !m.view.Settled(o) {
 			return s.describeObject(o)
 		}

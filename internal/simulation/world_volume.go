@@ -33,6 +33,8 @@ type volume struct {
 	// point is the newest layer that the source called converged.
 	point *layer
 	of    string
+	// lost: the server of the export died, and the mirror with it.
+	lost bool
 }
 
 // layer is what one synchronisation wrote. complete is the truth about it.
@@ -93,7 +95,19 @@ func (p *pool) Inspect(_ context.Context, name string) (storage.Volume, error) {
 	if v.point != nil {
 		st.Point = &pb.ConsistentPoint{Time: timestamppb.New(epochStart), Layer: fmt.Sprint(v.point.sync)}
 	}
+	if v.state == pb.State_STATE_REPLICA && (v.lost || v.into == nil) {
+		st.DegradedSince, st.DegradedReason = timestamppb.New(epochStart), "waits for a new synchronisation"
+	}
 	return storage.Volume{Name: name, State: v.state, Status: st}, nil
+}
+
+// crash ends every mirror; what was written is kept.
+func (p *pool) crash() {
+	for _, name := range p.names() {
+		v := p.volumes[name]
+		p.cut(v)
+		v.lost = v.into != nil && v.into.mirror != nil
+	}
 }
 
 // Receive implements storage.Driver.
@@ -118,7 +132,7 @@ func (p *pool) receive(v *volume, spec *pb.VolumeSpec) {
 	}
 	if spec.GetResync() > v.sync {
 		p.cut(v)
-		v.sync = spec.GetResync()
+		v.sync, v.lost = spec.GetResync(), false
 		v.into = &layer{sync: v.sync}
 	}
 }

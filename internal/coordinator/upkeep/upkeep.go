@@ -280,7 +280,7 @@ const (
 )
 
 // points carries on replication: a source that says "in sync" makes its replica's layer consistent
-// and moves its confirmed time; a source whose mirror died gets a new synchronisation.
+// and moves its confirmed time; where nothing is written any more a new synchronisation begins.
 func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	rec, busy := &pb.RecordPoints{}, busy(s)
@@ -294,16 +294,20 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		if replica == nil || busy[replica.GetId()] || len(replica.GetOverrides()) > 0 || status == nil || !v.Agent(o.GetAgent()).Connected {
 			continue
 		}
+		died := status.GetDegradedSince() != nil && !status.GetMirroring() && status.GetResync() == spec.GetResync() &&
+			now.Sub(status.GetDegradedSince().AsTime()) > resyncPause
+		// A promotion used the number up before its mirror began, or the replica's server died and its
+		// source has not noticed: nothing will ever be written under this number again.
+		usedUp := v.Current(replica).GetVolume().GetDegradedSince() != nil
 		switch {
+		case (died || usedUp) && v.Settled(replica):
+			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
 		case status.GetInSync() && status.GetResync() == spec.GetResync():
 			if replica.GetBase().GetVolume().GetConverged() < spec.GetResync() {
 				out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
 			} else if v.Settled(replica) && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval {
 				rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 			}
-		case status.GetDegradedSince() != nil && !status.GetMirroring() && status.GetResync() == spec.GetResync() && v.Settled(replica) &&
-			now.Sub(status.GetDegradedSince().AsTime()) > resyncPause:
-			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
 		}
 	}
 	if len(rec.GetPoints()) > 0 {
