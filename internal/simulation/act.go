@@ -15,19 +15,20 @@ import (
 	"github.com/hotspare/hotspare/internal/model"
 )
 
-// act is one thing that users do, drawn by its weight.
+// act is one thing that users do, or that breaks, drawn by its weight. What has a name is counted.
 type act struct {
 	weight int
+	name   string
 	do     func(s *sim)
 }
 
 // userActs are what developers, operators and the monitoring system do.
 func userActs() []act {
 	return []act{
-		{8, (*sim).createLease}, {1, (*sim).extendLease}, {2, (*sim).releaseLease}, {2, (*sim).undeleteLease},
-		{4, (*sim).declareByHand}, {3, (*sim).declareByTrigger}, {2, (*sim).failback}, {1, (*sim).abort},
-		{1, (*sim).pause}, {2, (*sim).resume}, {1, (*sim).retry}, {1, (*sim).skip}, {2, (*sim).swear},
-		{1, (*sim).arm}, {1, (*sim).editPlan}, {1, (*sim).cordon},
+		{8, "", (*sim).createLease}, {1, "", (*sim).extendLease}, {2, "", (*sim).releaseLease}, {2, "", (*sim).undeleteLease},
+		{4, "", (*sim).declareByHand}, {3, "", (*sim).declareByTrigger}, {2, "", (*sim).failback}, {1, "", (*sim).abort},
+		{1, "", (*sim).pause}, {2, "", (*sim).resume}, {1, "", (*sim).retry}, {1, "", (*sim).skip}, {2, "", (*sim).swear},
+		{1, "", (*sim).arm}, {1, "", (*sim).editPlan}, {1, "", (*sim).cordon},
 	}
 }
 
@@ -39,6 +40,9 @@ func (s *sim) draw(acts []act) {
 	n := s.rng.IntN(sum)
 	for _, a := range acts {
 		if n -= a.weight; n < 0 {
+			if a.name != "" {
+				s.report.Faults[Cell{a.name, s.phase(), "site"}]++
+			}
 			a.do(s)
 			return
 		}

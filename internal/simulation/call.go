@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -50,14 +51,17 @@ const (
 	faultHalf       fault = "half restored"
 )
 
+// callFaults are those that any call can meet.
+var callFaults = []fault{faultFail, faultHang, faultDeaf, faultSlow, faultDone, faultNotApplied, faultLate}
+
 // faultOf draws what goes wrong with a call; "" for nothing.
 func (s *sim) faultOf(t model.Transition) fault {
 	if !s.chance(s.misbehave) {
 		return ""
 	}
-	all := []fault{faultFail, faultHang, faultDeaf, faultSlow, faultDone, faultNotApplied, faultLate}
+	all := callFaults
 	if t.From == pb.State_STATE_SAVED && t.To == pb.State_STATE_RUNNING {
-		all = append(all, faultHalf, faultHalf)
+		all = append(slices.Clone(all), faultHalf, faultHalf)
 	}
 	f := pick(s, all)
 	s.report.Faults[Cell{string(f), s.phase(), model.KindName(t.Kind)}]++

@@ -18,7 +18,7 @@ func (s *sim) chaos() {
 	for i := range mishaps {
 		mishaps[i].weight *= s.number(0, 3)
 	}
-	mishaps = append(mishaps, act{1, func(*sim) {}})
+	mishaps = append(mishaps, act{1, "", func(*sim) {}})
 	end := s.now + s.between(30*time.Second, 4*time.Minute)
 	for range s.number(0, 4) {
 		s.createLease()
@@ -48,16 +48,13 @@ func (s *sim) exponential(mean time.Duration) time.Duration {
 // mishapActs are what breaks.
 func mishapActs() []act {
 	return []act{
-		{2, (*sim).hostCrash}, {2, (*sim).agentKilled}, {3, (*sim).dieAtWrite}, {2, (*sim).cutLink},
-		{2, (*sim).leaderDies}, {1, (*sim).leaderCutOff}, {1, (*sim).followerDies}, {1, (*sim).disaster},
-		{1, (*sim).oldSiteReturns}, {1, (*sim).switchesAway}, {1, (*sim).foreignHand}, {1, (*sim).guestDies},
+		{2, "power loss", (*sim).hostCrash}, {2, "agent killed", (*sim).agentKilled}, {3, "agent dies at a write", (*sim).dieAtWrite}, {2, "link cut", (*sim).cutLink},
+		{2, "leader dies", (*sim).leaderDies}, {1, "leader cut off", (*sim).leaderCutOff}, {1, "follower dies", (*sim).followerDies}, {1, "disaster", (*sim).disaster},
+		{1, "old site returns", (*sim).oldSiteReturns}, {1, "power switches away", (*sim).switchesAway}, {1, "foreign hand", (*sim).foreignHand}, {1, "guest dies", (*sim).guestDies},
 	}
 }
 
-func (s *sim) note(f string) { s.report.Faults[Cell{f, s.phase(), "site"}]++ }
-
 func (s *sim) hostCrash() {
-	s.note("power loss")
 	a := pick(s, s.agents)
 	a.crash()
 	s.after(s.between(10*time.Second, 2*time.Minute), func() {
@@ -68,20 +65,17 @@ func (s *sim) hostCrash() {
 }
 
 func (s *sim) agentKilled() {
-	s.note("agent killed")
 	a := pick(s, s.agents)
 	a.kill("killed")
 	s.after(s.between(restartAfter, 30*time.Second), a.start)
 }
 
 func (s *sim) dieAtWrite() {
-	s.note("agent dies at a write")
 	a := pick(s, s.agents)
 	a.dieIn, a.dieAfter = s.number(1, 4), s.chance(0.5)
 }
 
 func (s *sim) cutLink() {
-	s.note("link cut")
 	a := pick(s, s.agents)
 	l := s.links[a.name]
 	way := s.number(0, 2)
@@ -110,17 +104,14 @@ func (s *sim) healLink(a *agent) {
 }
 
 func (s *sim) leaderDies() {
-	s.note("leader dies")
 	s.depose(true, s.between(200*time.Millisecond, 8*time.Second))
 }
 
 func (s *sim) leaderCutOff() {
-	s.note("leader cut off")
 	s.depose(false, s.between(200*time.Millisecond, 8*time.Second))
 }
 
 func (s *sim) followerDies() {
-	s.note("follower dies")
 	for _, m := range s.members {
 		if m.up && m != s.raft.leader && !m.cutOff {
 			m.up = false
@@ -132,7 +123,6 @@ func (s *sim) followerDies() {
 }
 
 func (s *sim) disaster() {
-	s.note("disaster")
 	s.logf("the protected site dies")
 	s.agentOf(oldAgent).crash()
 	s.world.die()
@@ -145,7 +135,6 @@ func (s *sim) oldSiteReturns() {
 	if old.alive {
 		return
 	}
-	s.note("old site returns")
 	s.logf("the protected site returns")
 	old.alive, old.reach = true, true
 	s.agentOf(oldAgent).boot()
@@ -153,14 +142,12 @@ func (s *sim) oldSiteReturns() {
 }
 
 func (s *sim) switchesAway() {
-	s.note("power switches away")
 	s.world.old.reach = false
 	s.after(s.between(5*time.Second, time.Minute), func() { s.world.old.reach = true })
 }
 
 // foreignHand changes a DNS record that is ours to repoint.
 func (s *sim) foreignHand() {
-	s.note("foreign hand")
 	key := pick(s, []string{"www." + zoneName + " A", "pay." + zoneName + " A"})
 	v := &pb.EndpointValue{Values: []string{pick(s, []string{"192.0.2.7", "192.0.2.8"})}, Ttl: durationpb.New(time.Minute)}
 	s.world.records[key] = v
@@ -170,7 +157,6 @@ func (s *sim) foreignHand() {
 
 // guestDies lets a guest end by itself.
 func (s *sim) guestDies() {
-	s.note("guest dies")
 	h := s.world.hosts[pick(s, s.site.hosts)]
 	for _, id := range h.ids() {
 		if d := h.domains[id]; d.running {
@@ -181,15 +167,20 @@ func (s *sim) guestDies() {
 	}
 }
 
+// What the site is doing, as the table of faults names it.
+const (
+	quiet, failedOver, goingBack = "quiet", "failed over", "going back"
+)
+
 // phase says what the site is doing, for the table of faults.
 func (s *sim) phase() string {
-	out := "quiet"
+	out := quiet
 	for f := range s.state.OpenFailovers() {
 		switch f.GetPhase() {
 		case pb.RunPhase_RUN_PHASE_FAILING_BACK, pb.RunPhase_RUN_PHASE_ABORTING:
-			return "going back"
+			return goingBack
 		default:
-			out = "failed over"
+			out = failedOver
 		}
 	}
 	return out

@@ -64,11 +64,12 @@ func (s *sim) bringBack() {
 // that ends incomplete was tried again a few times.
 func (s *sim) forward(retries map[string]int) string {
 	const maxRetries = 3
+	var busy []string
 	for f := range s.state.OpenFailovers() {
 		switch f.GetPhase() {
 		case pb.RunPhase_RUN_PHASE_PAUSED:
 			s.control(f, pb.ControlAction_CONTROL_ACTION_RESUME, "")
-			return f.GetName() + " is paused"
+			busy = append(busy, f.GetName()+" is paused")
 		case pb.RunPhase_RUN_PHASE_RUNNING:
 			for _, p := range f.GetPlans() {
 				if waitsForOath(f, p.GetPlan()) {
@@ -76,19 +77,19 @@ func (s *sim) forward(retries map[string]int) string {
 				}
 			}
 			if !s.waitsForOther(f) {
-				return f.GetName() + " is running: " + describeRun(f)
+				busy = append(busy, f.GetName()+": "+describeRun(f))
 			}
 		case pb.RunPhase_RUN_PHASE_INCOMPLETE:
 			failed := slices.ContainsFunc(f.GetSteps(), func(st *pb.Step) bool { return st.GetPhase() == pb.StepPhase_STEP_PHASE_FAILED })
 			if failed && retries[f.GetName()] < maxRetries {
 				retries[f.GetName()]++
 				s.control(f, pb.ControlAction_CONTROL_ACTION_RETRY, "")
-				return f.GetName() + " is tried again"
+				busy = append(busy, f.GetName()+" is tried again")
 			}
 		default:
 		}
 	}
-	return ""
+	return strings.Join(busy, "; ")
 }
 
 // waitsForOath says whether a step of the plan could go on with an oath that nobody has sworn.

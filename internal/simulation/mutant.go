@@ -36,13 +36,26 @@ const (
 	MutantSkipEntry
 )
 
-// Mutants lists all of them with their names.
-func Mutants() map[string]Mutant {
-	return map[string]Mutant{
-		"skip the fence": MutantSkipFence, "ignore the boot id": MutantIgnoreBoot, "act on old orders": MutantOldOrders,
-		"the image stays": MutantImageStays, "blind for memory": MutantBlindMemory, "believe without reading": MutantBelieve,
-		"any generation": MutantAnyGeneration, "early lift": MutantEarlyLift, "drop a lease": MutantDropLease,
-		"keep a network": MutantKeepNetwork, "skip an entry": MutantSkipEntry,
+// Broken is a mutant and the invariants that may catch it.
+type Broken struct {
+	Mutant Mutant
+	By     []string
+}
+
+// Mutants lists all of them by name.
+func Mutants() map[string]Broken {
+	return map[string]Broken{
+		"skip the fence":          {MutantSkipFence, []string{"10 promotion"}},
+		"ignore the boot id":      {MutantIgnoreBoot, []string{"R10 permits"}},
+		"act on old orders":       {MutantOldOrders, []string{"4 order"}},
+		"the image stays":         {MutantImageStays, []string{"6 leases kept"}},
+		"blind for memory":        {MutantBlindMemory, []string{"3 capacity"}},
+		"believe without reading": {MutantBelieve, []string{"5 exact failback", "1 single run", "3 capacity", "6 leases kept"}},
+		"any generation":          {MutantAnyGeneration, []string{"5 exact failback", "1 single run", "10 promotion"}},
+		"early lift":              {MutantEarlyLift, []string{"1 single run"}},
+		"drop a lease":            {MutantDropLease, []string{"6 leases kept"}},
+		"keep a network":          {MutantKeepNetwork, []string{"5 exact failback"}},
+		"skip an entry":           {MutantSkipEntry, []string{"R1 same state"}},
 	}
 }
 
