@@ -9,6 +9,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
+	"github.com/hotspare/hotspare/internal/hypervisor"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -64,6 +65,9 @@ func (s *sim) faultOf(t model.Transition) fault {
 		all = append(slices.Clone(all), faultHalf, faultHalf)
 	}
 	f := pick(s, all)
+	if f == faultNotApplied && t.From == t.To {
+		return "" // Drivers read other parameters back themselves: the state does not show them.
+	}
 	s.report.Faults[Cell{string(f), s.phase(), model.KindName(t.Kind)}]++
 	return f
 }
@@ -143,11 +147,11 @@ func (a *agent) call(e reconcile.Call) {
 }
 
 // outlives says whether a call may still have its effect after it returned an error: a lost reply of
-// DNS, of a power switch, of a bridge; the end of a guest. What starts or promotes something has its
+// DNS, of a power switch; the end of a guest. What starts or promotes something has its
 // effect before it returns, or never: the drivers promise that (one process, one job at a time).
 func outlives(t model.Transition) bool {
 	switch t.Kind {
-	case pb.Kind_KIND_ENDPOINT, pb.Kind_KIND_NETWORK:
+	case pb.Kind_KIND_ENDPOINT:
 		return true
 	case pb.Kind_KIND_FENCE:
 		return t.To == pb.State_STATE_FENCED
@@ -160,10 +164,16 @@ func outlives(t model.Transition) bool {
 
 // apply lets a call have its effect after a while, unless the machine lost its power meanwhile.
 func (a *agent) apply(c *driverCall, e reconcile.Call, d time.Duration, then func(error)) {
-	boots := a.boots
+	boots, guest := a.boots, a.guest(e.Object)
+	act := func() error {
+		if e.Transition.From == pb.State_STATE_RUNNING && a.guest(e.Object) != guest {
+			return hypervisor.ErrState // What was to be ended is gone; another guest is not meant.
+		}
+		return a.s.act(a, e)
+	}
 	c.apply = func() {
 		if a.up && a.boots == boots {
-			_ = a.s.act(a, e)
+			_ = act()
 		}
 	}
 	a.s.after(d, func() {
@@ -171,11 +181,19 @@ func (a *agent) apply(c *driverCall, e reconcile.Call, d time.Duration, then fun
 			return
 		}
 		c.applied = true
-		err := a.s.act(a, e)
+		err := act()
 		if then != nil {
 			then(err)
 		}
 	})
+}
+
+// guest identifies the running guest of an instance: the process, not the memory.
+func (a *agent) guest(id model.ObjectID) time.Duration {
+	if a.host == nil || a.host.domains[id] == nil || !a.host.domains[id].running {
+		return 0
+	}
+	return a.host.domains[id].since
 }
 
 // act lets a driver really do it.
