@@ -244,7 +244,7 @@ func (p *devSiteProcess) startAgent(name, api, identity string) error {
 		return err
 	}
 	a, err := agent.New(agent.Options{
-		Name: name, Version: version(), Coordinators: []string{api},
+		Name: name, Version: version, Coordinators: []string{api},
 		DialOptions: func(string) []grpc.DialOption {
 			return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(keeper.Client()))}
 		},

@@ -519,7 +519,7 @@ func TestDev(t *testing.T) {
 	}
 	var got cli.DevOptions
 	c.options.Dev = func(_ context.Context, o cli.DevOptions) error { got = o; return nil }
-	if code := c.run(t, "dev", "--hosts", "5"); code != 0 || got.Hosts != 5 || got.Hypervisor != "sim" {
+	if code := c.run(t, "dev", "--hosts", "5"); code != 0 || got.Hosts != 5 {
 		t.Errorf("exit code %d with %+v: %s", code, got, &c.err)
 	}
 	if code := c.run(t, "dev", "--hosts", "0"); code != 2 {
