@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 )
 
@@ -193,4 +192,3 @@ func (s *site) sameStates() {
 		}
 	}
 }
-
