@@ -179,6 +179,9 @@ func places(l *pb.Lease) []string {
 // finish brings everything up, waits until nothing moves, and checks the invariants.
 func (s *site) finish() {
 	s.t.Helper()
+	for _, p := range s.world.unsprung() {
+		s.t.Errorf("nobody came to %+v: the scenario did not do what it says", p)
+	}
 	for _, n := range s.names {
 		s.heal(n)
 		if !s.members[n].up {

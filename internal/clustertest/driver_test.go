@@ -100,14 +100,25 @@ type point struct {
 // trap acts once when an agent comes to a point; object is a path.Match pattern.
 type trap struct {
 	point
-	do func()
+	do func(at point)
 }
 
-// at sets a trap.
-func (w *world) at(p point, do func()) {
+// at sets a trap; a point without a host is anybody's, and the first that comes there springs it.
+func (w *world) at(p point, do func(at point)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.traps = append(w.traps, &trap{point: p, do: do})
+}
+
+// unsprung returns where nobody came.
+func (w *world) unsprung() []point {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []point
+	for _, t := range w.traps {
+		out = append(out, t.point)
+	}
+	return out
 }
 
 func (w *world) reach(p point) {
@@ -115,7 +126,7 @@ func (w *world) reach(p point) {
 		w.watch.look("after " + p.method + " " + p.object + " on " + p.host)
 	}
 	w.mu.Lock()
-	var do func()
+	var do func(point)
 	for i, t := range w.traps {
 		match, _ := path.Match(t.object, p.object)
 		if match && t.method == p.method && t.after == p.after && (t.host == "" || t.host == p.host) {
@@ -126,7 +137,7 @@ func (w *world) reach(p point) {
 	}
 	w.mu.Unlock()
 	if do != nil {
-		do()
+		do(p)
 	}
 }
 
