@@ -105,7 +105,10 @@ func TestAgentCutOffForAnHour(t *testing.T) {
 					l := s.leader()
 					return l != nil && !l.c.Live().Agent(host).Connected
 				})
-				time.Sleep(time.Hour)
+				if oneWay == "" {
+					time.Sleep(55 * time.Minute) // Once is enough: an hour of three members costs seconds.
+				}
+				time.Sleep(5 * time.Minute)
 				if p := s.phase(f.GetName()); p == pb.RunPhase_RUN_PHASE_COMPLETED {
 					t.Errorf("the run is %v without %s", p, host)
 				}
