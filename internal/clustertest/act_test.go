@@ -224,6 +224,11 @@ func (s *site) settled() {
 		if l == nil {
 			return false
 		}
+		for _, t := range s.world.fence.Targets() {
+			if s.world.fence.Fences(t) == 0 && !s.world.fence.Alive(t) {
+				return false // The people at the old site have not come by yet.
+			}
+		}
 		for o := range l.c.State().Objects() {
 			if v := l.c.Live(); !v.Settled(o) && v.Agent(o.GetAgent()).Held == "" {
 				unsettled = o.String() + "\n" + v.Raw(o.GetId()).String()

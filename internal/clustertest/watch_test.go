@@ -43,6 +43,7 @@ func (x *watch) begin(s *site) {
 			case <-x.done:
 				return
 			case <-t.C:
+				x.w.powerOn()
 				x.look("by the clock")
 			}
 		}

@@ -111,31 +111,21 @@ func (w *world) drivers(agent string) actuate.Drivers {
 			Pools: map[string]storage.Driver{"west": w.pool}, Zones: map[string]sdn.Endpoints{dnsZone: w.zone.Endpoints(dnsKey)},
 		}
 	case eastAgent:
-		return actuate.Drivers{Source: w.east, Fence: powerOn{w}}
+		return actuate.Drivers{Source: w.east, Fence: w.fence}
 	default:
 		return actuate.Drivers{Hypervisor: w.hosts[agent], Networks: w.nets[agent]}
 	}
 }
 
-// powerOn is the fence of the protected site; lifting it lets the production VM run again, as an
-// operator at the old site would.
-type powerOn struct{ w *world }
-
-func (p powerOn) Targets() []string { return p.w.fence.Targets() }
-
-func (p powerOn) Fence(ctx context.Context, s *pb.FenceSpec) error { return p.w.fence.Fence(ctx, s) }
-
-func (p powerOn) Inspect(ctx context.Context, s *pb.FenceSpec) (pb.State, *pb.FenceStatus, error) {
-	return p.w.fence.Inspect(ctx, s)
-}
-
-func (p powerOn) Lift(ctx context.Context, s *pb.FenceSpec) error {
-	if err := p.w.fence.Lift(ctx, s); err != nil {
-		return err
+// powerOn is what the people at the old site do: once no fence holds a target down they start what ran
+// there.
+func (w *world) powerOn() {
+	for target, domain := range domains() {
+		if w.fence.Fences(target) == 0 && !w.fence.Alive(target) {
+			w.fence.SetAlive(target, true)
+			w.east.Start(domain)
+		}
 	}
-	p.w.fence.SetAlive(s.GetTarget(), true)
-	p.w.east.Start(domains()[s.GetTarget()])
-	return nil
 }
 
 // inventory lists what is there outside, for comparison before and after.
