@@ -300,4 +300,3 @@ func (w *world) forget() {
 	defer w.mu.Unlock()
 	w.traps = nil
 }
-
