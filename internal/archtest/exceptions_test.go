@@ -5,6 +5,5 @@ package archtest
 func exceptions() []exception {
 	return []exception{
 		{"interface-size", "internal/coordinator/rpc.Site", "the coordinator as its handlers see it: state, live view, propose, verify and who is who"},
-		{"interface-size", "internal/storage/conformance.Harness", "a test harness: what a suite needs of each driver's world"},
 	}
 }

@@ -20,8 +20,8 @@ func ioFolders() []string {
 		"internal/coordinator/fleet/...",
 		"internal/coordinator/webhook/...",
 		"internal/coordinator/fixture/...", // builders for tests
-		"internal/coordinator/store/...",  // hands the newest state to other goroutines
-		"internal/coordinator/gitops/...", // reads a Git repository
+		"internal/coordinator/store/...",   // hands the newest state to other goroutines
+		"internal/coordinator/gitops/...",  // reads a Git repository
 	}
 }
 

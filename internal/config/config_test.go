@@ -211,8 +211,8 @@ func TestFewSettings(t *testing.T) {
 
 func settings(t reflect.Type) int {
 	n := 0
-	for i := range t.NumField() {
-		f := t.Field(i).Type
+	for field := range t.Fields() {
+		f := field.Type
 		if f.Kind() == reflect.Slice {
 			f = f.Elem()
 		}

@@ -254,7 +254,7 @@ func (s *Source) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volu
 }
 
 func (s *Source) status(c *libvirt.Libvirt, d *disk, spec *pb.VolumeSpec) (*pb.VolumeStatus, error) {
-	st := &pb.VolumeStatus{Resync: s.started(spec)}
+	st := &pb.VolumeStatus{Resync: s.started(spec), WriterRunning: d.running}
 	if spec.GetMirrorTo() == "" {
 		return st, nil
 	}

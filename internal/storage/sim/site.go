@@ -247,7 +247,7 @@ func (s *Site) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volume
 }
 
 func (d *disk) status(spec *pb.VolumeSpec, now time.Time) *pb.VolumeStatus {
-	st := &pb.VolumeStatus{Resync: d.started}
+	st := &pb.VolumeStatus{Resync: d.started, WriterRunning: d.running}
 	if spec.GetMirrorTo() == "" {
 		return st
 	}
