@@ -42,7 +42,7 @@ func TestDangerousAnswers(t *testing.T) {
 		"never answers":  {Hang: true},
 	}
 	for how, f := range storage {
-		for _, method := range []string{"Promote", "Demote"} {
+		for _, method := range []string{"Promote", "Demote", "Receive"} {
 			t.Run("storage "+method+" "+how, func(t *testing.T) {
 				lied(t, func(s *site) {
 					f.Method, f.Count = method, 1
