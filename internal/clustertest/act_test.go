@@ -35,8 +35,15 @@ func (s *site) snapshot(m *member) string {
 	return b.String()
 }
 
-// leaseSpec asks for VMs; change may alter it.
+// lease asks for VMs, and waits until they run; change may alter what is asked for.
 func (s *site) lease(count, vcpus uint32, gib uint64, change func(*pb.LeaseSpec)) *pb.Lease {
+	s.t.Helper()
+	l, err := s.tryLease(count, vcpus, gib, change)
+	s.must(err)
+	return l
+}
+
+func (s *site) tryLease(count, vcpus uint32, gib uint64, change func(*pb.LeaseSpec)) (*pb.Lease, error) {
 	s.t.Helper()
 	spec := &pb.LeaseSpec{
 		Count: count, Resources: &pb.Resources{Vcpus: vcpus, MemoryBytes: gib << 30}, Image: "debian-12", Term: durationpb.New(8 * time.Hour),
@@ -46,13 +53,16 @@ func (s *site) lease(count, vcpus uint32, gib uint64, change func(*pb.LeaseSpec)
 	}
 	req := &pb.CreateLeaseRequest{RequestId: s.request(), Project: "web", Spec: spec}
 	var l *pb.Lease
-	s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+	err := s.try(func(ctx context.Context, c *grpc.ClientConn) error {
 		resp, err := pb.NewLeaseServiceClient(c).CreateLease(ctx, req)
 		l = resp.GetLease()
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
 	s.until("lease "+l.GetName()+" runs", time.Minute, func() bool { return s.leaseRuns(l) })
-	return l
+	return l, nil
 }
 
 // fill lends everything that can be lent: two VMs on each of three hosts.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -21,7 +23,7 @@ import (
 )
 
 var (
-	cycles = flag.Int("cycles", 30, "failover cycles of TestCycles, each of a random seed")
+	cycles = flag.Int("cycles", 150, "failover cycles of TestCycles, each of a random seed")
 	seed   = flag.Uint64("seed", 0, "the one seed that TestCycles runs; 0: new ones")
 )
 
@@ -62,11 +64,16 @@ func (c *cycle) pick(names []string) string { return names[c.r.IntN(len(names))]
 func (c *cycle) run() {
 	var leases []*pb.Lease
 	for range 1 + c.r.IntN(4) {
-		leases = append(leases, c.lease(uint32(1+c.r.IntN(2)), uint32(2+2*c.r.IntN(4)), uint64(4+4*c.r.IntN(6)), func(sp *pb.LeaseSpec) {
+		l, err := c.tryLease(uint32(1+c.r.IntN(2)), uint32(2+2*c.r.IntN(4)), uint64(4+4*c.r.IntN(6)), func(sp *pb.LeaseSpec) {
 			if c.r.IntN(4) == 0 {
 				sp.OnPreempt, sp.Grace = pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN, durationpb.New(5*time.Second)
 			}
-		}))
+		})
+		if status.Code(err) == codes.ResourceExhausted {
+			continue // It does not fit any more.
+		}
+		c.must(err)
+		leases = append(leases, l)
 	}
 	guests := c.guests(leases...)
 	var runs []string
