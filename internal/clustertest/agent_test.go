@@ -47,11 +47,11 @@ func TestAgentBackWithOldSpecs(t *testing.T) {
 		// The protected VM dies while nobody looks: by the old specs it would be started again.
 		s.world.hosts[host].Kill(model.ObjectID(f.GetPlacements()[0].GetObject()))
 		s.failback(f.GetName())
-		time.Sleep(time.Minute)
+		s.sleep(time.Minute)
 		s.cutAgent(host)
 		at := time.Now()
 		s.startAgent(host)
-		time.Sleep(time.Minute)
+		s.sleep(time.Minute)
 		if calls := s.began(host, at); len(calls) > 0 {
 			t.Errorf("alone with old specs: %q", calls)
 		}
@@ -81,7 +81,7 @@ func TestLostJournalIsQuarantined(t *testing.T) {
 		at := time.Now()
 		s.startAgent(host)
 		s.until("quarantine", time.Minute, func() bool { return s.state().Host(host).GetQuarantined() })
-		time.Sleep(time.Minute)
+		s.sleep(time.Minute)
 		if calls := s.began(host, at); len(calls) > 0 {
 			t.Errorf("a stranger acted: %q", calls)
 		}
@@ -125,7 +125,7 @@ func TestPowerCut(t *testing.T) {
 					s.cutAgent(lost)
 					at := time.Now()
 					s.startAgent(lost)
-					time.Sleep(30 * time.Second)
+					s.sleep(30 * time.Second)
 					if calls := s.began(lost, at); slices.ContainsFunc(calls, func(c string) bool { return strings.HasSuffix(c, ">RUNNING") }) {
 						t.Errorf("started without a session after a reboot: %q", calls)
 					}

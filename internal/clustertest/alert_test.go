@@ -85,7 +85,7 @@ func TestAlertAHundredTimes(t *testing.T) {
 			s.must(json.Unmarshal([]byte(body), &a))
 			answers[a.Failover]++
 			if i%10 == 0 {
-				time.Sleep(time.Second)
+				s.sleep(time.Second)
 			}
 		}
 		if len(answers) != 1 || answers["fo-1"] != 100 || s.state().Meta().GetLastEpoch() != 1 {

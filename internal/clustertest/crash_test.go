@@ -102,7 +102,7 @@ func TestEveryLeaderKilled(t *testing.T) {
 			s.until("somebody leads", time.Minute, func() bool { return s.leader() != nil })
 			dead := s.leader().name
 			s.crash(dead)
-			time.Sleep(300 * time.Millisecond)
+			s.sleep(300 * time.Millisecond)
 			s.restart(dead)
 		}
 	})

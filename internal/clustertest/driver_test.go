@@ -47,7 +47,7 @@ const lastBreath = time.Millisecond
 func (l *life) call(ctx context.Context, method, object string, f func(context.Context) error) error {
 	l.world.reach(point{host: l.host, method: method, object: object})
 	if l.isDead() {
-		time.Sleep(lastBreath)
+		pass(lastBreath)
 		return errProcessGone
 	}
 	// The host works on when the process is gone, but an agent that lives may cancel.
@@ -71,7 +71,7 @@ func (l *life) call(ctx context.Context, method, object string, f func(context.C
 		}
 	case <-l.dead:
 	}
-	time.Sleep(lastBreath)
+	pass(lastBreath)
 	return errProcessGone
 }
 

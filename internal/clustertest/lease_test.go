@@ -47,7 +47,7 @@ func TestLeaseChangedDuringFailover(t *testing.T) {
 			return err
 		})
 		at := s.state().Lease(extended).GetPreemptedAt().AsTime()
-		time.Sleep(10 * time.Minute)
+		s.sleep(10 * time.Minute)
 		s.over(f.GetName())
 		back := s.state().Lease(extended)
 		stood := back.GetEndsAt().AsTime().Sub(ends) - time.Hour
@@ -86,7 +86,7 @@ func TestTermEndsDuringFailover(t *testing.T) {
 		leases := []*pb.Lease{s.lease(2, 8, 24, short), s.lease(2, 8, 24, short), s.lease(2, 8, 24, short)}
 		f := s.declare("webshop")
 		s.completes(f.GetName())
-		time.Sleep(10 * time.Minute)
+		s.sleep(10 * time.Minute)
 		for _, name := range victimsOf(f) {
 			if p := s.state().Lease(name).GetPhase(); p != pb.LeasePhase_LEASE_PHASE_PREEMPTED {
 				t.Errorf("%s is %v while it is preempted", name, p)
@@ -157,7 +157,7 @@ func TestTwoFailovers(t *testing.T) {
 				leases := s.fill()
 				guests, before := s.guests(leases...), s.world.inventory()
 				runs := []*pb.Failover{s.declare("webshop")}
-				time.Sleep(1500 * time.Millisecond)
+				s.sleep(1500 * time.Millisecond)
 				runs = append(runs, s.declare("billing"))
 				for _, f := range runs {
 					s.completes(f.GetName())

@@ -28,7 +28,7 @@ func TestPartitionedLeader(t *testing.T) {
 		if status.Code(err) == codes.OK {
 			t.Fatal("a leader without a quorum acknowledged a declaration")
 		}
-		time.Sleep(raftnode.LeaderLease)
+		s.sleep(raftnode.LeaderLease)
 		s.until("its agents are let go", 5*time.Second, func() bool {
 			for a := range s.members[old].c.Live().Agents() {
 				if a.Connected && s.members[old].c.Leading() == nil {
@@ -69,9 +69,9 @@ func TestPermitsRunOut(t *testing.T) {
 			}
 		})
 		s.until("two members are gone", time.Minute, func() bool { return len(s.followers())+1 < 3 })
-		time.Sleep(fleet.PermitDuration + 2*time.Second)
+		s.sleep(fleet.PermitDuration + 2*time.Second)
 		quiet := time.Now()
-		time.Sleep(time.Minute)
+		s.sleep(time.Minute)
 		for _, r := range s.book.since(quiet) {
 			if r.msg == "driver call began" && (r.attrs["to"] == "RUNNING" || r.attrs["to"] == "PRIMARY" || r.attrs["to"] == "ANNOUNCED") {
 				t.Errorf("without a permit: %s", r)
@@ -106,9 +106,9 @@ func TestAgentCutOffForAnHour(t *testing.T) {
 					return l != nil && !l.c.Live().Agent(host).Connected
 				})
 				if oneWay == "" {
-					time.Sleep(55 * time.Minute) // Once is enough: an hour of three members costs seconds.
+					s.sleep(55 * time.Minute) // Once is enough: an hour of three members costs seconds.
 				}
-				time.Sleep(5 * time.Minute)
+				s.sleep(5 * time.Minute)
 				if p := s.phase(f.GetName()); p == pb.RunPhase_RUN_PHASE_COMPLETED {
 					t.Errorf("the run is %v without %s", p, host)
 				}
@@ -130,14 +130,14 @@ func TestFlappingLinks(t *testing.T) {
 		for range 5 {
 			if l := s.leader(); l != nil {
 				s.partition(l.name)
-				time.Sleep(900 * time.Millisecond)
+				s.sleep(900 * time.Millisecond)
 				s.heal(l.name)
 			}
-			time.Sleep(400 * time.Millisecond)
+			s.sleep(400 * time.Millisecond)
 			for _, n := range s.names {
 				s.wire.block("h1", n)
 			}
-			time.Sleep(700 * time.Millisecond)
+			s.sleep(700 * time.Millisecond)
 			s.healAgent("h1")
 		}
 	})

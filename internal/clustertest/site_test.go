@@ -464,3 +464,9 @@ func (s *site) ready() {
 		s.t.Fatalf("the site is not ready: %v", last)
 	}
 }
+
+// pass lets virtual time pass.
+func pass(d time.Duration) { time.Sleep(d) }
+
+// sleep lets the site go on by itself for a while.
+func (s *site) sleep(d time.Duration) { pass(d) }
