@@ -95,7 +95,7 @@ func (c *Core) choose(o *object, want pb.State) (t model.Transition, done bool, 
 	if err != nil {
 		return t, false, err
 	}
-	renew := refreshes(kind, o.obs.State) && o.rec.Applied != digest(o.rec.Order.GetSpec())
+	renew := refreshes(kind, o.obs.State) && (o.obs.Outdated || o.rec.Applied != digest(o.rec.Order.GetSpec()))
 	switch {
 	case done && renew && o.obs.State == want:
 		return refresh(kind, o.obs.State), false, nil

@@ -107,7 +107,7 @@ func (c *Core) settleOutcome(o *object, f *outcome) {
 	if t.Kind == pb.Kind_KIND_HOOK {
 		happened = f.err == nil
 	}
-	if happened && (!same || f.err == nil) {
+	if happened && (!same || f.err == nil && !o.obs.Outdated) {
 		o.retryAt = 0
 		if f.err == nil && f.digest != "" {
 			o.rec.Applied = f.digest
