@@ -45,12 +45,32 @@ unit: $(TEST_TOOLS) ## the quick tests: no real parts, no root, no packages to i
 test: ## everything, after setting this machine up; GROUPS=unit,lint selects
 	tools/test.sh --setup '$(GROUPS)'
 
+.PHONY: demo
+demo: build ## the whole story on this machine, told while it runs; KEEP=1 leaves it running; HOTSPARE_DEMO=sim needs no root
+	tools/demo.sh
+
 .PHONY: bench
 bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=6
 	mkdir -p build
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCH_COUNT) $(BENCH_PKGS) >build/bench.txt \
 		|| { cat build/bench.txt; exit 1; }
 	bin/benchstat build/bench.txt
+
+# Where `make install` puts things: DESTDIR=/tmp/x for a package.
+DESTDIR :=
+PREFIX := /usr
+
+.PHONY: install
+install: build ## programs, units, example configuration and completion below DESTDIR
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)/etc/hotspare
+	install -m 0755 bin/hotspare bin/hotspare-coordinator bin/hotspare-agent $(DESTDIR)$(PREFIX)/bin
+	install -m 0644 deploy/systemd/*.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 0644 deploy/sysusers.d/hotspare.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d
+	install -m 0644 deploy/tmpfiles.d/hotspare.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	for f in deploy/etc/*.yaml; do \
+		[ -e $(DESTDIR)/etc/hotspare/$${f##*/} ] || install -m 0640 $$f $(DESTDIR)/etc/hotspare; done
+	bin/hotspare completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/hotspare
 
 .PHONY: lint
 lint: $(LINT_TOOLS) $(PROTO_TOOLS) ## golangci-lint, buf lint, API compatibility with the last release

@@ -3,6 +3,7 @@ module github.com/hotspare/hotspare
 go 1.26.0
 
 require (
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/digitalocean/go-libvirt v0.0.0-20250616175656-5843751af96c
 	github.com/goccy/go-yaml v1.19.2
 	github.com/google/go-cmp v0.7.0

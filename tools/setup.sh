@@ -14,6 +14,10 @@ set -euo pipefail
 package_groups() {
 	cat <<'TABLE'
 base    | ca-certificates git make
+libvirt | libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra iproute2 util-linux ethtool xz-utils genisoimage
+network | iproute2 nftables ethtool iputils-ping util-linux knot knot-dnsutils
+monitoring | prometheus prometheus-alertmanager
+systemd | systemd
 TABLE
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,8 +62,8 @@ func dev(ctx context.Context, o cli.DevOptions) (err error) {
 	p.onStop(func() { err = errors.Join(err, os.RemoveAll(dir)) })
 	p.onStop(func() { err = errors.Join(err, logFile.Close()) })
 	defer func() {
-		for i := len(p.undo) - 1; i >= 0; i-- {
-			p.undo[i]()
+		for _, v := range slices.Backward(p.undo) {
+			v()
 		}
 	}()
 	if p.o.Socket == "" {
@@ -116,7 +117,7 @@ func (p *devSiteProcess) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // Only reads are left.
+	defer conn.Close()
 	if err := p.joinAgents(ctx, conn, api); err != nil {
 		return err
 	}
@@ -244,7 +245,7 @@ func (p *devSiteProcess) startAgent(name, api, identity string) error {
 		return err
 	}
 	a, err := agent.New(agent.Options{
-		Name: name, Version: version(), Coordinators: []string{api},
+		Name: name, Version: version, Coordinators: []string{api},
 		DialOptions: func(string) []grpc.DialOption {
 			return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(keeper.Client()))}
 		},

@@ -121,7 +121,7 @@ func (f devFence) Lift(ctx context.Context, spec *pb.FenceSpec) error {
 	if err := f.Site.Lift(ctx, spec); err != nil {
 		return err
 	}
-	f.Site.SetAlive(spec.GetTarget(), true)
+	f.SetAlive(spec.GetTarget(), true)
 	f.east.Start("prod-db")
 	return nil
 }

@@ -30,12 +30,8 @@ func run() int {
 		Env:        os.Getenv,
 		Now:        time.Now,
 		ConfigFile: configFile(),
-<<<<<<< HEAD
-		Version:    version(),
-		Dev:        dev,
-=======
 		Version:    version,
->>>>>>> cli
+		Dev:        dev,
 	}
 	return cli.Run(ctx, options, os.Args[1:])
 }

@@ -38,8 +38,10 @@ func requireTools(t *testing.T) {
 func TestCommandLineAndXML(t *testing.T) {
 	d := guest.Domain{
 		Name: "a<b", Image: guest.Image{Kernel: "/k", Initrd: "/i"}, Disk: "/d.qcow2", Bridges: []string{"br0"},
-		Params: guest.Params{Name: "erp", NICs: []guest.NIC{{MAC: "52:54:00:00:00:01", Address: "10.0.0.2/24", Gateway: "10.0.0.1"}},
-			Port: 8080, RecordEvery: time.Second, Unhealthy: true, IgnoreShutdown: true},
+		Params: guest.Params{
+			Name: "erp", NICs: []guest.NIC{{MAC: "52:54:00:00:00:01", Address: "10.0.0.2/24", Gateway: "10.0.0.1"}},
+			Port: 8080, RecordEvery: time.Second, Unhealthy: true, IgnoreShutdown: true,
+		},
 	}
 	text, err := d.XML("/c")
 	if err != nil {
@@ -208,8 +210,10 @@ func startQEMU(ctx context.Context, t *testing.T, img guest.Image, image string,
 	port := ln.Addr().(*net.TCPAddr).Port
 	ln.Close()
 	dir := t.TempDir()
-	vm := &machine{url: fmt.Sprintf("http://127.0.0.1:%d", port), qmp: filepath.Join(dir, "qmp"), console: filepath.Join(dir, "console"),
-		started: time.Now(), ended: make(chan struct{})}
+	vm := &machine{
+		url: fmt.Sprintf("http://127.0.0.1:%d", port), qmp: filepath.Join(dir, "qmp"), console: filepath.Join(dir, "console"),
+		started: time.Now(), ended: make(chan struct{}),
+	}
 	const mac = "52:54:00:aa:00:01"
 	params.NICs = []guest.NIC{{MAC: mac, Address: "10.0.2.15/24", Gateway: "10.0.2.2"}}
 	guestPort := 80

@@ -24,8 +24,14 @@ func (l *Lab) Inventory(ctx context.Context) ([]string, error) {
 			kind string
 			list func(context.Context) ([]string, error)
 		}{
-			{"domain", h.listDomains}, {"libvirt-network", h.listLibvirtNetworks}, {"link", h.listLinks}, {"route", h.listRoutes},
-			{"netns", h.listNetNS}, {"nft", h.listRules}, {"process", h.listProcesses}, {"file", h.listFiles},
+			{"domain", h.listDomains},
+			{"libvirt-network", h.listLibvirtNetworks},
+			{"link", h.listLinks},
+			{"route", h.listRoutes},
+			{"netns", h.listNetNS},
+			{"nft", h.listRules},
+			{"process", h.listProcesses},
+			{"file", h.listFiles},
 		} {
 			found, err := part.list(ctx)
 			if err != nil {

@@ -26,14 +26,26 @@ func TestInventory(t *testing.T) {
 		want        []string
 	}{
 		{"link", []string{"ip", "link", "add", "br9", "type", "bridge"}, []string{"ip", "link", "del", "br9"}, []string{"n link br9 down master="}},
-		{"address", []string{"ip", "addr", "add", "192.0.2.1/32", "dev", "lo"}, []string{"ip", "addr", "del", "192.0.2.1/32", "dev", "lo"},
-			[]string{"n link lo 192.0.2.1/32"}},
-		{"route", []string{"ip", "route", "add", "192.0.2.0/24", "via", "10.77.0.1"}, []string{"ip", "route", "del", "192.0.2.0/24"},
-			[]string{"n route 192.0.2.0/24 via 10.77.0.1 dev mgmt0"}},
+		{
+			"address",
+			[]string{"ip", "addr", "add", "192.0.2.1/32", "dev", "lo"},
+			[]string{"ip", "addr", "del", "192.0.2.1/32", "dev", "lo"},
+			[]string{"n link lo 192.0.2.1/32"},
+		},
+		{
+			"route",
+			[]string{"ip", "route", "add", "192.0.2.0/24", "via", "10.77.0.1"},
+			[]string{"ip", "route", "del", "192.0.2.0/24"},
+			[]string{"n route 192.0.2.0/24 via 10.77.0.1 dev mgmt0"},
+		},
 		{"rule", []string{"nft", "add", "table", "inet", "left"}, []string{"nft", "delete", "table", "inet", "left"}, []string{"n nft table inet left"}},
 		{"file", []string{"touch", file}, []string{"rm", file}, []string{"n file data/forgotten"}},
-		{"namespace", []string{"ip", "netns", "add", "bubble"}, []string{"sh", "-c", "ip netns del bubble; umount /run/netns; rmdir /run/netns"},
-			[]string{"n file run/netns/", "n file run/netns/bubble", "n netns bubble"}},
+		{
+			"namespace",
+			[]string{"ip", "netns", "add", "bubble"},
+			[]string{"sh", "-c", "ip netns del bubble; umount /run/netns; rmdir /run/netns"},
+			[]string{"n file run/netns/", "n file run/netns/bubble", "n netns bubble"},
+		},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

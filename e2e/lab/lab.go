@@ -75,8 +75,10 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	if err := reg.clean(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("make lab %s: remove the last one: %w", o.Name, err), reg.close())
 	}
-	l := &Lab{name: o.Name, dir: filepath.Join(parent, "lab-"+o.Name), log: o.Log, reg: reg,
-		segments: map[string]bool{}, cuts: map[cut]bool{}}
+	l := &Lab{
+		name: o.Name, dir: filepath.Join(parent, "lab-"+o.Name), log: o.Log, reg: reg,
+		segments: map[string]bool{}, cuts: map[cut]bool{},
+	}
 	if err := l.makeFabric(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("make lab %s: %w", o.Name, err), l.Close())
 	}

@@ -131,7 +131,8 @@ func (h *Host) writeConfig(service, name, text string) (string, error) {
 
 // startService starts a program and waits until it answers at the address.
 func (h *Host) startService(ctx context.Context, label string, port int, answers func(ctx context.Context, addr string) error,
-	name string, args ...string) (*Service, error) {
+	name string, args ...string,
+) (*Service, error) {
 	ctx, cancel := context.WithTimeout(ctx, serviceWait)
 	defer cancel()
 	addr := net.JoinHostPort(h.MgmtAddr, strconv.Itoa(port))

@@ -15,6 +15,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/actuate"
+	"github.com/hotspare/hotspare/internal/hypervisor"
 	hvsim "github.com/hotspare/hotspare/internal/hypervisor/sim"
 	"github.com/hotspare/hotspare/internal/model"
 	sdnsim "github.com/hotspare/hotspare/internal/sdn/sim"
@@ -38,7 +39,8 @@ type site struct {
 func newSite(t *testing.T, members int) *site {
 	t.Helper()
 	s := &site{t: t, host: hvsim.NewHost(hvsim.Options{
-		Capacity: &pb.Capacity{MemoryBytes: 4 << 30, Vcpus: 8}, Costs: hvsim.RealisticCosts()})}
+		Capacity: &pb.Capacity{MemoryBytes: 4 << 30, Vcpus: 8}, Costs: hvsim.RealisticCosts(),
+	})}
 	for i := range members {
 		s.members = append(s.members, newCoordinator(t, string(rune('x'+i)), 1))
 	}
@@ -116,7 +118,8 @@ func instance(generation uint64, id string, state pb.State, change ...func(*pb.O
 			Hostname: model.ObjectID(id).Name(), Vcpus: 1, MemoryBytes: 3 << 30,
 			Reclaim: &pb.Reclaim{
 				Action: pb.ReclaimAction_RECLAIM_ACTION_SAVE, Grace: durationpb.New(5 * time.Second),
-				Deadline: durationpb.New(30 * time.Second)},
+				Deadline: durationpb.New(30 * time.Second),
+			},
 		}}},
 	}
 	for _, f := range change {
@@ -344,7 +347,9 @@ func TestAgentProbesHealth(t *testing.T) {
 		c := s.members[0]
 		network := &pb.Order{Object: "network/n", Kind: pb.Kind_KIND_NETWORK, Generation: 2, Spec: &pb.Spec{
 			State: pb.State_STATE_PRESENT, Parameters: &pb.Spec_Network{Network: &pb.NetworkSpec{
-				Name: "prod", Bridge: "br-prod", Role: pb.NetworkRole_NETWORK_ROLE_PRODUCTION, ProbeAddress: "10.10.0.2/24"}}}}
+				Name: "prod", Bridge: "br-prod", Role: pb.NetworkRole_NETWORK_ROLE_PRODUCTION, ProbeAddress: "10.10.0.2/24",
+			}},
+		}}
 		s.host.SetGuest(vmA, hvsim.GuestBehaviour{HealthyAfter: 2 * time.Second})
 		c.order(network, instance(2, vmA, pb.State_STATE_RUNNING, func(o *pb.Order) {
 			i := o.Spec.GetInstance()
@@ -367,4 +372,47 @@ func TestNewRefusesMissingOptions(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "journal") || !strings.Contains(err.Error(), "boot id") {
 		t.Errorf("not all that is missing is named: %v", err)
 	}
+}
+
+// TestAgentTakesAHugeOrder: an order as large as a message can be must not make the journal fail,
+// because an agent without a journal ends.
+func TestAgentTakesAHugeOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 1)
+		s.members[0].order(instance(2, vmA, pb.State_STATE_RUNNING, func(o *pb.Order) {
+			o.Spec.GetInstance().UserData = make([]byte, 31<<20)
+		}))
+		s.start()
+		s.settled(0, vmA, pb.State_STATE_RUNNING, 2)
+		s.kill()
+		s.start()
+		s.settled(0, vmA, pb.State_STATE_RUNNING, 2)
+	})
+}
+
+// TestAgentIsHeld: a coordinator that leads and holds the agent gets its statuses and gives nothing.
+func TestAgentIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 1)
+		c := s.members[0]
+		c.held = "the agent has another journal"
+		c.setPermit(0, false)
+		id := model.ObjectID(vmA)
+		spec := &pb.InstanceSpec{Vcpus: 1, MemoryBytes: 1 << 30}
+		if err := s.host.Define(t.Context(), hypervisor.Definition{ID: id, Owner: "web", Spec: spec}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.host.Start(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		s.start()
+		st := s.status(0, vmA, func(st *pb.Status) bool { return st.GetState() == pb.State_STATE_RUNNING })
+		if st.GetPhase() != pb.Phase_PHASE_WAITING || st.GetGeneration() != 0 {
+			t.Errorf("status %v", st)
+		}
+		time.Sleep(time.Minute)
+		if n := s.host.History()[id]; n.Stops+n.Kills+n.Removes+n.Saves != 0 {
+			t.Errorf("a held agent touched what it found: %+v", n)
+		}
+	})
 }

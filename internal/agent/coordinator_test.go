@@ -28,6 +28,8 @@ type coordinator struct {
 	era    uint64
 	term   uint64
 	permit time.Duration
+	// held is why this member gives no orders.
+	held string
 	// orders sent in full to every new session, by object.
 	orders map[string]*pb.Order
 	// mute: heartbeats are not answered.
@@ -130,8 +132,9 @@ func (c *coordinator) Session(stream pb.AgentService_SessionServer) error {
 	c.end, c.send = cancel, send
 	leads := c.leads
 	send <- &pb.SessionResponse{Message: &pb.SessionResponse_Welcome{
-		Welcome: &pb.Welcome{Leads: c.leads, Term: c.term, Era: c.era}}}
-	if leads {
+		Welcome: &pb.Welcome{Leads: c.leads, Term: c.term, Era: c.era, Held: c.held},
+	}}
+	if leads && c.held == "" {
 		all := &pb.Orders{Era: c.era, Term: c.term, Full: true}
 		for _, id := range slices.Sorted(maps.Keys(c.orders)) {
 			all.Orders = append(all.Orders, c.orders[id])
@@ -180,7 +183,8 @@ func (c *coordinator) take(m *pb.SessionRequest, send chan<- *pb.SessionResponse
 			permit = 0
 		}
 		send <- &pb.SessionResponse{Message: &pb.SessionResponse_Heartbeat{Heartbeat: &pb.HeartbeatAnswer{
-			Sequence: h.GetSequence(), Permit: durationpb.New(permit)}}}
+			Sequence: h.GetSequence(), Permit: durationpb.New(permit),
+		}}}
 	}
 }
 

@@ -28,7 +28,7 @@ func importTable() []importRow {
 	anything := []string{""}
 	radix := "github.com/hashicorp/go-immutable-radix/v2" // persistent maps: pure, no I/O
 	core := []string{"internal/runbook/...", "internal/placement/...", "internal/model/...", "gen/..."}
-	process := append([]string{"internal/trust/...", "internal/config/..."}, core...)
+	process := append([]string{"internal/trust/...", "internal/config/...", "internal/manifest/..."}, core...)
 	var below []string
 	for _, seam := range seams() {
 		below = append(below, seam+"/...")
@@ -45,10 +45,11 @@ func importTable() []importRow {
 		{"internal/manifest/...", 2, []string{"internal/strictyaml", "internal/model/...", "gen/..."}, anything},
 		// The CLI uses only the public API; the rules of the domain and the manifests are shared with the server.
 		{"internal/cli/...", 2, []string{"gen/...", "internal/model/...", "internal/manifest/...", "internal/strictyaml", "internal/trust/evidence"}, anything},
+		{"internal/daemon", 0, []string{"internal/config/..."}, anything},
 		{"internal/trust/...", 2, []string{"internal/model/...", "gen/..."}, anything},
 		{"internal/config/...", 2, []string{"internal/strictyaml", "internal/model/...", "gen/..."}, anything},
 		{"cmd/...", 2, slices.Concat(process, below, []string{
-			"internal/coordinator/...", "internal/agent/...", "internal/cli/...",
+			"internal/coordinator/...", "internal/agent/...", "internal/cli/...", "internal/manifest/...", "internal/daemon",
 		}), anything},
 		// Nothing of the product may import what drives it in tests: no other row names these.
 		{"internal/simulation/...", 0, []string{"..."}, anything},

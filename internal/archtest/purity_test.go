@@ -18,8 +18,10 @@ func ioFolders() []string {
 		"internal/coordinator/raftnode/...",
 		"internal/coordinator/rpc/...",
 		"internal/coordinator/fleet/...",
-		"internal/coordinator/store/...",  // hands the newest state to other goroutines
-		"internal/coordinator/gitops/...", // reads a Git repository
+		"internal/coordinator/webhook/...",
+		"internal/coordinator/fixture/...", // builders for tests
+		"internal/coordinator/store/...",   // hands the newest state to other goroutines
+		"internal/coordinator/gitops/...",  // reads a Git repository
 	}
 }
 

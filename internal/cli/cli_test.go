@@ -56,8 +56,10 @@ func sampleLease(state pb.State) *pb.Lease {
 
 func sampleSite() *site {
 	pool := func(name string) *pb.Resource {
-		return &pb.Resource{Resource: &pb.Resource_Pool{Pool: &pb.Pool{Metadata: &pb.Metadata{Name: name, Revision: 2},
-			Spec: &pb.PoolSpec{Agent: "store1", ExportAddress: "10.77.0.9:10809"}}}}
+		return &pb.Resource{Resource: &pb.Resource_Pool{Pool: &pb.Pool{
+			Metadata: &pb.Metadata{Name: name, Revision: 2},
+			Spec:     &pb.PoolSpec{Agent: "store1", ExportAddress: "10.77.0.9:10809"},
+		}}}
 	}
 	return &site{
 		failovers: []*pb.Failover{sampleRun(pb.RunPhase_RUN_PHASE_RUNNING), sampleRun(pb.RunPhase_RUN_PHASE_COMPLETED)},
@@ -519,7 +521,7 @@ func TestDev(t *testing.T) {
 	}
 	var got cli.DevOptions
 	c.options.Dev = func(_ context.Context, o cli.DevOptions) error { got = o; return nil }
-	if code := c.run(t, "dev", "--hosts", "5"); code != 0 || got.Hosts != 5 || got.Hypervisor != "sim" {
+	if code := c.run(t, "dev", "--hosts", "5"); code != 0 || got.Hosts != 5 {
 		t.Errorf("exit code %d with %+v: %s", code, got, &c.err)
 	}
 	if code := c.run(t, "dev", "--hosts", "0"); code != 2 {

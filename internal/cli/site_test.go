@@ -73,8 +73,10 @@ func (s *site) Apply(_ context.Context, r *pb.ApplyRequest) (*pb.ApplyResponse, 
 }
 
 func (s *site) GetResource(_ context.Context, r *pb.GetResourceRequest) (*pb.GetResourceResponse, error) {
-	return &pb.GetResourceResponse{Resource: s.resources[0], Readiness: &pb.Readiness{Plan: r.GetName(),
-		Obstacles: []*pb.Obstacle{{Object: "volume/x", What: "no consistent point", Remedy: "start the replication"}}}}, s.ask(r)
+	return &pb.GetResourceResponse{Resource: s.resources[0], Readiness: &pb.Readiness{
+		Plan:      r.GetName(),
+		Obstacles: []*pb.Obstacle{{Object: "volume/x", What: "no consistent point", Remedy: "start the replication"}},
+	}}, s.ask(r)
 }
 
 func (s *site) ListResources(_ context.Context, r *pb.ListResourcesRequest) (*pb.ListResourcesResponse, error) {
@@ -159,8 +161,10 @@ func (s *site) Failback(_ context.Context, r *pb.FailbackRequest) (*pb.FailbackR
 }
 
 func (s *site) Arm(_ context.Context, r *pb.ArmRequest) (*pb.ArmResponse, error) {
-	return &pb.ArmResponse{Trigger: &pb.Trigger{Metadata: &pb.Metadata{Name: r.GetTrigger()}, Spec: &pb.TriggerSpec{Plans: []string{"webshop"}},
-		Status: &pb.TriggerStatus{Disarmed: r.GetDisarm(), Reason: r.GetReason()}}}, s.ask(r)
+	return &pb.ArmResponse{Trigger: &pb.Trigger{
+		Metadata: &pb.Metadata{Name: r.GetTrigger()}, Spec: &pb.TriggerSpec{Plans: []string{"webshop"}},
+		Status: &pb.TriggerStatus{Disarmed: r.GetDisarm(), Reason: r.GetReason()},
+	}}, s.ask(r)
 }
 
 func (s *site) GetStatus(_ context.Context, r *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {

@@ -31,6 +31,7 @@ incomplete or aborted; 5 that --timeout passed while it goes on.`,
 			switch f.GetPhase() {
 			case pb.RunPhase_RUN_PHASE_FAILING_BACK, pb.RunPhase_RUN_PHASE_FAILED_BACK, pb.RunPhase_RUN_PHASE_KEPT:
 				want = follow.FailedBack
+			default:
 			}
 			return a.follow(c.Context(), f.GetName(), want)
 		},
@@ -46,8 +47,10 @@ func (a *app) follow(ctx context.Context, name string, want follow.Goal) error {
 	if err != nil {
 		return err
 	}
-	o := follow.Options{Out: a.Err, Terminal: a.Terminal, Width: a.Width, Now: a.Now, Patience: a.timeout,
-		Quiet: a.output == "json" || a.output == "yaml" || a.output == "name"}
+	o := follow.Options{
+		Out: a.Err, Terminal: a.Terminal, Width: a.Width, Now: a.Now, Patience: a.timeout,
+		Quiet: a.output == "json" || a.output == "yaml" || a.output == "name",
+	}
 	if o.Patience == 0 {
 		o.Patience = callTimeout
 	}

@@ -82,7 +82,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := &config.Coordinator{
 		Name: "c1", DataDir: "/var/lib/hotspare/coordinator", Listen: ":7443", HTTPListen: ":7444", RaftListen: ":7445",
-		MetricsListen: "127.0.0.1:7446", Socket: "/run/hotspare/coordinator.sock", Members: []config.Member{{Name: "c1", Raft: "a:1", API: "a:2"}},
+		Socket: "/run/hotspare/coordinator.sock", Members: []config.Member{{Name: "c1", Raft: "a:1", API: "a:2"}},
 		IdentityFile: "/var/lib/hotspare/coordinator/pki/identity.pem", Log: config.Log{Level: "info", Format: "text"},
 	}
 	if diff := cmp.Diff(want, k); diff != "" {
@@ -211,8 +211,8 @@ func TestFewSettings(t *testing.T) {
 
 func settings(t reflect.Type) int {
 	n := 0
-	for i := range t.NumField() {
-		f := t.Field(i).Type
+	for field := range t.Fields() {
+		f := field.Type
 		if f.Kind() == reflect.Slice {
 			f = f.Elem()
 		}

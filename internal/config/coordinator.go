@@ -18,8 +18,6 @@ type Coordinator struct {
 	HTTPListen string `yaml:"http_listen"`
 	// RaftListen is where the other members connect; default ":7445".
 	RaftListen string `yaml:"raft_listen"`
-	// MetricsListen is where metrics and health are served, without encryption; default "127.0.0.1:7446".
-	MetricsListen string `yaml:"metrics_listen"`
 	// Socket is where root may use the API without a certificate; default /run/hotspare/coordinator.sock.
 	Socket string `yaml:"socket"`
 	// Members are all coordinators of the site, this one included.
@@ -48,7 +46,6 @@ func (k *Coordinator) complete(c *checker) {
 	orDefault(&k.Listen, ":7443")
 	orDefault(&k.HTTPListen, ":7444")
 	orDefault(&k.RaftListen, ":7445")
-	orDefault(&k.MetricsListen, "127.0.0.1:7446")
 	orDefault(&k.Socket, "/run/hotspare/coordinator.sock")
 	c.dir(&k.DataDir)
 	orDefault(&k.IdentityFile, filepath.Join(k.DataDir, "pki", "identity.pem"))
@@ -58,7 +55,6 @@ func (k *Coordinator) complete(c *checker) {
 	c.listen("listen", k.Listen)
 	c.listen("http_listen", k.HTTPListen)
 	c.listen("raft_listen", k.RaftListen)
-	c.listen("metrics_listen", k.MetricsListen)
 	c.log(&k.Log)
 	k.members(c)
 }

@@ -101,7 +101,7 @@ func (c *checker) overlay(env func(string) string, v reflect.Value, prefix strin
 			continue
 		}
 		if field.Kind() == reflect.Slice {
-			words, ok := field.Addr().Interface().(*[]string)
+			words, ok := reflect.TypeAssert[*[]string](field.Addr())
 			if !ok {
 				continue // a list of more than words stands in the file only
 			}

@@ -74,8 +74,10 @@ func Start(ctx context.Context, o Options) (*Coordinator, error) {
 	return c, nil
 }
 
-// Bootstrap makes this member the first of a new site.
-func (c *Coordinator) Bootstrap(ctx context.Context) error { return c.node.Bootstrap(ctx) }
+// Bootstrap makes a new site of this member and the others, which all vote from the start.
+func (c *Coordinator) Bootstrap(ctx context.Context, others ...raftnode.Member) error {
+	return c.node.Bootstrap(ctx, others...)
+}
 
 // Node returns the raft node, for membership and diagnosis.
 func (c *Coordinator) Node() *raftnode.Node { return c.node }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
@@ -174,7 +175,18 @@ func (s *Servers) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	gateway := runtime.NewServeMux(runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }))
+	// The gateway calls with this coordinator's certificate: who really asks travels as metadata, made
+	// from the certificate of the HTTPS request and from nothing that the request itself says.
+	gateway := runtime.NewServeMux(
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
+			id, err := trust.IdentityOf(*r.TLS)
+			if err != nil {
+				id = trust.Identity{} // Nobody: refused by the interceptor.
+			}
+			return rpc.CallerMetadata(id)
+		}),
+	)
 	ctx := context.Background() // The handlers live as long as the connection.
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		pb.RegisterLeaseServiceHandler, pb.RegisterResourceServiceHandler, pb.RegisterFailoverServiceHandler, pb.RegisterSiteServiceHandler,
@@ -203,12 +215,7 @@ func (s *Servers) handler() (http.Handler, error) {
 			hooks.ServeHTTP(w, r)
 			return
 		}
-		id, err := trust.IdentityOf(*r.TLS)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusUnauthorized)
-			return
-		}
-		gateway.ServeHTTP(w, r.WithContext(rpc.Caller(r.Context(), id)))
+		gateway.ServeHTTP(w, r)
 	})
 	return mux, nil
 }

@@ -83,16 +83,14 @@ func (c *checker) metadata(m *pb.Metadata) {
 	}
 }
 
+// lowerDigits are the letters and digits of names.
+const lowerDigits = "abcdefghijklmnopqrstuvwxyz0123456789"
+
 func labelKey(k string) bool {
 	if k == "" || len(k) > 63 {
 		return false
 	}
-	for _, r := range k {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._/-", r)) {
-			return false
-		}
-	}
-	return true
+	return strings.Trim(k, lowerDigits+"ABCDEFGHIJKLMNOPQRSTUVWXYZ._/-") == ""
 }
 
 // ValidName says whether a name is an RFC 1123 label: 1 to 63 of a-z, 0-9 and '-', not beginning or
@@ -101,12 +99,7 @@ func ValidName(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
 	}
-	for _, r := range s {
-		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-') {
-			return false
-		}
-	}
-	return true
+	return strings.Trim(s, lowerDigits+"-") == ""
 }
 
 // name checks a required name; what says what it names.
@@ -131,12 +124,9 @@ func (c *checker) required(path, s, what string) {
 
 // oneOf checks a word against the allowed ones.
 func (c *checker) oneOf(path, s string, allowed ...string) {
-	for _, a := range allowed {
-		if a == s {
-			return
-		}
+	if !slices.Contains(allowed, s) {
+		c.add(path, "is %q, want %s", s, strings.Join(allowed, " or "))
 	}
-	c.add(path, "is %q, want %s", s, strings.Join(allowed, " or "))
 }
 
 // positive checks a duration that may be left out but not be zero, negative or out of range.

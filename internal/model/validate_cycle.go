@@ -44,8 +44,8 @@ func (c *checker) dependencies(plan string, ws []*pb.Workload) {
 			path := fmt.Sprintf("spec.workloads[%d].dependsOn[%d]", i, j)
 			other, workload, cross := strings.Cut(dep, "/")
 			switch {
-			case cross && other == plan:
-				c.known(path, []string{workload}, names)
+			case cross && other == plan && !slices.Contains(names, workload):
+				c.add(path, "no workload %q in this plan%s", workload, nearest(workload, names))
 			case cross && (!ValidName(other) || !ValidName(workload)):
 				c.add(path, "%q is not a workload, for example db, or billing/db of another plan", dep)
 			case !cross && !slices.Contains(names, dep):

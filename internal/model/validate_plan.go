@@ -286,24 +286,28 @@ func (c *checker) dns(path string, d *pb.PlanDns) {
 		c.add(path+".values", "needs at least one value")
 	}
 	for i, v := range d.GetValues() {
-		at := fmt.Sprintf("%s.values[%d]", path, i)
-		a, err := netip.ParseAddr(v)
-		switch d.GetType() {
-		case "A":
-			if err != nil || !a.Is4() {
-				c.add(at, "%q is not an IPv4 address", v)
-			}
-		case "AAAA":
-			if err != nil || !a.Is6() {
-				c.add(at, "%q is not an IPv6 address", v)
-			}
-		case "CNAME":
-			if !strings.HasSuffix(v, ".") || !dnsName(strings.TrimSuffix(v, ".")) || len(d.GetValues()) > 1 {
-				c.add(at, "a CNAME has one value, a full name with the final dot")
-			}
-		}
+		c.dnsValue(fmt.Sprintf("%s.values[%d]", path, i), d, v)
 	}
 	c.positive(path+".ttl", d.GetTtl())
+}
+
+// dnsValue checks one value against the type of its record set.
+func (c *checker) dnsValue(at string, d *pb.PlanDns, v string) {
+	a, err := netip.ParseAddr(v)
+	switch d.GetType() {
+	case "A":
+		if err != nil || !a.Is4() {
+			c.add(at, "%q is not an IPv4 address", v)
+		}
+	case "AAAA":
+		if err != nil || !a.Is6() {
+			c.add(at, "%q is not an IPv6 address", v)
+		}
+	case "CNAME":
+		if !strings.HasSuffix(v, ".") || !dnsName(strings.TrimSuffix(v, ".")) || len(d.GetValues()) > 1 {
+			c.add(at, "a CNAME has one value, a full name with the final dot")
+		}
+	}
 }
 
 // dnsName checks a relative or absolute name without its final dot; '_' and '*' occur in practice.

@@ -171,7 +171,7 @@ func cheapest(h Host, fixed, lent []VM) []VM {
 		}
 		taken = append(taken, v)
 	}
-	for i := len(taken) - 1; i >= 0; i-- {
+	for i := range slices.Backward(taken) {
 		if without := slices.Delete(slices.Clone(taken), i, i+1); fits(without) {
 			taken = without
 		}

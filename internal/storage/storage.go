@@ -52,11 +52,14 @@ type Driver interface {
 	// a promoted volume.
 	Receive(ctx context.Context, spec *pb.VolumeSpec) error
 	// Promote cuts the protected site off, and exports the newest consistent point writable, in a
-	// layer of its own, so that the point itself stays as it was.
+	// layer of its own, so that the point itself stays as it was. A replica whose spec names a disk
+	// hands the point over instead: afterwards the disk's path holds it, and the VM there starts from
+	// it. ErrNoPoint when nothing has converged and spec.accept_unconverged is not set.
 	Promote(ctx context.Context, spec *pb.VolumeSpec) error
 	// Demote makes a promoted volume a replica again. What was written while it was promoted is
 	// dropped only when spec.drop_promoted says that it may be; else ErrWouldDrop. The replica then
-	// stands on its last point and needs a higher spec.resync before anything writes to it again.
+	// stands on its last point and needs a higher spec.resync before anything writes to it again. A
+	// disk that was handed over keeps what was written to it, and the replica has no point then.
 	Demote(ctx context.Context, spec *pb.VolumeSpec) error
 	// Clone exports a private writable layer above a consistent point of another volume.
 	Clone(ctx context.Context, spec *pb.VolumeSpec) error

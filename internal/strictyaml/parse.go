@@ -11,10 +11,13 @@ import (
 )
 
 const (
-	// MaxBytes bounds a file: what is larger could not be one entry of the replicated log (R7).
-	MaxBytes = 4 << 20
+	// MaxBytes bounds a file. The largest plan has some 200 KiB; the parser needs quadratic time for a
+	// mapping with very many keys.
+	MaxBytes = 1 << 20
 	// maxDepth bounds nesting; the deepest manifest of ours has 8 levels.
 	maxDepth = 32
+	// maxDocuments bounds the documents of one file; the parser recurses for each.
+	maxDocuments = 2000
 	// maxColumn bounds where a list item or a key marker may stand on a line. The parser recurses for
 	// each "- - - -", so the bound keeps its stack small.
 	maxColumn = 200
@@ -93,12 +96,17 @@ func Parse(file string, data []byte, problems *Problems) []*Node {
 	}
 	tokens := lexer.Tokenize(string(data))
 	if t := tooDeep(tokens); t != nil {
-		problems.Add(position(file, t), "is nested too deeply")
+		problems.Add(position(file, t), "is nested too deeply, or the file has more than %d documents", maxDocuments)
 		return nil
 	}
+	tokens, content := withoutEmptyDocuments(tokens)
 	parsed, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		problems.Add(syntaxFault(file, err))
+		return nil
+	}
+	if n := len(parsed.Docs); content && (n == 0 || parsed.Docs[n-1].Body == nil) {
+		problems.Add(whole, "could not be read to its end: leave empty documents out")
 		return nil
 	}
 	c := converter{file: file, problems: problems}
@@ -114,6 +122,29 @@ func Parse(file string, data []byte, problems *Problems) []*Node {
 	return out
 }
 
+// withoutEmptyDocuments leaves comments out, and each "---" that only another one follows: goccy/go-yaml
+// 1.19.2 silently drops everything after an empty document. content says whether anything stands in the
+// last document.
+func withoutEmptyDocuments(tokens token.Tokens) (kept token.Tokens, content bool) {
+	for _, t := range tokens {
+		switch t.Type {
+		case token.CommentType:
+			continue
+		case token.DocumentHeaderType:
+			content = false
+			if n := len(kept); n > 0 && kept[n-1].Type == token.DocumentHeaderType {
+				kept = kept[:n-1]
+			}
+		case token.DocumentEndType:
+			content = false
+		default:
+			content = true
+		}
+		kept = append(kept, t)
+	}
+	return kept, content
+}
+
 func syntaxFault(file string, err error) (Position, string, any) {
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) && syntax.Token != nil {
@@ -124,9 +155,13 @@ func syntaxFault(file string, err error) (Position, string, any) {
 
 // tooDeep returns the first token at which the nesting passes the bounds, before the parser recurses.
 func tooDeep(tokens token.Tokens) *token.Token {
-	depth := 0
+	depth, documents := 0, 0
 	for _, t := range tokens {
 		switch t.Type {
+		case token.DocumentHeaderType, token.DocumentEndType:
+			if documents++; documents > maxDocuments {
+				return t
+			}
 		case token.MappingStartType, token.SequenceStartType:
 			depth++
 		case token.MappingEndType, token.SequenceEndType:

@@ -17,8 +17,10 @@ func TestParseSettings(t *testing.T) {
 	if len(s.nics) != 2 || s.nics[0].gateway.String() != "10.20.0.1" || s.nics[1].gateway.IsValid() {
 		t.Errorf("nics %+v", s.nics)
 	}
-	for _, bad := range []string{"hs.nik=1", "hs.nic=x,10.0.0.1/8", "hs.nic=52:54:00:00:00:01", "hs.port=http",
-		"hs.nic=52:54:00:00:00:01,fd00::1/64", "hs.records=fast"} {
+	for _, bad := range []string{
+		"hs.nik=1", "hs.nic=x,10.0.0.1/8", "hs.nic=52:54:00:00:00:01", "hs.port=http",
+		"hs.nic=52:54:00:00:00:01,fd00::1/64", "hs.records=fast",
+	} {
 		if _, err := parseSettings(bad); err == nil {
 			t.Errorf("%q accepted", bad)
 		}

@@ -2358,7 +2358,9 @@ type VolumeStatus struct {
 	// The synchronisation that this status is about.
 	Resync uint64 `protobuf:"varint,9,opt,name=resync,proto3" json:"resync,omitempty"`
 	// The mirror of that synchronisation is at work: it converges or is in sync. False once it ended.
-	Mirroring     bool `protobuf:"varint,10,opt,name=mirroring,proto3" json:"mirroring,omitempty"`
+	Mirroring bool `protobuf:"varint,10,opt,name=mirroring,proto3" json:"mirroring,omitempty"`
+	// Of a source: the VM that writes to the disk runs, so a mirror can be started.
+	WriterRunning bool `protobuf:"varint,11,opt,name=writer_running,json=writerRunning,proto3" json:"writer_running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2459,6 +2461,13 @@ func (x *VolumeStatus) GetResync() uint64 {
 func (x *VolumeStatus) GetMirroring() bool {
 	if x != nil {
 		return x.Mirroring
+	}
+	return false
+}
+
+func (x *VolumeStatus) GetWriterRunning() bool {
+	if x != nil {
+		return x.WriterRunning
 	}
 	return false
 }
@@ -2830,7 +2839,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x0eInstanceStatus\x120\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x18.hotspare.v1.HealthStateR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\x02 \x01(\tR\rhealthMessage\x12\x1b\n" +
-	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xef\x02\n" +
+	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\x96\x03\n" +
 	"\fVolumeStatus\x122\n" +
 	"\x05point\x18\x01 \x01(\v2\x1c.hotspare.v1.ConsistentPointR\x05point\x12A\n" +
 	"\x0edegraded_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rdegradedSince\x12'\n" +
@@ -2843,7 +2852,8 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\fsync_percent\x18\b \x01(\rR\vsyncPercent\x12\x16\n" +
 	"\x06resync\x18\t \x01(\x04R\x06resync\x12\x1c\n" +
 	"\tmirroring\x18\n" +
-	" \x01(\bR\tmirroring\"W\n" +
+	" \x01(\bR\tmirroring\x12%\n" +
+	"\x0ewriter_running\x18\v \x01(\bR\rwriterRunning\"W\n" +
 	"\x0fConsistentPoint\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\tR\x05layer\"'\n" +

@@ -3,6 +3,8 @@ package actuate
 import (
 	"context"
 	"fmt"
+	"maps"
+	"strconv"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
@@ -224,7 +226,21 @@ func runHook(ctx context.Context, d *Drivers, c reconcile.Call, side string, arg
 		ctx, cancel = context.WithTimeout(ctx, limit.AsDuration())
 		defer cancel()
 	}
-	return wrap(side, c, d.Hooks.Run(ctx, argv, c.Spec.GetHook().GetEnvironment()))
+	return wrap(side, c, d.Hooks.Run(ctx, argv, hookEnvironment(c, side)))
+}
+
+// hookEnvironment adds what every script may rely on. The key is the same whenever this order is
+// carried out again, so that a script can tell a repeat from a new order.
+func hookEnvironment(c reconcile.Call, side string) map[string]string {
+	env := maps.Clone(c.Spec.GetHook().GetEnvironment())
+	if env == nil {
+		env = map[string]string{}
+	}
+	env["HOTSPARE_OBJECT"] = string(c.Object)
+	env["HOTSPARE_SIDE"] = side
+	env["HOTSPARE_EPOCH"] = strconv.FormatUint(c.Epoch, 10)
+	env["HOTSPARE_KEY"] = fmt.Sprintf("%s@%d.%d", c.Object, c.Era, c.Generation)
+	return env
 }
 
 func wrap(what string, c reconcile.Call, err error) error {

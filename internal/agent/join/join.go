@@ -72,3 +72,29 @@ func enroll(ctx context.Context, address string, options []grpc.DialOption, req 
 	resp, err := pb.NewAgentServiceClient(conn).Enroll(ctx, req, grpc.WaitForReady(true))
 	return resp, errors.Join(err, conn.Close())
 }
+
+// Renew returns the call that gives an agent its next certificate, made with its present one.
+func Renew(coordinators []string, dial []grpc.DialOption) func(ctx context.Context, csr []byte) (cert, authority []byte, err error) {
+	return func(ctx context.Context, csr []byte) ([]byte, []byte, error) {
+		var all []error
+		for _, address := range coordinators {
+			resp, err := renew(ctx, address, dial, csr)
+			if err == nil {
+				return resp.GetCertificate(), resp.GetAuthority(), nil
+			}
+			all = append(all, fmt.Errorf("renew the certificate through %s: %w", address, err))
+		}
+		return nil, nil, errors.Join(all...)
+	}
+}
+
+func renew(ctx context.Context, address string, dial []grpc.DialOption, csr []byte) (*pb.RenewResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	conn, err := grpc.NewClient(address, dial...)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := pb.NewAgentServiceClient(conn).Renew(ctx, &pb.RenewRequest{Csr: csr}, grpc.WaitForReady(true))
+	return resp, errors.Join(err, conn.Close())
+}

@@ -19,8 +19,9 @@ const (
 	schema = 1
 	// lockTimeout is how long another process may hold the file: an agent that is just ending.
 	lockTimeout = 5 * time.Second
-	// maxValueBytes bounds one value: the coordinator's orders are far smaller.
-	maxValueBytes = 1 << 20
+	// maxValueBytes bounds one value. It is above what a message of a coordinator can hold (32 MiB, a
+	// third more as JSON), so that no order can make the journal refuse a write.
+	maxValueBytes = 64 << 20
 )
 
 const (

@@ -24,7 +24,8 @@ func record(name string) reconcile.Record {
 		Order: &pb.Order{
 			Object: "instance/" + name, Kind: pb.Kind_KIND_INSTANCE, Generation: 7, Epoch: 3,
 			Spec: &pb.Spec{State: pb.State_STATE_RUNNING, Parameters: &pb.Spec_Instance{
-				Instance: &pb.InstanceSpec{Vcpus: 2, UserData: []byte{0, 255}}}},
+				Instance: &pb.InstanceSpec{Vcpus: 2, UserData: []byte{0, 255}},
+			}},
 		},
 		Intent:  reconcile.Intent{From: pb.State_STATE_DEFINED, To: pb.State_STATE_RUNNING, Generation: 7},
 		Reclaim: reconcile.Reclaim{Stage: reconcile.StageStop, Began: 5, Why: "save failed"},
@@ -45,7 +46,8 @@ func written(t *testing.T) (path string, want reconcile.Content) {
 		Marks:   reconcile.Marks{Era: 1, Generation: 7, Term: 4, BootID: "boot-1"},
 		Records: []reconcile.Record{record("a"), record("b")},
 		Ledger: []reconcile.Artefact{{
-			ArtefactKey: reconcile.ArtefactKey{Object: "instance/a", Epoch: 3}, What: "domain a"}},
+			ArtefactKey: reconcile.ArtefactKey{Object: "instance/a", Epoch: 3}, What: "domain a",
+		}},
 	}
 	gone := reconcile.ArtefactKey{Object: "instance/c", Epoch: 3}
 	steps := []reconcile.Persist{

@@ -192,13 +192,13 @@ func (c *Core) finish() []Effect {
 		}
 	}
 	var out []Effect
-	persist, any := c.persist()
-	if any && c.first {
+	persist, changed := c.persist()
+	if changed && c.first {
 		out = append(out, persist)
 	}
 	out = append(out, c.reports()...)
 	out = append(out, c.out...)
-	if any && !c.first {
+	if changed && !c.first {
 		out = append(out, persist)
 	}
 	c.out = nil

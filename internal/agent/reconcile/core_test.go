@@ -61,7 +61,8 @@ func TestOrderIsReadActedOnAndReadBack(t *testing.T) {
 func TestOrdersAreDurableFirst(t *testing.T) {
 	w := newWorld(t)
 	effects := w.core.Orders(&pb.Orders{Era: 1, Term: 4, Orders: []*pb.Order{
-		anOrder(3, a, vm(running)), anOrder(3, b, vm(stopped))}}, w.now)
+		anOrder(3, a, vm(running)), anOrder(3, b, vm(stopped)),
+	}}, w.now)
 	p, ok := effects[0].(Persist)
 	if !ok || len(p.Put) != 2 || p.Marks == nil || p.Marks.Generation != 3 || p.Marks.Term != 4 {
 		t.Fatalf("the first effect is %+v", effects[0])
@@ -245,7 +246,7 @@ func TestNothingStartsBeforeTheInventory(t *testing.T) {
 	w.settle()
 	w.is(a, defined, waiting)
 	// A guest that nobody ordered takes room, even before it was read.
-	w.do(w.core.Inventory([]Found{{Object: b, MemoryBytes: 64 << 30}}, w.now))
+	w.do(w.core.Inventory([]Found{{Object: a}, {Object: b, MemoryBytes: 64 << 30}}, w.now))
 	w.is(a, defined, waiting)
 	w.settle()
 	w.is(a, running, settled)
@@ -311,41 +312,77 @@ func TestReclaim(t *testing.T) {
 		state  pb.State
 		cold   bool
 	}{
-		"save": {save, []func(*world){good},
-			[]string{"a RUNNING>SAVED"}, []time.Duration{0}, "", saved, false},
-		"save fails": {save, []func(*world){fail, good},
-			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED"}, []time.Duration{0, 20 * time.Second},
-			"save failed: the driver failed; shut down, the disk was kept", defined, true},
-		"save fails late": {save, []func(*world){func(w *world) { w.pass(25 * time.Second); fail(w) }, good},
-			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED"}, []time.Duration{0, 5 * time.Second},
-			"save failed: the driver failed; shut down, the disk was kept", defined, true},
-		"save passes its deadline": {save, []func(*world){late, good},
-			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED"}, []time.Duration{0, 0},
-			"save passed its deadline of 30s; killed, the disk was kept", defined, true},
+		"save": {
+			save,
+			[]func(*world){good},
+			[]string{"a RUNNING>SAVED"},
+			[]time.Duration{0},
+			"", saved, false,
+		},
+		"save fails": {
+			save,
+			[]func(*world){fail, good},
+			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED"},
+			[]time.Duration{0, 20 * time.Second},
+			"save failed: the driver failed; shut down, the disk was kept", defined, true,
+		},
+		"save fails late": {
+			save,
+			[]func(*world){func(w *world) { w.pass(25 * time.Second); fail(w) }, good},
+			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED"},
+			[]time.Duration{0, 5 * time.Second},
+			"save failed: the driver failed; shut down, the disk was kept", defined, true,
+		},
+		"save passes its deadline": {
+			save,
+			[]func(*world){late, good},
+			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED"},
+			[]time.Duration{0, 0},
+			"save passed its deadline of 30s; killed, the disk was kept", defined, true,
+		},
 		"save passes its deadline and succeeds": {save, []func(*world){func(w *world) {
 			w.pass(31 * time.Second)
 			w.returns(a, true, errDriver)
 			w.read()
 		}}, []string{"a RUNNING>SAVED"}, []time.Duration{0}, "", saved, false},
-		"nothing helps but the third kill": {save, []func(*world){fail, fail, fail,
-			func(w *world) {
-				if len(w.calls) > 0 {
-					w.t.Fatalf("a kill that failed is repeated without a pause")
-				}
-				w.pass(time.Minute)
-				fail(w)
-				w.pass(time.Minute)
-			}, good},
+		"nothing helps but the third kill": {
+			save,
+			[]func(*world){
+				fail, fail, fail,
+				func(w *world) {
+					if len(w.calls) > 0 {
+						w.t.Fatalf("a kill that failed is repeated without a pause")
+					}
+					w.pass(time.Minute)
+					fail(w)
+					w.pass(time.Minute)
+				}, good,
+			},
 			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED", "a RUNNING>STOPPED", "a RUNNING>STOPPED", "a RUNNING>STOPPED"},
 			[]time.Duration{0, 20 * time.Second, 0, 0, 0},
-			"save failed: the driver failed; killed, the disk was kept", defined, true},
-		"shutdown": {shutdown, []func(*world){good},
-			[]string{"a RUNNING>STOPPED"}, []time.Duration{20 * time.Second}, "", defined, false},
-		"shutdown fails": {shutdown, []func(*world){fail, good},
-			[]string{"a RUNNING>STOPPED", "a RUNNING>STOPPED"}, []time.Duration{20 * time.Second, 0},
-			"shutdown failed: the driver failed; killed, the disk was kept", defined, false},
-		"discard": {discard, []func(*world){good},
-			[]string{"a RUNNING>STOPPED"}, []time.Duration{0}, "", defined, false},
+			"save failed: the driver failed; killed, the disk was kept", defined, true,
+		},
+		"shutdown": {
+			shutdown,
+			[]func(*world){good},
+			[]string{"a RUNNING>STOPPED"},
+			[]time.Duration{20 * time.Second},
+			"", defined, false,
+		},
+		"shutdown fails": {
+			shutdown,
+			[]func(*world){fail, good},
+			[]string{"a RUNNING>STOPPED", "a RUNNING>STOPPED"},
+			[]time.Duration{20 * time.Second, 0},
+			"shutdown failed: the driver failed; killed, the disk was kept", defined, false,
+		},
+		"discard": {
+			discard,
+			[]func(*world){good},
+			[]string{"a RUNNING>STOPPED"},
+			[]time.Duration{0},
+			"", defined, false,
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -102,6 +102,22 @@ func TestOtherParametersAreGivenToTheDriver(t *testing.T) {
 	w.is(v, primary, settled)
 }
 
+// TestParametersOfACallThatFailedAreNotKnown: a promotion that failed and happened took parameters
+// along; going back to the former ones is a change.
+func TestParametersOfACallThatFailedAreNotKnown(t *testing.T) {
+	w := newWorld(t)
+	other := func(s *pb.VolumeSpec) { s.Resync = 2 }
+	w.order(1, v, vol(replica))
+	w.settle()
+	w.order(2, v, vol(primary, other))
+	w.read()
+	w.order(3, v, vol(primary))
+	w.returns(v, true, errDriver)
+	w.settle()
+	w.is(v, primary, settled)
+	w.began("v ABSENT>REPLICA", "v REPLICA>PRIMARY", "v PRIMARY>PRIMARY")
+}
+
 func TestADefinitionIsRenewedBeforeTheStart(t *testing.T) {
 	w := newWorld(t)
 	w.order(1, a, vm(stopped))
@@ -166,7 +182,8 @@ func TestAFenceIsVerifiedAgain(t *testing.T) {
 	w := newWorld(t)
 	spec := func(epoch uint64) *pb.Spec {
 		return &pb.Spec{State: pb.State_STATE_FENCED, Parameters: &pb.Spec_Fence{
-			Fence: &pb.FenceSpec{Target: "east", Epoch: epoch}}}
+			Fence: &pb.FenceSpec{Target: "east", Epoch: epoch},
+		}}
 	}
 	w.order(1, f, spec(1))
 	w.settle()

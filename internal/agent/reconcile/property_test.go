@@ -139,7 +139,8 @@ func randomSpec(c *chaos, id model.ObjectID) *pb.Spec {
 			s = pb.State_STATE_REPLICA
 		}
 		return &pb.Spec{State: s, Parameters: &pb.Spec_Volume{Volume: &pb.VolumeSpec{
-			Pool: "west", Name: "v", Resync: uint64(c.pick("resync", 3))}}}
+			Pool: "west", Name: "v", Resync: uint64(c.pick("resync", 3)),
+		}}}
 	case pb.Kind_KIND_NETWORK:
 		return &pb.Spec{State: s, Parameters: &pb.Spec_Network{Network: &pb.NetworkSpec{Name: "n"}}}
 	case pb.Kind_KIND_FENCE:
@@ -148,7 +149,8 @@ func randomSpec(c *chaos, id model.ObjectID) *pb.Spec {
 		return &pb.Spec{State: s, Parameters: &pb.Spec_Hook{Hook: &pb.HookSpec{Apply: []string{"true"}}}}
 	}
 	actions := []pb.ReclaimAction{
-		pb.ReclaimAction_RECLAIM_ACTION_SAVE, pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN, pb.ReclaimAction_RECLAIM_ACTION_DISCARD}
+		pb.ReclaimAction_RECLAIM_ACTION_SAVE, pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN, pb.ReclaimAction_RECLAIM_ACTION_DISCARD,
+	}
 	spec := vm(s, reclaim(actions[c.pick("action", 3)], 5*time.Second, 10*time.Second))
 	if id == "instance/d" && s == running {
 		spec.After = []*pb.LocalGate{{Object: "instance/a", States: model.MemoryFree()}}

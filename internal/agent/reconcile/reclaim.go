@@ -29,7 +29,8 @@ func (c *Core) takeBack(o *object, k *Call, want pb.State) {
 		state.Stage = StageKill
 	}
 	k.Transition = model.Transition{
-		Kind: pb.Kind_KIND_INSTANCE, From: pb.State_STATE_RUNNING, To: pb.State_STATE_STOPPED}
+		Kind: pb.Kind_KIND_INSTANCE, From: pb.State_STATE_RUNNING, To: pb.State_STATE_STOPPED,
+	}
 	switch state.Stage {
 	case StageSave:
 		k.Transition.To = pb.State_STATE_SAVED

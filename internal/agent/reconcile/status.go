@@ -24,7 +24,8 @@ func (c *Core) status(o *object) *pb.Status {
 	switch o.rec.Object.Kind() {
 	case pb.Kind_KIND_INSTANCE:
 		st.Details = &pb.Status_Instance{Instance: &pb.InstanceStatus{
-			Health: o.health, HealthMessage: o.healthMessage, ColdBoot: o.rec.ColdBoot}}
+			Health: o.health, HealthMessage: o.healthMessage, ColdBoot: o.rec.ColdBoot,
+		}}
 	case pb.Kind_KIND_VOLUME:
 		if o.obs.Volume != nil {
 			st.Details = &pb.Status_Volume{Volume: o.obs.Volume}

@@ -209,7 +209,7 @@ func (w *world) begin(c Call) {
 		}
 		at, ended := w.cancelled[other.Seq]
 		if !ended || w.now.Boot < at+cancelGrace ||
-			!(other.Transition.From == running && t.From == running || reached(other.Transition, t.From)) {
+			((other.Transition.From != running || t.From != running) && !reached(other.Transition, t.From)) {
 			w.t.Fatalf("once: %v while %v is under way", w.log[len(w.log)-1], other.Transition)
 		}
 	}

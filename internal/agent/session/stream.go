@@ -139,5 +139,6 @@ func (s *stream) take() []*pb.SessionRequest {
 
 func statuses(full bool, all []*pb.Status) *pb.SessionRequest {
 	return &pb.SessionRequest{Message: &pb.SessionRequest_Statuses{
-		Statuses: &pb.StatusReport{Full: full, Statuses: all}}}
+		Statuses: &pb.StatusReport{Full: full, Statuses: all},
+	}}
 }

@@ -149,7 +149,7 @@ func (c *Client) Invoke(ctx context.Context, method string, args, reply any, opt
 		if !retryable(err) {
 			return err
 		}
-		if !(bounded.Err() != nil && last != nil) {
+		if bounded.Err() == nil || last == nil {
 			last = err // the end of our own time says less than what was met before
 		}
 		c.Next()

@@ -192,10 +192,14 @@ contexts:
 		"current context": {want: client.Target{Endpoints: []string{"c1:7443", "c2:7443"}, CACert: filepath.Join(dir, "ca.crt"), Cert: filepath.Join(dir, "ann.crt"), Key: "/keys/ann.key"}},
 		"named context":   {flags: client.Flags{Context: "lab"}, want: client.Target{Endpoints: []string{"unix:/tmp/lab.sock"}}},
 		"environment":     {env: map[string]string{"HOTSPARE_CONTEXT": "lab", "HOTSPARE_ENDPOINTS": "unix:/a, unix:/b"}, want: client.Target{Endpoints: []string{"unix:/a", "unix:/b"}}},
-		"flags win": {flags: client.Flags{Endpoints: []string{"unix:/f"}, Context: "lab"}, env: map[string]string{"HOTSPARE_ENDPOINTS": "unix:/a"},
-			want: client.Target{Endpoints: []string{"unix:/f"}}},
-		"a context by flag beats endpoints by environment": {flags: client.Flags{Context: "lab"}, env: map[string]string{"HOTSPARE_ENDPOINTS": "unix:/a"},
-			want: client.Target{Endpoints: []string{"unix:/tmp/lab.sock"}}},
+		"flags win": {
+			flags: client.Flags{Endpoints: []string{"unix:/f"}, Context: "lab"}, env: map[string]string{"HOTSPARE_ENDPOINTS": "unix:/a"},
+			want: client.Target{Endpoints: []string{"unix:/f"}},
+		},
+		"a context by flag beats endpoints by environment": {
+			flags: client.Flags{Context: "lab"}, env: map[string]string{"HOTSPARE_ENDPOINTS": "unix:/a"},
+			want: client.Target{Endpoints: []string{"unix:/tmp/lab.sock"}},
+		},
 		"socket":          {flags: client.Flags{Socket: "/run/x.sock", Context: "lab"}, want: client.Target{Endpoints: []string{"unix:/run/x.sock"}}},
 		"unknown context": {flags: client.Flags{Context: "east"}, fault: `no context "east"`},
 		"no certificate":  {flags: client.Flags{Context: "lab", Endpoints: []string{"c1:7443"}}, fault: "needs --cacert, --cert and --key"},

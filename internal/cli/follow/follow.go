@@ -112,7 +112,7 @@ func (w *watcher) run(ctx context.Context, name string) (*pb.Failover, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if err != nil && status.Code(err) != codes.Unavailable {
+		if err != nil && !retryable(err) {
 			return nil, err
 		}
 		now := time.Now()
@@ -128,6 +128,13 @@ func (w *watcher) run(ctx context.Context, name string) (*pb.Failover, error) {
 		case <-time.After(retryPause):
 		}
 	}
+}
+
+// retryable says whether another stream may help. The server's clock may see our deadline before our own
+// does; then the context ends the wait a moment later.
+func retryable(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
 func (w *watcher) ended() bool {

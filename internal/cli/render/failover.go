@@ -257,7 +257,7 @@ func Progress(f *pb.Failover, live []*pb.Status, width int, now time.Time) strin
 		b.WriteString(t.Text(width))
 	}
 	if hidden > 0 {
-		b.WriteString(fmt.Sprintf("and %s more\n", plural(hidden, "step")))
+		fmt.Fprintf(&b, "and %s more\n", plural(hidden, "step"))
 	}
 	return b.String()
 }
@@ -277,11 +277,17 @@ func liveText(st *pb.Step, s *pb.Status) string {
 	}
 }
 
-// StepLine says in one line how a step changed, for output that is not redrawn.
+// StepLine says in one line how a step changed, for output that is not redrawn; nothing while a run goes
+// back and the step does not yet.
 func StepLine(f *pb.Failover, st *pb.Step, now time.Time) string {
 	zero := f.GetDeclaredAt()
-	if goesBack(f.GetPhase()) && f.GetFailbackAt() != nil {
-		zero = f.GetFailbackAt()
+	if goesBack(f.GetPhase()) {
+		if st.GetRevertingAt() == nil && st.GetPhase() != pb.StepPhase_STEP_PHASE_FAILED {
+			return ""
+		}
+		if f.GetFailbackAt() != nil {
+			zero = f.GetFailbackAt()
+		}
 	}
 	when, what := now, StepPhase(st.GetPhase())
 	switch st.GetPhase() {
@@ -296,6 +302,7 @@ func StepLine(f *pb.Failover, st *pb.Step, now time.Time) string {
 		when = stampOr(st.GetRevertingAt(), now)
 	case pb.StepPhase_STEP_PHASE_REVERTED:
 		when = stampOr(st.GetRevertedAt(), now)
+	default: // nothing is stamped: it was just seen
 	}
 	elapsed := time.Duration(0)
 	if zero != nil {

@@ -420,8 +420,12 @@ func (c *chart) legend() string {
 		mark byte
 		text string
 	}{
-		{'*', "* # critical path"}, {'=', "= working"}, {'.', ". waiting on host"},
-		{'+', "+ until healthy"}, {'>', "> goes on"}, {'!', "! failed"},
+		{'*', "* # critical path"},
+		{'=', "= working"},
+		{'.', ". waiting on host"},
+		{'+', "+ until healthy"},
+		{'>', "> goes on"},
+		{'!', "! failed"},
 	} {
 		if c.used[l.mark] {
 			parts = append(parts, l.text)

@@ -81,8 +81,10 @@ func TestCriticalPath(t *testing.T) {
 		},
 		"the victim was quicker than the gate": {
 			change: func(f *pb.Failover) { f.Steps[2].DoneAt = after(9) },
-			want: []string{"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
-				"start webshop/web-1", "announce www.shop.example"},
+			want: []string{
+				"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
+				"start webshop/web-1", "announce www.shop.example",
+			},
 		},
 		"an optional step that took longest does not count": {
 			change: func(f *pb.Failover) {
@@ -101,8 +103,10 @@ func TestCriticalPath(t *testing.T) {
 		},
 		"steps that name each other end": {
 			change: func(f *pb.Failover) { f.Steps[0].OpenedBy = "announce www.shop.example"; f.Steps[2].DoneAt = after(9) },
-			want: []string{"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
-				"start webshop/web-1", "announce www.shop.example"},
+			want: []string{
+				"fence webshop power east-bmc", "promote webshop/db root", "start webshop/db",
+				"start webshop/web-1", "announce www.shop.example",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,8 +137,10 @@ func TestViews(t *testing.T) {
 		"hosts":            render.Hosts(hosts(), 80, false, now),
 		"host":             render.Host(hosts()[1], now),
 		"objects":          render.Objects(objects(), 80, false),
-		"evidence": render.Evidence([]*pb.Evidence{{Sequence: 12, Time: after(0), Actor: "user/operator/ann", Action: "declare", Object: "failover/fo-3",
-			Reason: "the site is flooded and nobody knows for how long"}}, 80),
+		"evidence": render.Evidence([]*pb.Evidence{{
+			Sequence: 12, Time: after(0), Actor: "user/operator/ann", Action: "declare", Object: "failover/fo-3",
+			Reason: "the site is flooded and nobody knows for how long",
+		}}, 80),
 	} {
 		t.Run(name, func(t *testing.T) {
 			width := 80
@@ -207,8 +213,10 @@ func hosts() []*pb.Host {
 func objects() []*pb.ObjectView {
 	return []*pb.ObjectView{
 		{
-			Object: &pb.Object{Id: "instance/web-3-0", Agent: "h1", Base: &pb.Spec{State: pb.State_STATE_RUNNING}, Generation: 40,
-				Overrides: []*pb.Override{{Epoch: 3, Run: pb.RunKind_RUN_KIND_FAILOVER, Spec: &pb.Spec{State: pb.State_STATE_SAVED}}}},
+			Object: &pb.Object{
+				Id: "instance/web-3-0", Agent: "h1", Base: &pb.Spec{State: pb.State_STATE_RUNNING}, Generation: 40,
+				Overrides: []*pb.Override{{Epoch: 3, Run: pb.RunKind_RUN_KIND_FAILOVER, Spec: &pb.Spec{State: pb.State_STATE_SAVED}}},
+			},
 			Status: &pb.Status{State: pb.State_STATE_RUNNING, Phase: pb.Phase_PHASE_WORKING, Message: "saving its memory, 40 %"},
 		},
 		{Object: &pb.Object{Id: "volume/webshop-db-root", Agent: "store1", Base: &pb.Spec{State: pb.State_STATE_REPLICA}}},
@@ -226,7 +234,7 @@ func TestResources(t *testing.T) {
 
 func TestDurations(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0.0s", 4120 * time.Millisecond: "4.1s", 59940 * time.Millisecond: "59.9s", 59960 * time.Millisecond: "1m00s",
+		0: "0.0s", 12 * time.Millisecond: "12ms", 4120 * time.Millisecond: "4.1s", 59940 * time.Millisecond: "59.9s", 59960 * time.Millisecond: "1m00s",
 		62 * time.Second: "1m02s", 3599600 * time.Millisecond: "1h00m", 90 * time.Minute: "1h30m", -time.Second: "-1.0s",
 	} {
 		if got := render.Seconds(d); got != want {
@@ -237,5 +245,21 @@ func TestDurations(t *testing.T) {
 		if got := render.Age(d); got != want {
 			t.Errorf("Age(%s) = %s, want %s", d, got, want)
 		}
+	}
+}
+
+func TestStepLines(t *testing.T) {
+	f := webshop()
+	now := zero().Add(101 * time.Second)
+	if got, want := render.StepLine(f, f.Steps[5], now), "   15.2s  healthy    start webshop/db\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	f.Phase, f.FailbackAt = pb.RunPhase_RUN_PHASE_FAILING_BACK, after(100)
+	if got := render.StepLine(f, f.Steps[5], now); got != "" {
+		t.Errorf("what was done before the failback is shown: %q", got)
+	}
+	f.Steps[5].Phase, f.Steps[5].RevertingAt = pb.StepPhase_STEP_PHASE_REVERTING, after(100.5)
+	if got, want := render.StepLine(f, f.Steps[5], now), "    0.5s  reverting  start webshop/db\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

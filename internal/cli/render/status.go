@@ -38,11 +38,11 @@ func Status(s *pb.GetStatusResponse, width int, now time.Time) string {
 		b.WriteString("\nPLANS\n  none: declare one with hotspare apply -f\n")
 	}
 	b.WriteString(section("OPEN RUNS", openTable(s.GetOpen(), inner(width), now)))
-	alarms := ""
+	var alarms strings.Builder
 	for _, a := range s.GetAlarms() {
-		alarms += fold("! "+oneLine(a), inner(width), 2)
+		alarms.WriteString(fold("! "+oneLine(a), inner(width), 2))
 	}
-	b.WriteString(section("ALARMS", alarms))
+	b.WriteString(section("ALARMS", alarms.String()))
 	return b.String()
 }
 

@@ -119,11 +119,13 @@ func section(heading, body string) string {
 	return b.String()
 }
 
-// Seconds writes a duration as the time line does: tenths below a minute, then minutes and seconds.
+// Seconds writes a duration as the time line does: milliseconds below a tenth, tenths of a second below a minute, then minutes and seconds.
 func Seconds(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "-" + Seconds(-d)
+	case d > 0 && d < 100*time.Millisecond:
+		return fmt.Sprintf("%dms", d.Milliseconds())
 	case d < time.Minute-50*time.Millisecond:
 		return fmt.Sprintf("%.1fs", d.Seconds())
 	case d < time.Hour-500*time.Millisecond:

@@ -23,6 +23,27 @@ const (
 	maxSSHKeys  = 50
 )
 
+// bounds refuses what no project may ask for.
+func bounds(s *pb.LeaseSpec) error {
+	switch {
+	case s.GetCount() > maxCount:
+		return model.Errorf(model.FaultInvalid, "", "%d VMs in one lease", s.GetCount()).WithRemedy("at most %d", maxCount)
+	case s.GetResources().GetVcpus() == 0 || s.GetResources().GetMemoryBytes() < minMemory:
+		return model.Errorf(model.FaultInvalid, "", "a VM needs at least 1 vcpu and %s", model.Bytes(minMemory)).
+			WithRemedy("for example --vm 2cpu,4GiB")
+	case s.GetResources().GetVcpus() > maxVCPUs || s.GetResources().GetMemoryBytes() > maxMemory:
+		return model.Errorf(model.FaultInvalid, "", "a VM of %d vcpus, %s", s.GetResources().GetVcpus(), model.Bytes(s.GetResources().GetMemoryBytes())).
+			WithRemedy("at most %d vcpus, %s", maxVCPUs, model.Bytes(maxMemory))
+	case len(s.GetUserData()) > maxUserData:
+		return model.Errorf(model.FaultInvalid, "", "user-data of %s", model.Bytes(uint64(len(s.GetUserData())))).
+			WithRemedy("at most %s", model.Bytes(maxUserData))
+	case len(s.GetSshKeys()) > maxSSHKeys:
+		return model.Errorf(model.FaultInvalid, "", "%d ssh keys", len(s.GetSshKeys())).WithRemedy("at most %d", maxSSHKeys)
+	default:
+		return nil
+	}
+}
+
 // complete fills in what the request left open and refuses what the project does not allow.
 func complete(p *pb.Project, s *pb.LeaseSpec, owner string) error {
 	key := "project/" + p.GetMetadata().GetName()
@@ -39,25 +60,15 @@ func complete(p *pb.Project, s *pb.LeaseSpec, owner string) error {
 		s.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SAVE
 	}
 	s.Grace = model.Grace(p, s)
+	if err := bounds(s); err != nil {
+		return err
+	}
 	switch {
-	case s.GetCount() > maxCount:
-		return model.Errorf(model.FaultInvalid, "", "%d VMs in one lease", s.GetCount()).WithRemedy("at most %d", maxCount)
-	case s.GetResources().GetVcpus() == 0 || s.GetResources().GetMemoryBytes() < minMemory:
-		return model.Errorf(model.FaultInvalid, "", "a VM needs at least 1 vcpu and %s", model.Bytes(minMemory)).
-			WithRemedy("for example --vm 2cpu,4GiB")
-	case s.GetResources().GetVcpus() > maxVCPUs || s.GetResources().GetMemoryBytes() > maxMemory:
-		return model.Errorf(model.FaultInvalid, "", "a VM of %d vcpus, %s", s.GetResources().GetVcpus(), model.Bytes(s.GetResources().GetMemoryBytes())).
-			WithRemedy("at most %d vcpus, %s", maxVCPUs, model.Bytes(maxMemory))
 	case s.GetTerm().AsDuration() <= 0:
 		return model.Errorf(model.FaultInvalid, "", "the term must be longer than nothing")
 	case p.GetSpec().GetLongestTerm() != nil && s.GetTerm().AsDuration() > p.GetSpec().GetLongestTerm().AsDuration():
 		return model.Errorf(model.FaultQuota, key, "allows terms up to %s, asked for %s",
 			p.GetSpec().GetLongestTerm().AsDuration(), s.GetTerm().AsDuration())
-	case len(s.GetUserData()) > maxUserData:
-		return model.Errorf(model.FaultInvalid, "", "user-data of %s", model.Bytes(uint64(len(s.GetUserData())))).
-			WithRemedy("at most %s", model.Bytes(maxUserData))
-	case len(s.GetSshKeys()) > maxSSHKeys:
-		return model.Errorf(model.FaultInvalid, "", "%d ssh keys", len(s.GetSshKeys())).WithRemedy("at most %d", maxSSHKeys)
 	case len(p.GetSpec().GetMembers()) > 0 && !slices.Contains(p.GetSpec().GetMembers(), owner):
 		return model.Errorf(model.FaultDenied, key, "%s is not a member", owner).WithRemedy("ask an operator to add you to the project")
 	}

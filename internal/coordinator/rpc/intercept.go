@@ -30,10 +30,15 @@ type hopKey struct{}
 // hopped marks a request that one member sent to the one that it takes for the leader.
 const hopped = "hotspare-hop"
 
-// Caller returns outgoing metadata that names the caller of a request made on somebody's behalf. Only
-// the certificate of a coordinator gives it weight.
+// CallerMetadata names the caller of a request that a coordinator makes on somebody's behalf. Only the
+// certificate of a coordinator gives it weight.
+func CallerMetadata(id trust.Identity) metadata.MD {
+	return metadata.Pairs(forwardedBy, string(id.Role)+"/"+id.Name)
+}
+
+// Caller returns a context for such a request.
 func Caller(ctx context.Context, id trust.Identity) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, forwardedBy, string(id.Role)+"/"+id.Name)
+	return metadata.NewOutgoingContext(ctx, CallerMetadata(id))
 }
 
 // forwardedBy is the metadata in which a member names the caller of a request that it forwards. Only
@@ -46,12 +51,20 @@ func identify(ctx context.Context, method string) (context.Context, error) {
 	if err != nil {
 		return ctx, err
 	}
-	if md, ok := metadata.FromIncomingContext(ctx); ok && len(md.Get(forwardedBy)) > 0 {
-		if id.Role != trust.RoleCoordinator {
-			return ctx, model.Errorf(model.FaultDenied, "", "only a coordinator may forward a request")
-		}
-		role, name, _ := strings.Cut(md.Get(forwardedBy)[0], "/")
+	md, _ := metadata.FromIncomingContext(ctx)
+	caller := md.Get(forwardedBy)
+	switch {
+	case len(caller) > 0 && id.Role != trust.RoleCoordinator:
+		return ctx, model.Errorf(model.FaultDenied, "", "only a coordinator may forward a request")
+	case id.Role == trust.RoleCoordinator && len(caller) != 1 && ours(method):
+		// A coordinator never asks for itself: without a caller this would be anybody with its full rights.
+		return ctx, model.Errorf(model.FaultDenied, "", "a coordinator must name the caller of what it forwards")
+	case len(caller) > 0:
+		role, name, _ := strings.Cut(caller[0], "/")
 		id = trust.Identity{Role: trust.Role(role), Name: name}
+		if id != (trust.Identity{}) && (id.Validate() != nil || !id.Role.IsUser() && id.Role != trust.RoleAgent) {
+			return ctx, model.Errorf(model.FaultDenied, "", "a request was forwarded for %s, who cannot ask", id)
+		}
 		ctx = context.WithValue(ctx, hopKey{}, len(md.Get(hopped)) > 0)
 	}
 	if err := trust.Authorize(id, method); err != nil {

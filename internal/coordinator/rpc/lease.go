@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -62,12 +63,7 @@ func (s *Server) mine(ctx context.Context, st *state.State, name string) (*pb.Le
 }
 
 func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, s)
 }
 
 // GetLease returns one lease with what is seen of its VMs.

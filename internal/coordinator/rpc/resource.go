@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -37,6 +39,9 @@ func (s *Server) Apply(ctx context.Context, req *pb.ApplyRequest) (*pb.ApplyResp
 			}
 		}
 		if err := references(st, req.GetResources()); err != nil {
+			return nil, err
+		}
+		if err := noCycle(st, req.GetResources()); err != nil {
 			return nil, err
 		}
 		if err := s.stillFits(st, body, req); err != nil {
@@ -114,6 +119,24 @@ func references(st *state.State, rs []*pb.Resource) error {
 		if t := r.GetNetwork(); t != nil && t.GetSpec().GetBridge() == "" {
 			return model.Errorf(model.FaultInvalid, model.ResourceKey(r), "names no bridge").WithRemedy("add spec.bridge")
 		}
+	}
+	return nil
+}
+
+// noCycle refuses plans whose workloads wait for each other, also across plans.
+func noCycle(st *state.State, rs []*pb.Resource) error {
+	plans := map[string]*pb.Plan{}
+	for p := range st.Plans() {
+		plans[p.GetMetadata().GetName()] = p
+	}
+	for _, r := range rs {
+		if p := r.GetPlan(); p != nil {
+			plans[p.GetMetadata().GetName()] = p
+		}
+	}
+	if c := model.PlanCycle(slices.Collect(maps.Values(plans))); c != nil {
+		return model.Errorf(model.FaultInvalid, "", "workloads depend on each other: %s", strings.Join(c, " -> ")).
+			WithRemedy("take one of the dependencies out")
 	}
 	return nil
 }

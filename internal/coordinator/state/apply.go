@@ -110,7 +110,7 @@ func (t *tx) dispatch(c *pb.Command) (string, error) {
 }
 
 // dispatchLease applies the commands about leases; ok is false for any other.
-func (t *tx) dispatchLease(c *pb.Command) (name string, err error, ok bool) { //nolint:revive // ok tells "not mine"
+func (t *tx) dispatchLease(c *pb.Command) (name string, err error, ok bool) {
 	ok = true
 	switch b := c.GetBody().(type) {
 	case *pb.Command_CreateLease:

@@ -100,6 +100,9 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 		return nil, fmt.Errorf("read snapshot: format %d, this version reads %d: use a matching version of hotspare-coordinator",
 			head.GetFormat(), snapshotFormat)
 	}
+	if head.GetMeta() == nil {
+		return nil, errors.New("read snapshot: the header names no site: the file is damaged")
+	}
 	s := New()
 	s.meta = head.GetMeta()
 	for n := 1; ; n++ {
@@ -111,6 +114,9 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 		if d, ok := rec.GetRecord().(*pb.SnapshotRecord_Digest); ok {
 			if !bytes.Equal(d.Digest, want) {
 				return nil, errors.New("read snapshot: digest differs: the file is damaged; use another snapshot or another member's")
+			}
+			if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
+				return nil, errors.New("read snapshot: something follows its end: the file is damaged")
 			}
 			return s, nil
 		}

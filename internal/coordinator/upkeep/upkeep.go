@@ -276,11 +276,11 @@ const (
 	// declaration states is never more than this above what it really is.
 	pointInterval = 5 * time.Second
 	// resyncPause keeps a mirror that dies at once from being started over and over.
-	resyncPause = 20 * time.Second
+	resyncPause = 5 * time.Second
 )
 
 // points carries on replication: a source that says "in sync" makes its replica's layer consistent
-// and moves its confirmed time; where nothing is written any more a new synchronisation begins.
+// and moves its confirmed time; a source whose mirror died gets a new synchronisation.
 func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	rec, busy := &pb.RecordPoints{}, busy(s)
@@ -294,26 +294,27 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		if replica == nil || busy[replica.GetId()] || len(replica.GetOverrides()) > 0 || status == nil || !v.Agent(o.GetAgent()).Connected {
 			continue
 		}
-		died := status.GetDegradedSince() != nil && !status.GetMirroring() && status.GetResync() == spec.GetResync() &&
-			now.Sub(status.GetDegradedSince().AsTime()) > resyncPause
-		// A promotion used the number up before its mirror began, or the replica's server died and its
-		// source has not noticed: nothing will ever be written under this number again.
-		usedUp := v.Current(replica).GetVolume().GetDegradedSince() != nil
+		received := v.Current(replica).GetVolume()
 		switch {
-		case (died || usedUp) && v.Settled(replica):
+		case status.GetResync() != spec.GetResync() || received.GetResync() != spec.GetResync() || !v.Settled(replica):
+			// One side has not followed yet.
+		case status.GetWriterRunning() && (broken(status, now) || broken(received, now)):
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
-		case status.GetInSync() && status.GetResync() == spec.GetResync():
-			if replica.GetBase().GetVolume().GetConverged() < spec.GetResync() {
-				out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
-			} else if v.Settled(replica) && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval {
-				rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
-			}
+		case status.GetInSync() && received.GetDegradedSince() == nil && replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
+			out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
+		case status.GetInSync() && received.GetDegradedSince() == nil && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval:
+			rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 		}
 	}
 	if len(rec.GetPoints()) > 0 {
 		out = append(out, &pb.Command{Body: &pb.Command_RecordPoints{RecordPoints: rec}})
 	}
 	return out
+}
+
+// broken says that a side's mirror has ended for long enough to begin anew.
+func broken(v *pb.VolumeStatus, now time.Time) bool {
+	return v.GetDegradedSince() != nil && !v.GetMirroring() && now.Sub(v.GetDegradedSince().AsTime()) > resyncPause
 }
 
 // step changes the synchronisation of both sides in one entry.

@@ -18,8 +18,10 @@ func defineInspectListRemove(t *testing.T, f *Fixture) {
 	def := f.Define("a")
 	id := f.defined(t, def)
 	d := f.wantState(t, id, pb.State_STATE_DEFINED)
-	want := hypervisor.Domain{ID: id, Owner: def.Owner, State: pb.State_STATE_DEFINED,
-		VCPUs: def.Spec.GetVcpus(), MemoryBytes: def.Spec.GetMemoryBytes()}
+	want := hypervisor.Domain{
+		ID: id, Owner: def.Owner, State: pb.State_STATE_DEFINED,
+		VCPUs: def.Spec.GetVcpus(), MemoryBytes: def.Spec.GetMemoryBytes(),
+	}
 	if diff := cmp.Diff(want, d); diff != "" {
 		t.Errorf("inspect (-want +got):\n%s", diff)
 	}

@@ -158,8 +158,7 @@ func qemuImg(ctx context.Context, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, toolLimit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "qemu-img", args...).Output()
-	var failed *exec.ExitError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil, fmt.Errorf("qemu-img %s: %w: %s", args[0], err, failed.Stderr)
 	}
 	if err != nil {

@@ -66,9 +66,7 @@ func (d *Driver) breakAt(ctx context.Context, id model.ObjectID, at time.Time) (
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	d.running.Add(1)
-	go func() {
-		defer d.running.Done()
+	d.running.Go(func() {
 		select {
 		case <-stuck.done:
 			return
@@ -83,7 +81,7 @@ func (d *Driver) breakAt(ctx context.Context, id model.ObjectID, at time.Time) (
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("kill of a domain with a stuck call failed", "object", id, "error", err)
 		}
-	}()
+	})
 	return cancel
 }
 

@@ -104,11 +104,13 @@ func TestDomainXML(t *testing.T) {
 		domainType string
 		want       []string
 	}{
-		{"qemu", []string{`<domain type="qemu">`, `<name>hs-db</name>`, `<cpu mode="maximum">`, `<tb-cache unit="MiB">64</tb-cache>`,
+		{"qemu", []string{
+			`<domain type="qemu">`, `<name>hs-db</name>`, `<cpu mode="maximum">`, `<tb-cache unit="MiB">64</tb-cache>`,
 			`<cmdline>console=ttyS0 hs.name=db hs.nic=52:54:00:00:00:01,10.0.0.2/24,10.0.0.1</cmdline>`,
 			`<source protocol="nbd" name="db">`, `<host transport="tcp" name="10.77.0.9" port="10901">`,
 			`<source file="` + f.disk("scratch") + `">`, `<source bridge="br1">`, `error_policy="stop"`,
-			`<hotspare:id>instance/db</hotspare:id>`, `<rom enabled="no">`}},
+			`<hotspare:id>instance/db</hotspare:id>`, `<rom enabled="no">`,
+		}},
 		{"kvm", []string{`<domain type="kvm">`, `<cpu mode="host-model">`}},
 	} {
 		text, err := domainXML(def, c.domainType, f)

@@ -153,7 +153,8 @@ func deviceXML(s *pb.InstanceSpec, f files) (*libvirtxml.DomainDeviceList, error
 		MemBalloon:  &libvirtxml.DomainMemBalloon{Model: "none"},
 		Videos:      []libvirtxml.DomainVideo{{Model: libvirtxml.DomainVideoModel{Type: "none"}}},
 		RNGs: []libvirtxml.DomainRNG{{Model: "virtio", Backend: &libvirtxml.DomainRNGBackend{
-			Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}}}},
+			Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"},
+		}}},
 		Serials: []libvirtxml.DomainSerial{{
 			Source: &libvirtxml.DomainChardevSource{File: &libvirtxml.DomainChardevSourceFile{Path: f.path(consoleLog), Append: "on"}},
 			Target: &libvirtxml.DomainSerialTarget{Port: &port},
@@ -229,6 +230,8 @@ func nbdXML(address string) (*libvirtxml.DomainDiskSourceNetwork, error) {
 	if net.ParseIP(host) == nil && strings.ContainsAny(host, ": ") {
 		return nil, fmt.Errorf("%q is not nbd://host:port/export", address)
 	}
-	return &libvirtxml.DomainDiskSourceNetwork{Protocol: "nbd", Name: export,
-		Hosts: []libvirtxml.DomainDiskSourceHost{{Transport: "tcp", Name: host, Port: port}}}, nil
+	return &libvirtxml.DomainDiskSourceNetwork{
+		Protocol: "nbd", Name: export,
+		Hosts: []libvirtxml.DomainDiskSourceHost{{Transport: "tcp", Name: host, Port: port}},
+	}, nil
 }

@@ -19,8 +19,10 @@ const mib = 1 << 20
 func definition(name string) hypervisor.Definition {
 	return hypervisor.Definition{
 		ID: model.NewObjectID(pb.Kind_KIND_INSTANCE, name), Owner: "lease/" + name,
-		Spec: &pb.InstanceSpec{Hostname: name, Vcpus: 1, MemoryBytes: 128 * mib,
-			Nics: []*pb.Nic{{Network: "lent", Bridge: "br0", Mac: "52:54:00:00:00:01", Address: "10.0.0.2/24"}}},
+		Spec: &pb.InstanceSpec{
+			Hostname: name, Vcpus: 1, MemoryBytes: 128 * mib,
+			Nics: []*pb.Nic{{Network: "lent", Bridge: "br0", Mac: "52:54:00:00:00:01", Address: "10.0.0.2/24"}},
+		},
 	}
 }
 

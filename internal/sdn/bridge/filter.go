@@ -190,7 +190,7 @@ func (d *Driver) verifyFilter(n network) error {
 	if err != nil {
 		return err
 	}
-	if n.closed && !(state.complete && state.closed[n.bridge]) {
+	if n.closed && (!state.complete || !state.closed[n.bridge]) {
 		return incomplete("bridge %s is not isolated", n.bridge)
 	}
 	if !n.closed && state.closed[n.bridge] {

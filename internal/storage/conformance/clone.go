@@ -7,17 +7,17 @@ import (
 	"github.com/hotspare/hotspare/internal/storage"
 )
 
-func cloneCases() []Case {
-	return []Case{
-		{"clone while the mirror goes on", cloneWhileMirrored},
-		{"a clone is isolated from its source", cloneIsolated},
-		{"clone again changes nothing", cloneAgain},
-		{"clone of a stated point", cloneOfPoint},
-		{"clone of a clone is refused", cloneOfClone},
-		{"a clone keeps its point through resyncs", cloneKeepsPoint},
-		{"remove is refused while cloned", removeWhileCloned},
-		{"a clone survives promotion of its source", cloneSurvivesPromotion},
-		{"a clone survives a crash", cloneSurvivesCrash},
+func cloneCases() []namedCase {
+	return []namedCase{
+		{"clone-while-the-mirror-goes-on", cloneWhileMirrored},
+		{"a-clone-is-isolated-from-its-source", cloneIsolated},
+		{"clone-again-changes-nothing", cloneAgain},
+		{"clone-of-a-stated-point", cloneOfPoint},
+		{"clone-of-a-clone-is-refused", cloneOfClone},
+		{"a-clone-keeps-its-point-through-resyncs", cloneKeepsPoint},
+		{"remove-is-refused-while-cloned", removeWhileCloned},
+		{"a-clone-survives-promotion-of-its-source", cloneSurvivesPromotion},
+		{"a-clone-survives-a-crash", cloneSurvivesCrash},
 	}
 }
 

@@ -21,41 +21,74 @@ const sizeBytes = 4 << 20
 // callTimeout bounds one driver call of the suite; real daemons on a loaded machine need seconds.
 const callTimeout = 60 * time.Second
 
-// Harness is one empty pool and the means to look at it from outside.
-type Harness interface {
-	// Driver returns the driver of the pool as it runs now.
-	Driver() storage.Driver
-	// Crash ends the driver and its helpers as SIGKILL would, and starts a new driver on the pool.
-	Crash(t *testing.T)
-	// Write writes a value through an export, as a mirror or a VM would, and fails when there is no
-	// such export.
-	Write(t *testing.T, export string, value uint64) error
-	// Read returns the value that was written last, as seen through an export.
-	Read(t *testing.T, export string) (uint64, error)
-	// Residue lists what the pool holds, found without the driver's help.
-	Residue(t *testing.T) []string
+// Harness makes pools of one driver.
+type Harness struct {
+	// Driver is the driver's word in the result lines: "qcow2".
+	Driver string
+	// New makes an empty pool. It is called once for each case.
+	New func(t *testing.T) *Fixture
 }
 
-// Case is one promise.
-type Case struct {
-	Name string
+// Fixture is one pool and the means to look at it from outside.
+type Fixture struct {
+	// Driver returns the driver of the pool as it runs now.
+	Driver func() storage.Driver
+	// Crash ends the driver and its helpers as SIGKILL would, and starts a new driver on the pool.
+	Crash func(t *testing.T)
+	// Write writes a value through an export, as a mirror or a VM would, and fails when there is no
+	// such export.
+	Write func(t *testing.T, export string, value uint64) error
+	// Read returns the value that was written last, as seen through an export.
+	Read func(t *testing.T, export string) (uint64, error)
+	// Disk makes the disk file of a VM that is off, with a value in it, and returns its path.
+	Disk func(t *testing.T, value uint64) string
+	// ReadDisk returns the value that a VM would see on the disk.
+	ReadDisk func(t *testing.T, path string) (uint64, error)
+	// Residue lists what the pool holds, found without the driver's help.
+	Residue func(t *testing.T) []string
+}
+
+// namedCase is one promise.
+type namedCase struct {
+	name string
 	run  func(t *testing.T, s *suite)
 }
 
-// Cases returns every case in the order in which they run.
-func Cases() []Case {
-	return slices.Concat(replicaCases(), promotionCases(), cloneCases())
+func cases() []namedCase {
+	return slices.Concat(replicaCases(), promotionCases(), cloneCases(), wayBackCases())
+}
+
+// Cases returns the names of all cases, in order.
+func Cases() []string {
+	var names []string
+	for _, c := range cases() {
+		names = append(names, c.name)
+	}
+	return names
 }
 
 // Run runs every case, each in a subtest on a pool of its own.
-func Run(t *testing.T, pool func(t *testing.T) Harness) {
+func Run(t *testing.T, h Harness) {
 	t.Helper()
-	for _, c := range Cases() {
-		t.Run(c.Name, func(t *testing.T) { c.run(t, &suite{Harness: pool(t)}) })
+	for _, c := range cases() {
+		t.Run(c.name, func(t *testing.T) {
+			// Registered first, so it runs last: after the fixture's own clean-up had its say.
+			t.Cleanup(func() {
+				word := "pass"
+				switch {
+				case t.Failed():
+					word = "fail"
+				case t.Skipped():
+					word = "skip"
+				}
+				t.Logf("conformance %s %s %s", h.Driver, c.name, word)
+			})
+			c.run(t, &suite{Fixture: h.New(t)})
+		})
 	}
 }
 
-type suite struct{ Harness }
+type suite struct{ *Fixture }
 
 // replica is the spec of a replica whose synchronisation n may write and whose newest converged one
 // is c.

@@ -7,19 +7,19 @@ import (
 	"github.com/hotspare/hotspare/internal/storage"
 )
 
-func promotionCases() []Case {
-	return []Case{
-		{"promote exports the point and cuts the mirror", promoteExports},
-		{"promote again changes nothing", promoteAgain},
-		{"promote leaves the point as it was", promoteLeavesPoint},
-		{"promote takes the older point while a resync runs", promoteTakesOlder},
-		{"promote without a point needs an oath", promoteNeedsOath},
-		{"promoted content survives a crash", promotedSurvivesCrash},
-		{"receive on a promoted volume is refused", receivePromotedRefused},
-		{"remove of a promoted volume is refused", removePromotedRefused},
-		{"demote without the word is refused", demoteRefused},
-		{"demote goes back to the point", demoteGoesBack},
-		{"a used-up number cannot write after demote", demoteUsedUp},
+func promotionCases() []namedCase {
+	return []namedCase{
+		{"promote-exports-the-point-and-cuts-the-mirror", promoteExports},
+		{"promote-again-changes-nothing", promoteAgain},
+		{"promote-leaves-the-point-as-it-was", promoteLeavesPoint},
+		{"promote-takes-the-older-point-while-a-resync-runs", promoteTakesOlder},
+		{"promote-without-a-point-needs-an-oath", promoteNeedsOath},
+		{"promoted-content-survives-a-crash", promotedSurvivesCrash},
+		{"receive-on-a-promoted-volume-is-refused", receivePromotedRefused},
+		{"remove-of-a-promoted-volume-is-refused", removePromotedRefused},
+		{"demote-without-the-word-is-refused", demoteRefused},
+		{"demote-goes-back-to-the-point", demoteGoesBack},
+		{"a-used-up-number-cannot-write-after-demote", demoteUsedUp},
 	}
 }
 

@@ -9,22 +9,22 @@ import (
 	"github.com/hotspare/hotspare/internal/storage"
 )
 
-func replicaCases() []Case {
-	return []Case{
-		{"receive makes a replica", receiveMakesReplica},
-		{"receive again changes nothing", receiveAgain},
-		{"receive without a number lets nothing write", receiveWithoutNumber},
-		{"no point before convergence", noPointBeforeConvergence},
-		{"a converged synchronisation is a point", convergedIsPoint},
-		{"a resync keeps the last point", resyncKeepsPoint},
-		{"a resync cuts the older mirror", resyncCutsOlder},
-		{"an older number changes nothing", olderNumber},
-		{"a converged resync replaces the point", resyncReplacesPoint},
-		{"unknown volumes are not found", unknownNotFound},
-		{"a cancelled context changes nothing", cancelledContext},
-		{"capacity is plausible", capacityPlausible},
-		{"a replica survives a crash", replicaSurvivesCrash},
-		{"nothing is left after remove", nothingLeft},
+func replicaCases() []namedCase {
+	return []namedCase{
+		{"receive-makes-a-replica", receiveMakesReplica},
+		{"receive-again-changes-nothing", receiveAgain},
+		{"receive-without-a-number-lets-nothing-write", receiveWithoutNumber},
+		{"no-point-before-convergence", noPointBeforeConvergence},
+		{"a-converged-synchronisation-is-a-point", convergedIsPoint},
+		{"a-resync-keeps-the-last-point", resyncKeepsPoint},
+		{"a-resync-cuts-the-older-mirror", resyncCutsOlder},
+		{"an-older-number-changes-nothing", olderNumber},
+		{"a-converged-resync-replaces-the-point", resyncReplacesPoint},
+		{"unknown-volumes-are-not-found", unknownNotFound},
+		{"a-cancelled-context-changes-nothing", cancelledContext},
+		{"capacity-is-plausible", capacityPlausible},
+		{"a-replica-survives-a-crash", replicaSurvivesCrash},
+		{"nothing-is-left-after-remove", nothingLeft},
 	}
 }
 
@@ -201,7 +201,13 @@ func replicaSurvivesCrash(t *testing.T, s *suite) {
 	if got != 7 {
 		t.Fatalf("mirrored content is %d, want 7", got)
 	}
+	if s.inspect(t, "web-root").Status.GetDegradedSince() == nil {
+		t.Fatal("mirrors end with what serves them: the replica must be degraded")
+	}
 	s.receive(t, 2, 1)
+	if v := s.inspect(t, "web-root"); v.Status.GetDegradedSince() != nil {
+		t.Fatalf("still degraded with a new synchronisation: %v", v.Status)
+	}
 	s.Crash(t)
 	s.mirrorFails(t, 1)
 	s.mirror(t, 2, 8)

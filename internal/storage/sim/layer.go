@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -50,6 +51,12 @@ type volume struct {
 	of     string
 	// idle is since when a replica waits for a higher number; zero: it does not.
 	idle time.Time
+	// disk is the path of the disk that the newest point is handed over to on promotion, and given the
+	// layer that was.
+	disk  string
+	given *layer
+	// lost is since when the mirror is known to have ended with the pool's daemon.
+	lost time.Time
 }
 
 // point is the newest consistent layer, or nil.
@@ -57,9 +64,12 @@ func (v *volume) point() *layer {
 	if v.origin != nil {
 		return v.origin
 	}
-	for i := len(v.layers) - 1; i >= 0; i-- {
-		if v.layers[i].converged {
-			return v.layers[i]
+	if v.given != nil {
+		return v.given
+	}
+	for _, l := range slices.Backward(v.layers) {
+		if l.converged {
+			return l
 		}
 	}
 	return nil
@@ -130,9 +140,13 @@ func (v *volume) status(address string) *pb.VolumeStatus {
 	if v.top != nil {
 		s.Export = "nbd://" + address + "/" + v.name
 	}
-	if !v.idle.IsZero() {
+	switch {
+	case !v.idle.IsZero():
 		s.DegradedSince = timestamppb.New(v.idle)
 		s.DegradedReason = "nothing may write until a new synchronisation is asked for"
+	case !v.lost.IsZero():
+		s.DegradedSince = timestamppb.New(v.lost)
+		s.DegradedReason = "the storage daemon died, and the mirror with it"
 	}
 	s.UsedBytes = v.size * uint64(len(v.layers))
 	return s

@@ -81,6 +81,20 @@ func (p *Pool) Point(name string) (Content, bool) {
 	return v.point().content(time.Now()), true
 }
 
+// KillDaemon ends what serves the exports; it is back at once. Every mirror into the pool is gone, and
+// the pool knows, while the VMs' side sees it at the next write.
+func (p *Pool) KillDaemon() {
+	p.world.mu.Lock()
+	defer p.world.mu.Unlock()
+	now := time.Now()
+	for _, v := range p.volumes {
+		if v.state == pb.State_STATE_REPLICA && v.top != nil && v.lost.IsZero() {
+			v.cut(now)
+			v.lost = now
+		}
+	}
+}
+
 // Capacity reports the pool's size and what the volumes leave free of it.
 func (p *Pool) Capacity(ctx context.Context) (storage.Capacity, error) {
 	var c storage.Capacity
@@ -126,7 +140,7 @@ func (p *Pool) Receive(ctx context.Context, spec *pb.VolumeSpec) error {
 	return p.call(ctx, "Receive", name, func(now time.Time) error {
 		v := p.volumes[name]
 		if v == nil {
-			v = &volume{name: name, size: spec.GetSizeBytes(), state: pb.State_STATE_REPLICA}
+			v = &volume{name: name, size: spec.GetSizeBytes(), state: pb.State_STATE_REPLICA, disk: spec.GetDisk()}
 			p.volumes[name] = v
 		}
 		if v.state != pb.State_STATE_REPLICA {
@@ -146,7 +160,7 @@ func (p *Pool) receive(v *volume, spec *pb.VolumeSpec, now time.Time) {
 		v.cut(now)
 		v.sync = spec.GetResync()
 		v.add(p.number(), nil).sync = v.sync
-		v.idle = time.Time{}
+		v.idle, v.lost = time.Time{}, time.Time{}
 		// A number that is already known to have converged was used elsewhere and says nothing here.
 	}
 	v.drop(p.clonesOf(v.name))
@@ -176,8 +190,13 @@ func (p *Pool) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		}
 		v.cut(now)
 		v.state = pb.State_STATE_PRIMARY
-		v.idle = time.Time{}
-		v.add(p.number(), point)
+		v.idle, v.lost = time.Time{}, time.Time{}
+		if v.disk != "" {
+			v.top, v.layers, v.given = nil, nil, point
+			p.world.handOver(v.disk, point.content(now))
+		} else {
+			v.add(p.number(), point)
+		}
 		v.drop(p.clonesOf(name))
 		p.promotions = append(p.promotions, Promotion{
 			Volume: name, Time: now, Layer: point.name(), Content: point.content(now),
@@ -201,11 +220,13 @@ func (p *Pool) Demote(ctx context.Context, spec *pb.VolumeSpec) error {
 		default:
 			return fmt.Errorf("demote volume %s: it is %v: %w", name, v.state, storage.ErrInUse)
 		}
-		if !spec.GetDropPromoted() {
-			return fmt.Errorf("demote volume %s: %w", name, storage.ErrWouldDrop)
+		if v.given == nil {
+			if !spec.GetDropPromoted() {
+				return fmt.Errorf("demote volume %s: %w", name, storage.ErrWouldDrop)
+			}
+			p.breakMirrorsOf(&v.top.disk, now)
 		}
-		p.breakMirrorsOf(&v.top.disk, now)
-		v.state, v.top, v.idle = pb.State_STATE_REPLICA, nil, now
+		v.state, v.top, v.given, v.idle = pb.State_STATE_REPLICA, nil, nil, now
 		p.receive(v, &pb.VolumeSpec{Resync: spec.GetResync()}, now)
 		return nil
 	})
@@ -226,7 +247,7 @@ func (p *Pool) Clone(ctx context.Context, spec *pb.VolumeSpec) error {
 			return err
 		}
 		point := source.find(spec.GetPoint())
-		if point == nil || source.state == pb.State_STATE_CLONE {
+		if point == nil || source.state == pb.State_STATE_CLONE || source.disk != "" {
 			return fmt.Errorf("clone volume %s: point %q: %w", of, spec.GetPoint(), storage.ErrNoPoint)
 		}
 		if point == source.top {

@@ -22,7 +22,7 @@ type harness struct {
 
 func (h *harness) Driver() storage.Driver { return h.pool }
 
-func (h *harness) Crash(*testing.T) {}
+func (h *harness) Crash(*testing.T) { h.pool.KillDaemon() }
 
 func (h *harness) Write(_ *testing.T, export string, value uint64) error {
 	return h.world.Write(export, value)
@@ -33,6 +33,16 @@ func (h *harness) Read(_ *testing.T, export string) (uint64, error) {
 	return c.Records, err
 }
 
+func (h *harness) Disk(t *testing.T, value uint64) string {
+	h.world.NewSite("protected").AddDisk(sim.Disk{Domain: "web", Disk: "vda", Path: "/disk", Records: value})
+	h.world.Site("protected").Stop("web")
+	return "/disk"
+}
+
+func (h *harness) ReadDisk(*testing.T, string) (uint64, error) {
+	return h.world.Site("protected").Records("web", "vda"), nil
+}
+
 func (h *harness) Residue(*testing.T) []string { return h.pool.Names() }
 
 func newHarness() *harness {
@@ -41,7 +51,13 @@ func newHarness() *harness {
 }
 
 func TestConformance(t *testing.T) {
-	conformance.Run(t, func(*testing.T) conformance.Harness { return newHarness() })
+	conformance.Run(t, conformance.Harness{Driver: "sim", New: func(*testing.T) *conformance.Fixture {
+		h := newHarness()
+		return &conformance.Fixture{
+			Driver: h.Driver, Crash: h.Crash, Write: h.Write, Read: h.Read,
+			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue,
+		}
+	}})
 }
 
 // production is a world with one mirrored disk: 1 GiB, which takes ten seconds to converge, and one
@@ -49,7 +65,7 @@ func TestConformance(t *testing.T) {
 func production() (*harness, *sim.Site) {
 	h := newHarness()
 	site := h.world.NewSite("protected")
-	site.AddDisk(sim.Disk{Domain: "web", Disk: "vda", Records: 1000, Every: time.Second})
+	site.AddDisk(sim.Disk{Domain: "web", Disk: "vda", Path: "/images/web.qcow2", Records: 1000, Every: time.Second})
 	return h, site
 }
 
@@ -162,17 +178,27 @@ func TestCloneFollowsNoWrites(t *testing.T) {
 	})
 }
 
-func TestReverseMirror(t *testing.T) {
+func TestWayBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, site := production()
 		must(t, h.pool.Receive(t.Context(), target(1, 0)))
 		must(t, site.Mirror(t.Context(), source(1)))
 		time.Sleep(10 * time.Second)
 		must(t, h.pool.Receive(t.Context(), target(1, 1)))
+		site.KillSite()
+		if _, err := site.Inspect(t.Context(), source(1)); err == nil {
+			t.Fatal("a dead site answers")
+		}
 		must(t, h.pool.Promote(t.Context(), target(1, 1)))
 
+		site.ReviveSite()
+		if st := status(t, site, 1); st.GetDegradedReason() != "production VM is not running" {
+			t.Fatalf("after the site's return: %v", st)
+		}
 		old := h.world.NewPool("10.66.0.1:10809", 1<<40)
-		must(t, old.Receive(t.Context(), target(1, 0)))
+		receive := target(1, 0)
+		receive.Disk = "/images/web.qcow2"
+		must(t, old.Receive(t.Context(), receive))
 		recovery := h.world.NewSite("recovery")
 		must(t, recovery.AddExport("web-f1", "vda", "nbd://"+poolAddress+"/web-root"))
 		back := source(1)
@@ -180,9 +206,41 @@ func TestReverseMirror(t *testing.T) {
 		must(t, recovery.Mirror(t.Context(), back))
 		time.Sleep(10 * time.Second)
 		recovery.Write("web-f1", "vda", 5)
-		must(t, old.Receive(t.Context(), target(1, 1)))
-		if c, ok := old.Point("web-root"); !ok || c != (sim.Content{Records: 1015}) {
-			t.Fatalf("mirrored back: %+v %v", c, ok)
+		receive.Converged = 1
+		must(t, old.Receive(t.Context(), receive))
+		must(t, recovery.Unmirror(t.Context(), back))
+		must(t, old.Promote(t.Context(), receive))
+		if got := site.Records("web", "vda"); got != 1015 {
+			t.Fatalf("the old disk holds %d records, want 1015", got)
+		}
+		drop := target(2, 1)
+		drop.DropPromoted = true
+		must(t, h.pool.Demote(t.Context(), drop))
+		site.Start("web")
+		must(t, site.Mirror(t.Context(), source(2)))
+		time.Sleep(10 * time.Second)
+		must(t, h.pool.Receive(t.Context(), target(2, 2)))
+		if c, ok := h.pool.Point("web-root"); !ok || c != (sim.Content{Records: 1025}) {
+			t.Fatalf("mirrored again: %+v %v", c, ok)
+		}
+	})
+}
+
+func TestDeadDaemonIsSeenAtThePool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, site := production()
+		must(t, h.pool.Receive(t.Context(), target(1, 0)))
+		must(t, site.Mirror(t.Context(), source(1)))
+		time.Sleep(10 * time.Second)
+		must(t, h.pool.Receive(t.Context(), target(1, 1)))
+		h.pool.KillDaemon()
+		if st := status(t, site, 1); !st.GetInSync() {
+			t.Fatalf("the VM's side knows before it writes: %v", st)
+		}
+		v, err := h.pool.Inspect(t.Context(), "web-root")
+		must(t, err)
+		if v.Status.GetDegradedSince() == nil {
+			t.Fatalf("the pool does not know: %v", v.Status)
 		}
 	})
 }

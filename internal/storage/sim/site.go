@@ -33,6 +33,8 @@ type diskKey struct{ domain, disk string }
 // disk is one disk of a VM.
 type disk struct {
 	journal *journal
+	// path names it to a pool that hands it over; empty: none does.
+	path    string
 	running bool
 	mirror  *link
 	// started is the newest synchronisation for which a mirror was ever started.
@@ -44,6 +46,8 @@ type disk struct {
 // Disk describes a production VM's disk.
 type Disk struct {
 	Domain, Disk string
+	// Path is the file that the VM's definition names, for a pool that hands the disk back.
+	Path string
 	// Records is what it holds when it is added.
 	Records uint64
 	// Every is the time between two records that the running VM writes; zero: none by itself.
@@ -59,13 +63,20 @@ func (w *World) NewSite(name string) *Site {
 	return s
 }
 
+// Site returns the site of that name, or nil.
+func (w *World) Site(name string) *Site {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sites[name]
+}
+
 // AddDisk adds a running VM's disk.
 func (s *Site) AddDisk(d Disk) {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	now := time.Now()
 	s.disks[diskKey{d.Domain, d.Disk}] = &disk{
-		journal: &journal{records: d.Records, every: d.Every, since: now}, running: true, degraded: now,
+		journal: &journal{records: d.Records, every: d.Every, since: now}, path: d.Path, running: true, degraded: now,
 	}
 }
 
@@ -103,24 +114,6 @@ func (s *Site) Records(domain, name string) uint64 {
 		return d.journal.at(time.Now())
 	}
 	return 0
-}
-
-// SetRecords puts the content of a VM's disk: after a failback the old side starts from what was
-// mirrored to it.
-func (s *Site) SetRecords(domain, name string, records uint64) {
-	s.world.mu.Lock()
-	defer s.world.mu.Unlock()
-	d := s.disks[diskKey{domain, name}]
-	if d == nil {
-		return
-	}
-	running := d.running
-	s.halt(d, time.Now())
-	d.journal.records = records
-	if running {
-		d.running = true
-		d.journal.run(time.Now())
-	}
 }
 
 // BreakMirror cuts the replication of one disk. As in the real thing nobody notices before the VM
@@ -254,7 +247,7 @@ func (s *Site) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volume
 }
 
 func (d *disk) status(spec *pb.VolumeSpec, now time.Time) *pb.VolumeStatus {
-	st := &pb.VolumeStatus{Resync: d.started}
+	st := &pb.VolumeStatus{Resync: d.started, WriterRunning: d.running}
 	if spec.GetMirrorTo() == "" {
 		return st
 	}

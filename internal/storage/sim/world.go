@@ -115,6 +115,17 @@ func (w *World) export(url string) (*Pool, string, error) {
 	return p, name, nil
 }
 
+// handOver replaces the content of a VM's disk. A VM that runs keeps the file that it has open.
+func (w *World) handOver(path string, c Content) {
+	for _, s := range w.sites {
+		for _, d := range s.disks {
+			if d.path == path && !d.running {
+				d.journal.records = c.Records
+			}
+		}
+	}
+}
+
 // Write puts an export's content to a number of records, as whoever has it open would: the VM on a
 // promoted volume or a clone, or a mirror on a replica.
 func (w *World) Write(url string, records uint64) error {

@@ -1,0 +1,91 @@
+package lease_test
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
+)
+
+func request(change func(*pb.CreateLeaseRequest)) *pb.CreateLeaseRequest {
+	r := &pb.CreateLeaseRequest{Project: "web", Spec: &pb.LeaseSpec{Resources: &pb.Resources{Vcpus: 2, MemoryBytes: 4 << 30}, Image: "debian-12"}}
+	change(r)
+	return r
+}
+
+func TestRefusals(t *testing.T) {
+	w := fixture.New(t)
+	for name, c := range map[string]struct {
+		change func(*pb.CreateLeaseRequest)
+		owner  string
+		want   model.Fault
+	}{
+		"fine":          {func(*pb.CreateLeaseRequest) {}, "carol", 0},
+		"no project":    {func(r *pb.CreateLeaseRequest) { r.Project = "x" }, "carol", model.FaultNotFound},
+		"no image":      {func(r *pb.CreateLeaseRequest) { r.Spec.Image = "x" }, "carol", model.FaultNotFound},
+		"not a member":  {func(*pb.CreateLeaseRequest) {}, "mallory", model.FaultDenied},
+		"no memory":     {func(r *pb.CreateLeaseRequest) { r.Spec.Resources.MemoryBytes = 0 }, "carol", model.FaultInvalid},
+		"absurd memory": {func(r *pb.CreateLeaseRequest) { r.Spec.Count, r.Spec.Resources.MemoryBytes = 2, 1<<63 }, "carol", model.FaultInvalid},
+		"too many":      {func(r *pb.CreateLeaseRequest) { r.Spec.Count = 101 }, "carol", model.FaultInvalid},
+		"quota":         {func(r *pb.CreateLeaseRequest) { r.Spec.Count = 21 }, "carol", model.FaultQuota},
+		"term":          {func(r *pb.CreateLeaseRequest) { r.Spec.Term = durationpb.New(1000 * time.Hour) }, "carol", model.FaultQuota},
+		"action":        {func(r *pb.CreateLeaseRequest) { r.Spec.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_DISCARD }, "carol", model.FaultQuota},
+		"clone":         {func(r *pb.CreateLeaseRequest) { r.Spec.CloneOf = "webshop/web" }, "carol", model.FaultDenied},
+		"no room":       {func(r *pb.CreateLeaseRequest) { r.Spec.Resources.MemoryBytes = 70 << 30 }, "carol", model.FaultNoFit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, _, err := lease.Create(w.State, w.View, request(c.change), c.owner); model.FaultOf(err) != c.want {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestTermEndsAndRetentionPasses(t *testing.T) {
+	w := fixture.New(t)
+	name := w.Lease(2, 2, 4<<30)
+	w.Quiesce()
+	i := w.State.Lease(name).GetInstances()
+	if i[0].GetAddress() == i[1].GetAddress() || i[0].GetMac() == i[1].GetMac() {
+		t.Errorf("instances %v", i)
+	}
+	w.Wait(8*time.Hour - time.Second)
+	if p := w.State.Lease(name).GetPhase(); p != pb.LeasePhase_LEASE_PHASE_ACTIVE {
+		t.Errorf("ended early: %v", p)
+	}
+	w.Wait(time.Second)
+	if p := w.State.Lease(name).GetPhase(); p != pb.LeasePhase_LEASE_PHASE_ENDED {
+		t.Errorf("its term has passed: %v", p)
+	}
+	if s := w.State.Object(i[0].GetObject()).GetBase().GetState(); s != pb.State_STATE_SAVED {
+		t.Errorf("an ended instance that saves is to be %v", s)
+	}
+	w.Wait(lease.Retention - time.Second)
+	if w.State.Lease(name) == nil {
+		t.Fatal("deleted before its retention time")
+	}
+	w.Wait(time.Second)
+	if w.State.Lease(name) != nil || w.State.Object(i[0].GetObject()) != nil {
+		t.Error("something of a deleted lease is left")
+	}
+}
+
+func TestNewLeaderWaitsForTheAgents(t *testing.T) {
+	w := fixture.New(t)
+	w.Lease(1, 2, 4<<30)
+	w.Quiesce()
+	w.Now = w.Now.Add(9 * time.Hour)
+	w.Elect()
+	if cmds := lease.Advance(w.State, w.View, w.Now); len(cmds) > 0 {
+		t.Errorf("ended before its agent could report: %v", cmds)
+	}
+	w.Now = w.Now.Add(time.Minute)
+	if cmds := lease.Advance(w.State, w.View, w.Now); len(cmds) != 1 {
+		t.Errorf("%v", cmds)
+	}
+}
