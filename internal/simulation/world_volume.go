@@ -277,7 +277,7 @@ func (o *oldDisks) Inspect(_ context.Context, spec *pb.VolumeSpec) (storage.Volu
 	if err != nil {
 		return storage.Volume{}, err
 	}
-	st := &pb.VolumeStatus{Resync: vm.started}
+	st := &pb.VolumeStatus{Resync: vm.started, WriterRunning: vm.running}
 	if m := vm.mirror; vm.running && m != nil && m.cut == 0 {
 		st.InSync = m.converged(o.w.s.now)
 		st.Mirroring = true

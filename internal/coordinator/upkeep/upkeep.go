@@ -296,10 +296,14 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		}
 		received := v.Current(replica).GetVolume()
 		switch {
-		case status.GetResync() != spec.GetResync() || received.GetResync() != spec.GetResync() || !v.Settled(replica):
-			// One side has not followed yet.
-		case status.GetWriterRunning() && (broken(status, now) || broken(received, now)):
+		case received.GetResync() != spec.GetResync() || !v.Settled(replica):
+			// The replica has not followed yet.
+		case status.GetWriterRunning() && (broken(received, now) || broken(status, now) && status.GetResync() == spec.GetResync()):
+			// A number that a promotion used up before its mirror began is never written under: the
+			// source cannot follow it, and only the replica knows.
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
+		case status.GetResync() != spec.GetResync():
+			// The source has not followed yet.
 		case status.GetInSync() && received.GetDegradedSince() == nil && replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
 			out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
 		case status.GetInSync() && received.GetDegradedSince() == nil && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval:
