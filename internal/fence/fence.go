@@ -19,8 +19,10 @@ type Driver interface {
 	// Fence ends everything that the target's machines run and returns when they were observed off.
 	Fence(ctx context.Context, spec *pb.FenceSpec) error
 	// Inspect reports FENCED with its evidence while the target is observed off because of this
-	// fence, else OPEN.
+	// fence, else OPEN. A spec without an epoch, as every target has it when no run is open, is about
+	// the fences of all epochs: FENCED while anything of one is left, whatever runs.
 	Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb.FenceStatus, error)
-	// Lift allows the target to run again; it starts nothing.
+	// Lift takes the fence of the spec's epoch away, or of all epochs when it names none. After the
+	// last the target may run again; nothing is started.
 	Lift(ctx context.Context, spec *pb.FenceSpec) error
 }

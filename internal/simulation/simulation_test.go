@@ -18,7 +18,7 @@ import (
 var (
 	flagSeed   = flag.Uint64("seed", 0, "run only the cycle with this seed, and print its event log")
 	flagFirst  = flag.Uint64("first", 0, "the first of the seeds; 0: a fresh one, which is printed")
-	flagCycles = flag.Int("cycles", 150, "how many cycles to run")
+	flagCycles = flag.Int("cycles", 60, "how many cycles to run")
 )
 
 // maxFailures ends a long run early: the first failures are enough to work on.

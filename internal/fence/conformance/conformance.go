@@ -57,6 +57,7 @@ func cases() []conformanceCase {
 		{"lift opens and starts nothing", liftStartsNothing},
 		{"lift of one epoch keeps the other's fence", liftKeepsOther},
 		{"lift twice, and of nothing, succeeds", liftTwice},
+		{"without an epoch it is about all", allEpochs},
 		{"a new agent process sees the fence", restart},
 		{"an unreachable target is an error, never fenced", away},
 		{"an unknown target is an error", unknown},
@@ -179,6 +180,25 @@ func liftTwice(t *testing.T, h Harness) {
 	lift(t, h, 7)
 	lift(t, h, 7)
 	wantState(t, h.Driver, h.spec(7), pb.State_STATE_OPEN)
+}
+
+// allEpochs is what every target comes to when the last run that fenced it is over.
+func allEpochs(t *testing.T, h Harness) {
+	wantState(t, h.Driver, h.spec(0), pb.State_STATE_OPEN)
+	lift(t, h, 0)
+	doFence(t, h, 7)
+	doFence(t, h, 8)
+	wantState(t, h.Driver, h.spec(0), pb.State_STATE_FENCED)
+	lift(t, h, 7)
+	wantState(t, h.Driver, h.spec(0), pb.State_STATE_FENCED)
+	lift(t, h, 0)
+	for _, epoch := range []uint64{0, 7, 8} {
+		wantState(t, h.Driver, h.spec(epoch), pb.State_STATE_OPEN)
+	}
+	h.Start(t)
+	if !h.Alive(t) {
+		t.Error("the target cannot be started after the lift of all")
+	}
 }
 
 func restart(t *testing.T, h Harness) {

@@ -94,6 +94,9 @@ func (d *Driver) Targets() []string { return slices.Sorted(maps.Keys(d.targets))
 // recorded, and a second call goes on.
 func (d *Driver) Fence(ctx context.Context, spec *pb.FenceSpec) error {
 	err := d.turn(ctx, spec, func(t Target) error {
+		if spec.GetEpoch() == 0 {
+			return errors.New("the epoch is not set")
+		}
 		m, err := d.load(spec.GetTarget())
 		if err != nil {
 			return err
@@ -188,6 +191,10 @@ func (d *Driver) Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb
 		if err != nil {
 			return err
 		}
+		if spec.GetEpoch() == 0 && len(m.Fences) > 0 {
+			state, status.Evidence = pb.State_STATE_FENCED, fmt.Sprintf("%d fences are left", len(m.Fences))
+			return nil
+		}
 		known := m.Fences[spec.GetEpoch()]
 		if known.Since.IsZero() {
 			return nil
@@ -224,8 +231,11 @@ func (d *Driver) Lift(ctx context.Context, spec *pb.FenceSpec) error {
 			return err
 		}
 		_, fenced := m.Fences[spec.GetEpoch()]
-		if !fenced {
+		if !fenced && (spec.GetEpoch() != 0 || len(m.Fences) == 0) {
 			return nil
+		}
+		if spec.GetEpoch() == 0 {
+			clear(m.Fences)
 		}
 		delete(m.Fences, spec.GetEpoch())
 		if len(m.Fences) == 0 && len(m.Autostart) > 0 {
@@ -254,9 +264,6 @@ func (d *Driver) turn(ctx context.Context, spec *pb.FenceSpec, do func(Target) e
 	}
 	if spec.GetMethod() != pb.FenceMethod_FENCE_METHOD_POWER {
 		return fmt.Errorf("method %v is not power", spec.GetMethod())
-	}
-	if spec.GetEpoch() == 0 {
-		return errors.New("the epoch is not set")
 	}
 	if err := ctx.Err(); err != nil {
 		return err

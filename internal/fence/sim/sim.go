@@ -102,6 +102,11 @@ func (s *Site) Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb.F
 		if err != nil {
 			return err
 		}
+		if spec.GetEpoch() == 0 && len(t.fences) > 0 {
+			state = pb.State_STATE_FENCED
+			status = &pb.FenceStatus{Evidence: fmt.Sprintf("%d fences of %s are left", len(t.fences), spec.GetTarget())}
+			return nil
+		}
 		since, fenced := t.fences[spec.GetEpoch()]
 		if !fenced || t.alive {
 			return nil
@@ -128,6 +133,9 @@ func (s *Site) Lift(ctx context.Context, spec *pb.FenceSpec) error {
 		t, err := s.find(spec)
 		if err != nil {
 			return err
+		}
+		if spec.GetEpoch() == 0 {
+			clear(t.fences)
 		}
 		delete(t.fences, spec.GetEpoch())
 		return nil
