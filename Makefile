@@ -49,6 +49,18 @@ test: ## everything, after setting this machine up; GROUPS=unit,lint selects
 demo: build ## the whole story on this machine, told while it runs; KEEP=1 leaves it running; HOTSPARE_DEMO=sim needs no root
 	tools/demo.sh
 
+# Cycles of the simulation; a seed that fails prints the line that repeats it.
+CYCLES := 3000
+SOAK_CYCLES := 100000
+
+.PHONY: sim
+sim: ## the strict simulation; CYCLES=3000
+	go test -count=1 -timeout=30m ./internal/simulation -run 'TestSimulation$$' -v -cycles=$(CYCLES)
+
+.PHONY: soak
+soak: ## the strict simulation for hours, with the table fault x phase x kind; SOAK_CYCLES=100000
+	go test -count=1 -timeout=24h ./internal/simulation -run 'TestSimulation$$' -v -cycles=$(SOAK_CYCLES)
+
 .PHONY: bench
 bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=6
 	mkdir -p build

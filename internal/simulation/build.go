@@ -218,13 +218,22 @@ func (s *sim) settleIn() {
 
 // must commits a command that cannot be refused.
 func (s *sim) must(c *pb.Command) {
-	for done := false; !done; s.run(s.now + 10*time.Millisecond) {
+	const wait, limit = 10 * time.Millisecond, time.Minute
+	end := s.now + limit
+	for done := false; !done; s.run(s.now + wait) {
+		answered := false
 		s.ask("operator/ann", func(*member) (*pb.Command, error) { return c, nil }, func(_ state.Result, err error) {
 			if err != nil && !errors.Is(err, errNotLeader) && !errors.Is(err, errUnknown) {
 				s.fail("setup", "%s: %v", describe(c), err)
 			}
-			done = err == nil
+			answered, done = true, err == nil
 		})
+		for !answered && s.now < end {
+			s.run(s.now + wait)
+		}
+		if s.now >= end {
+			s.fail("setup", "no answer to %s within %v", describe(c), limit)
+		}
 	}
 }
 

@@ -66,11 +66,11 @@ type sim struct {
 	checks  checks
 }
 
-// epochStart is the wall clock at the beginning of each cycle.
-var epochStart = time.Date(2026, 1, 5, 8, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // A constant.
+// epochStart returns the wall clock at the beginning of each cycle.
+func epochStart() time.Time { return time.Date(2026, 1, 5, 8, 0, 0, 0, time.UTC) }
 
 // wall is the wall clock that all machines share.
-func (s *sim) wall() time.Time { return epochStart.Add(s.now) }
+func (s *sim) wall() time.Time { return epochStart().Add(s.now) }
 
 // Run runs one cycle to its end. The error is a *Violation.
 func Run(o Options) (report Report, err error) {

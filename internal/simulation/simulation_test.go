@@ -18,7 +18,7 @@ import (
 var (
 	flagSeed   = flag.Uint64("seed", 0, "run only the cycle with this seed, and print its event log")
 	flagFirst  = flag.Uint64("first", 0, "the first of the seeds; 0: a fresh one, which is printed")
-	flagCycles = flag.Int("cycles", 150, "how many cycles to run")
+	flagCycles = flag.Int("cycles", 60, "how many cycles to run")
 )
 
 // maxFailures ends a long run early: the first failures are enough to work on.
@@ -115,7 +115,7 @@ func TestReplay(t *testing.T) {
 }
 
 // mutantSeeds is how many seeds may pass before a mutant must have been caught.
-const mutantSeeds = 300
+const mutantSeeds = 60
 
 // TestMutants: every thing that is broken on purpose is noticed, by the check that is meant for it.
 func TestMutants(t *testing.T) {

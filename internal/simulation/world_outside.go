@@ -90,7 +90,7 @@ func (f *switches) Inspect(_ context.Context, spec *pb.FenceSpec) (pb.State, *pb
 	if !held {
 		return pb.State_STATE_OPEN, &pb.FenceStatus{}, nil
 	}
-	return pb.State_STATE_FENCED, &pb.FenceStatus{Epoch: spec.GetEpoch(), Evidence: "off", ObservedAt: timestamppb.New(epochStart)}, nil
+	return pb.State_STATE_FENCED, &pb.FenceStatus{Epoch: spec.GetEpoch(), Evidence: "off", ObservedAt: timestamppb.New(epochStart())}, nil
 }
 
 // Lift implements fence.Driver. What it allows is done by people, soon.

@@ -93,10 +93,10 @@ func (p *pool) Inspect(_ context.Context, name string) (storage.Volume, error) {
 	}
 	st := &pb.VolumeStatus{Resync: v.sync, Export: name}
 	if v.point != nil {
-		st.Point = &pb.ConsistentPoint{Time: timestamppb.New(epochStart), Layer: fmt.Sprint(v.point.sync)}
+		st.Point = &pb.ConsistentPoint{Time: timestamppb.New(epochStart()), Layer: fmt.Sprint(v.point.sync)}
 	}
 	if v.state == pb.State_STATE_REPLICA && (v.lost || v.into == nil) {
-		st.DegradedSince, st.DegradedReason = timestamppb.New(epochStart), "waits for a new synchronisation"
+		st.DegradedSince, st.DegradedReason = timestamppb.New(epochStart()), "waits for a new synchronisation"
 	}
 	return storage.Volume{Name: name, State: v.state, Status: st}, nil
 }
@@ -285,7 +285,7 @@ func (o *oldDisks) Inspect(_ context.Context, spec *pb.VolumeSpec) (storage.Volu
 	}
 	if !st.GetInSync() {
 		// As the real driver does: since it was last well, also while a new synchronisation goes on.
-		st.DegradedSince, st.DegradedReason = timestamppb.New(epochStart.Add(vm.degraded)), "not in sync"
+		st.DegradedSince, st.DegradedReason = timestamppb.New(epochStart().Add(vm.degraded)), "not in sync"
 	}
 	return storage.Volume{Name: spec.GetName(), State: pb.State_STATE_PRIMARY, Status: st}, nil
 }

@@ -293,6 +293,45 @@ func TestStartsReserveMemory(t *testing.T) {
 	w.is(b, defined, waiting)
 }
 
+// TestMemoryBetweenAnswerAndReading: what was started counts before it was read back.
+func TestMemoryBetweenAnswerAndReading(t *testing.T) {
+	w := newWorld(t)
+	w.capacity = &pb.Capacity{MemoryBytes: 3 << 29}
+	w.do(w.core.Capacity(w.capacity, w.now))
+	w.order(1, a, vm(running))
+	w.read()
+	w.returns(a, true, nil)
+	w.read()
+	w.returns(a, true, nil)
+	w.reads = nil // The reading of a goes on.
+	w.order(2, b, vm(running))
+	w.read()
+	w.returns(b, true, nil)
+	w.read()
+	w.is(b, defined, waiting)
+}
+
+// TestLedgerFollowsTheEpoch: what stays when a run has gone back is not booked on the run any more.
+func TestLedgerFollowsTheEpoch(t *testing.T) {
+	w := newWorld(t)
+	const v = model.ObjectID("volume/v")
+	for generation, epoch := range []uint64{0, 3, 0} {
+		state := pb.State_STATE_REPLICA
+		if epoch > 0 {
+			state = pb.State_STATE_PRIMARY
+		}
+		o := anOrder(uint64(generation+1), v, &pb.Spec{State: state, Parameters: &pb.Spec_Volume{
+			Volume: &pb.VolumeSpec{Pool: "west", Name: "v"},
+		}})
+		o.Epoch = epoch
+		w.orders(&pb.Orders{Era: 1, Term: 1, Orders: []*pb.Order{o}})
+		w.settle()
+		if l := w.core.Ledger(); len(l) != 1 || l[0].Epoch != epoch || len(w.ledger) != 1 {
+			t.Errorf("in epoch %d the ledger is %v, in the journal %v", epoch, l, w.ledger)
+		}
+	}
+}
+
 func TestReclaim(t *testing.T) {
 	const save, shutdown, discard = pb.ReclaimAction_RECLAIM_ACTION_SAVE, pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN, pb.ReclaimAction_RECLAIM_ACTION_DISCARD
 	fail := func(w *world) { w.returns(a, false, errDriver); w.read() }

@@ -474,6 +474,55 @@ func TestUndeleteKeepsClaims(t *testing.T) {
 	}
 }
 
+// A host has no room for what a run has placed on it and not started yet.
+func TestUndeleteKeepsPlacedRoom(t *testing.T) {
+	w := oneHost(t)
+	ended := w.Lease(1, 1, 45<<30)
+	w.Quiesce()
+	w.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: &pb.EndLease{Lease: ended, DeleteAfter: timestamppb.New(w.Now.Add(time.Hour))}}})
+	w.Quiesce()
+	f := w.Declare("one")
+	i := slices.IndexFunc(f.GetSteps(), func(s *pb.Step) bool { return s.GetKind() == pb.Kind_KIND_INSTANCE })
+	if i < 0 || f.GetSteps()[i].GetPhase() != pb.StepPhase_STEP_PHASE_PENDING {
+		t.Fatalf("the start must wait for something: %v", f.GetSteps())
+	}
+	undelete := &pb.Command{Body: &pb.Command_UndeleteLease{UndeleteLease: &pb.UndeleteLeaseRequest{Name: ended}}}
+	if err := w.Do("carol", undelete).Err; model.FaultOf(err) != model.FaultNoFit {
+		t.Errorf("undelete into the room of a workload: %v, want no room", err)
+	}
+}
+
+// A lease whose term ends while it comes back ends; its agent holds it down and nobody would wait for more.
+func TestTermEndsOnTheWayBack(t *testing.T) {
+	w := oneHost(t)
+	name := w.Lease(1, 1, 55<<30)
+	w.Quiesce()
+	f := w.Declare("one")
+	w.Quiesce()
+	if err := w.Failback(f.GetName()); err != nil {
+		t.Fatal(err)
+	}
+	returning := func() bool { return w.State.Lease(name).GetPhase() == pb.LeasePhase_LEASE_PHASE_RETURNING }
+	for range 100 {
+		if w.Controllers(); returning() {
+			break
+		}
+		w.Settle()
+	}
+	if !returning() {
+		t.Fatalf("the lease is %v", w.State.Lease(name).GetPhase())
+	}
+	w.Now = w.Now.Add(9 * time.Hour)
+	w.Controllers()
+	if p := w.State.Lease(name).GetPhase(); p != pb.LeasePhase_LEASE_PHASE_ENDED {
+		t.Errorf("the lease is %v", p)
+	}
+	w.Quiesce()
+	if p := w.Phase(f.GetName()); p != pb.RunPhase_RUN_PHASE_FAILED_BACK {
+		t.Errorf("the run is %v", p)
+	}
+}
+
 // roomOK checks invariant 3 on what is ordered to run.
 func roomOK(t fixture.T, w *fixture.World) {
 	t.Helper()

@@ -78,6 +78,27 @@ func TestPreimageIsKeptBeforeOurChangeOnly(t *testing.T) {
 	}
 }
 
+// TestUsedUpSynchronisation: the source could not begin the second one before a promotion used it up.
+func TestUsedUpSynchronisation(t *testing.T) {
+	w := fixture.New(t)
+	w.Join("east1", &pb.AgentOffer{ProtectedSite: true})
+	w.ApplyManifests(strings.Replace(fixture.Example(t, "webshop.yaml"),
+		"replica: webshop-db-root}", "replica: webshop-db-root, source: {agent: east1, domain: db, disk: vda}}", 1))
+	w.Quiesce()
+	const replica, source = "volume/webshop-db-root", "volume/webshop-db-root@source"
+	w.Report(replica, func(s *pb.Status) {
+		s.Details = &pb.Status_Volume{Volume: &pb.VolumeStatus{Resync: 1, DegradedSince: timestamppb.New(w.Now.Add(-time.Minute))}}
+	})
+	w.Report(source, func(s *pb.Status) {
+		s.Phase = pb.Phase_PHASE_FAILED
+		s.Details = &pb.Status_Volume{Volume: &pb.VolumeStatus{DegradedSince: timestamppb.New(w.Now.Add(-time.Hour)), WriterRunning: true}}
+	})
+	w.Controllers()
+	if n := w.State.Object(source).GetBase().GetVolume().GetResync(); n != 2 {
+		t.Errorf("synchronisation %d is asked for, want the one after that which was used up", n)
+	}
+}
+
 func TestReplicationGoesOn(t *testing.T) {
 	w := fixture.New(t)
 	w.Join("east1", &pb.AgentOffer{ProtectedSite: true})
