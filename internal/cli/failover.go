@@ -327,9 +327,9 @@ func (a *app) failbackCommand() *cobra.Command {
 		Use:   "failback RUN",
 		Short: "Bring everything back to where it was before a failover",
 		Long: `Bring a failover's workloads back to the protected site and give the lent VMs back to their owners.
-What was written here is synchronised to the old side first; --discard-recovery-data throws it away
-instead.`,
-		Example: "  hotspare failback webshop --wait",
+After a promotion it is refused unless --discard-recovery-data throws away what was written here:
+nothing carries that to the old side yet.`,
+		Example: "  hotspare failback webshop --discard-recovery-data --reason \"it was a drill\" --wait",
 		Args:    exactly("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if discard {

@@ -118,7 +118,7 @@ func (a *app) tokenCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "create --host HOST",
 		Short:   "Make a token for one agent; it is shown once",
-		Example: "  hotspare agent token create --host h7 --ca-out ca.pem > h7.token",
+		Example: "  hotspare agent token create --host h7 > h7.token",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if host == "" {
@@ -144,7 +144,7 @@ func (a *app) tokenCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&host, "host", "", "name of the only agent that may use it")
 	c.Flags().StringVar(&valid, "valid", "", "how long, at most 7d; 1h when left out")
-	c.Flags().StringVar(&caOut, "ca-out", "", "file for the authority's certificate, which the agent needs too")
+	c.Flags().StringVar(&caOut, "ca-out", "", "file for the authority's certificate; the agent does not need it")
 	return c
 }
 
