@@ -298,9 +298,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		switch {
 		case received.GetResync() != spec.GetResync() || !v.Settled(replica):
 			// The replica has not followed yet.
-		case status.GetWriterRunning() && (broken(received, now) || broken(status, now) && status.GetResync() == spec.GetResync()):
-			// A number that a promotion used up before its mirror began is never written under: the
-			// source cannot follow it, and only the replica knows.
+		case status.GetWriterRunning() && ended(status, received, spec, now):
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
 		case status.GetResync() != spec.GetResync():
 			// The source has not followed yet.
@@ -319,6 +317,12 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 // broken says that a side's mirror has ended for long enough to begin anew.
 func broken(v *pb.VolumeStatus, now time.Time) bool {
 	return v.GetDegradedSince() != nil && !v.GetMirroring() && now.Sub(v.GetDegradedSince().AsTime()) > resyncPause
+}
+
+// ended says whether nothing will ever be written under the present number. One that a promotion used
+// up before its mirror began only the replica knows of: its source cannot follow it.
+func ended(source, replica *pb.VolumeStatus, spec *pb.VolumeSpec, now time.Time) bool {
+	return broken(replica, now) || broken(source, now) && source.GetResync() == spec.GetResync()
 }
 
 // step changes the synchronisation of both sides in one entry.
