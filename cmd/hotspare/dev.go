@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,7 +43,6 @@ type devSiteProcess struct {
 	log   *slog.Logger
 	world *devWorld
 	undo  []func()
-	done  sync.WaitGroup
 }
 
 // dev runs a whole site in this process until the context ends.

@@ -285,15 +285,15 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	rec, busy := &pb.RecordPoints{}, busy(s)
 	for o := range s.Objects() {
-		spec := o.GetBase().GetVolume()
-		if spec.GetMirrorTo() == "" || len(o.GetOverrides()) > 0 {
+		replica := replicaOf(s, o)
+		if replica == nil || busy[replica.GetId()] || !v.Agent(o.GetAgent()).Connected {
 			continue
 		}
-		replica := s.Object(string(model.NewObjectID(pb.Kind_KIND_VOLUME, spec.GetName())))
-		status := v.Current(o).GetVolume()
-		if replica == nil || busy[replica.GetId()] || len(replica.GetOverrides()) > 0 || status == nil || !v.Agent(o.GetAgent()).Connected {
-			continue
+		cmd, confirmed := replicate(v, o, replica, now)
+		if cmd != nil {
+			out = append(out, cmd)
 		}
+<<<<<<< HEAD
 		received := v.Current(replica).GetVolume()
 		switch {
 		case received.GetResync() != spec.GetResync() || !v.Settled(replica):
@@ -307,6 +307,9 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		case status.GetInSync() && received.GetDegradedSince() == nil && replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
 			out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
 		case status.GetInSync() && received.GetDegradedSince() == nil && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval:
+=======
+		if confirmed {
+>>>>>>> lint
 			rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 		}
 	}
@@ -314,6 +317,42 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		out = append(out, &pb.Command{Body: &pb.Command_RecordPoints{RecordPoints: rec}})
 	}
 	return out
+}
+
+// replicaOf returns the volume that o replicates to, or nil when o is no source of a replication or
+// a run overrides one of the two.
+func replicaOf(s *state.State, o *pb.Object) *pb.Object {
+	spec := o.GetBase().GetVolume()
+	if spec.GetMirrorTo() == "" || len(o.GetOverrides()) > 0 {
+		return nil
+	}
+	replica := s.Object(string(model.NewObjectID(pb.Kind_KIND_VOLUME, spec.GetName())))
+	if len(replica.GetOverrides()) > 0 {
+		return nil
+	}
+	return replica
+}
+
+// replicate returns what changes the synchronisation of one replication, or else whether its
+// confirmed time is due to be moved to now.
+func replicate(v live.View, o, replica *pb.Object, now time.Time) (cmd *pb.Command, confirmed bool) {
+	spec, status, received := o.GetBase().GetVolume(), v.Current(o).GetVolume(), v.Current(replica).GetVolume()
+	if status == nil {
+		return nil, false
+	}
+	switch {
+	case status.GetResync() != spec.GetResync() || received.GetResync() != spec.GetResync() || !v.Settled(replica):
+		// One side has not followed yet.
+		return nil, false
+	case status.GetWriterRunning() && (broken(status, now) || broken(received, now)):
+		return step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()), false
+	case !status.GetInSync() || received.GetDegradedSince() != nil:
+		return nil, false
+	case replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
+		return step(o, replica, spec.GetResync(), spec.GetResync()), false
+	default:
+		return nil, now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval
+	}
 }
 
 // broken says that a side's mirror has ended for long enough to begin anew.
