@@ -81,7 +81,7 @@ In another terminal:
 
   export HOTSPARE_ENDPOINTS=unix:%s
   hotspare status
-  hotspare lease create -p web --vm 2x8cpu,24GiB --image debian-12 --term 8h --wait
+  hotspare lease create -p web --vm 3x12cpu,40GiB --image debian-12 --term 8h --wait
   hotspare failover declare webshop --reason "trying it out" --yes --wait
   hotspare failback webshop --discard-recovery-data --reason "only a try" --yes --wait
   hotspare lease list

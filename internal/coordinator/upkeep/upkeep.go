@@ -293,23 +293,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		if cmd != nil {
 			out = append(out, cmd)
 		}
-<<<<<<< HEAD
-		received := v.Current(replica).GetVolume()
-		switch {
-		case received.GetResync() != spec.GetResync() || !v.Settled(replica):
-			// The replica has not followed yet.
-		case status.GetWriterRunning() && (broken(received, now) || broken(status, now) && status.GetResync() == spec.GetResync()):
-			// A number that a promotion used up before its mirror began is never written under: the
-			// source cannot follow it, and only the replica knows.
-			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
-		case status.GetResync() != spec.GetResync():
-			// The source has not followed yet.
-		case status.GetInSync() && received.GetDegradedSince() == nil && replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
-			out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
-		case status.GetInSync() && received.GetDegradedSince() == nil && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval:
-=======
 		if confirmed {
->>>>>>> lint
 			rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 		}
 	}
@@ -341,12 +325,13 @@ func replicate(v live.View, o, replica *pb.Object, now time.Time) (cmd *pb.Comma
 		return nil, false
 	}
 	switch {
-	case status.GetResync() != spec.GetResync() || received.GetResync() != spec.GetResync() || !v.Settled(replica):
-		// One side has not followed yet.
-		return nil, false
-	case status.GetWriterRunning() && (broken(status, now) || broken(received, now)):
+	case received.GetResync() != spec.GetResync() || !v.Settled(replica):
+		return nil, false // The replica has not followed yet.
+	case status.GetWriterRunning() && (broken(received, now) || broken(status, now) && status.GetResync() == spec.GetResync()):
+		// A number that a promotion used up before its mirror began is never written under: the source
+		// cannot follow it, and only the replica knows.
 		return step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()), false
-	case !status.GetInSync() || received.GetDegradedSince() != nil:
+	case status.GetResync() != spec.GetResync() || !status.GetInSync() || received.GetDegradedSince() != nil:
 		return nil, false
 	case replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
 		return step(o, replica, spec.GetResync(), spec.GetResync()), false
