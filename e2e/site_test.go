@@ -91,12 +91,21 @@ func answering(ctx context.Context, t *testing.T, s *site.Site, lease site.Lease
 // TestLeaseReturnsAfterFailover lends all room, takes some back for a plan and returns it: the guests' memory went on.
 func TestLeaseReturnsAfterFailover(t *testing.T) {
 	ctx, s := newSite(t, "e2elease")
+	if err := s.Apply(ctx, site.StaticPage); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AwaitReady(ctx, "static"); err != nil {
+		t.Fatal(err)
+	}
 	run(ctx, t, s, "lease", "create", "-p", "web", "--vm", "2x2cpu,128MiB", "--image", "tiny", "--term", "1h", "--on-preempt", "save", "--grace", "0s", "--wait")
 	lease, err := s.Lease(ctx, "web-1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := answering(ctx, t, s, lease)
+	if _, err := s.AwaitProduction(ctx, site.ProductionAddress); err != nil {
+		t.Fatal(err)
+	}
 	before := inventory(ctx, t, s)
 
 	run(ctx, t, s, "failover", "declare", "static", "--reason", "test", "--yes", "--wait")
@@ -109,6 +118,10 @@ func TestLeaseReturnsAfterFailover(t *testing.T) {
 	}
 	run(ctx, t, s, "failback", "static", "--reason", "test", "--yes", "--wait")
 
+	// The plan's fence destroyed the production VM; its people start it again.
+	if err := s.StartProduction(ctx); err != nil {
+		t.Error(err)
+	}
 	back, err := s.Lease(ctx, "web-1")
 	if err != nil {
 		t.Fatal(err)

@@ -160,12 +160,25 @@ func (s *Site) AwaitReady(ctx context.Context, plan string) error {
 	})
 }
 
-// applyManifests declares the site: networks, pool, image, plans, project and trigger.
+// applyManifests declares what every plan needs: networks, pool, image, hosts and project.
 func (s *Site) applyManifests(ctx context.Context) error {
-	path := filepath.Join(s.Client.Dir, servicesDir, "site.yaml")
 	cmdline := guest.Params{}.CommandLine()
-	text := fmt.Sprintf(manifests, s.Store.MgmtAddr, s.Image.Kernel, s.Image.Initrd, cmdline, 2/float64(runtime.NumCPU()))
-	if err := writeFile(path, text, 0o644); err != nil {
+	if err := s.Apply(ctx, fmt.Sprintf(manifests, s.Store.MgmtAddr, s.Image.Kernel, s.Image.Initrd, cmdline, roomVCPUs/float64(runtime.NumCPU()))); err != nil {
+		return err
+	}
+	// Until the hosts have reported what they have, no plan fits anywhere.
+	wait, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	return s.awaitStatus(wait, fmt.Sprintf("of %d vCPU", 2*roomVCPUs))
+}
+
+// roomVCPUs is how many virtual CPUs each host has room for, whatever the machine has.
+const roomVCPUs = 2
+
+// Apply declares manifests.
+func (s *Site) Apply(ctx context.Context, manifests string) error {
+	path := filepath.Join(s.Client.Dir, servicesDir, "apply.yaml")
+	if err := writeFile(path, manifests, 0o644); err != nil {
 		return err
 	}
 	_, err := s.Run(ctx, "apply", "-f", path)

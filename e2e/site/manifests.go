@@ -58,10 +58,11 @@ spec:
   quota: {vcpus: 8, memory: 4GiB, instances: 4}
   longestTerm: 7d
   longestGrace: 30s
-  clones: [webshop/db]
   network: lent
----
-apiVersion: hotspare/v1
+`
+
+// WebShop is the plan of the production VM, and the trigger that declares it.
+const WebShop = `apiVersion: hotspare/v1
 kind: Plan
 metadata: {name: webshop, labels: {site: east}}
 spec:
@@ -82,7 +83,18 @@ spec:
   endpoints:
   - dns: {zone: shop.example., name: www, type: A, values: [203.0.113.10], ttl: 30s, after: [db]}
 ---
+# The token of this trigger is Token.
 apiVersion: hotspare/v1
+kind: Trigger
+metadata: {name: east-down}
+spec:
+  plans: [webshop]
+  match: {alertname: SiteDown}
+  tokenSha256: cc318af2129b329b084ebdf17f2608bf3d8a7da6082f345cebf205833876fd88
+`
+
+// StaticPage is a plan without data: a VM that boots from its image.
+const StaticPage = `apiVersion: hotspare/v1
 kind: Plan
 metadata: {name: static}
 spec:
@@ -95,13 +107,4 @@ spec:
     image: tiny
     nics: [{network: prod-10, mac: "52:54:00:aa:00:02", address: 10.10.0.12/24}]
     healthy: {http: "http://{address}/health", within: 2m}
----
-# The token of this trigger is Token.
-apiVersion: hotspare/v1
-kind: Trigger
-metadata: {name: east-down}
-spec:
-  plans: [webshop]
-  match: {alertname: SiteDown}
-  tokenSha256: cc318af2129b329b084ebdf17f2608bf3d8a7da6082f345cebf205833876fd88
 `
