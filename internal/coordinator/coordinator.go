@@ -60,7 +60,14 @@ func Start(ctx context.Context, o Options) (*Coordinator, error) {
 		Log: o.Log, Now: o.Now, State: c.store.State, Leader: c.leader, Changed: c.notify,
 	})
 	c.store.OnChange(c.fleet.StateChanged)
-	c.store.OnChange(func(*state.State, []string) { c.notify() })
+	narrator := newNarrator(o.Log)
+	c.store.OnChange(func(st *state.State, changed []string) {
+		c.mu.Lock()
+		leads := c.leads
+		c.mu.Unlock()
+		narrator.take(st, changed, leads)
+		c.notify()
+	})
 	node, err := raftnode.Open(raftnode.Options{
 		Name: o.Name, Dir: o.Dir, Machine: c.store, Transport: o.Transport, Logger: o.Log.With("part", "raft"),
 	})

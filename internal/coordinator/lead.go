@@ -86,6 +86,7 @@ func (c *Coordinator) lead(ctx context.Context) {
 	c.fleet.Lead()
 	c.setLeads(true)
 	c.o.Log.Info("leading", "coordinator", c.o.Name, "term", c.node.Term(), "index", c.State().Index())
+	carriedOn(c.o.Log, c.State())
 	var set sync.WaitGroup
 	set.Go(func() { c.verifyLoop(ctx) })
 	set.Go(func() { c.controlLoop(ctx) })

@@ -65,6 +65,8 @@ type Servers struct {
 const (
 	// minPing is how often an agent may ping without being cut off ("too many pings").
 	minPing = 5 * time.Second
+	// pingIdle and pingTimeout bound how long a connection is kept whose other side lost its power.
+	pingIdle, pingTimeout = 10 * time.Second, 5 * time.Second
 	// maxMessage bounds a request; an apply of many manifests is the largest.
 	maxMessage = 16 << 20
 	// stopWait bounds how long open requests may take when the servers stop.
@@ -101,6 +103,7 @@ func (c *Coordinator) Serve(o ServeOptions) (*Servers, error) {
 func (s *Servers) start(l net.Listener, creds credentials.TransportCredentials) {
 	g := grpc.NewServer(
 		grpc.Creds(creds), grpc.MaxRecvMsgSize(maxMessage),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(rpc.Unary(s, s.c.o.Log)), grpc.ChainStreamInterceptor(rpc.Stream()),
 	)

@@ -12,15 +12,17 @@ import (
 )
 
 // Driver fences the targets that the agent's configuration names. Every call obeys its context and
-// is idempotent.
+// is idempotent. A spec names the epoch whose fence is meant. One without an epoch means the fences of
+// all epochs: it is what an object asks for that is to be OPEN, whatever fenced it before.
 type Driver interface {
 	// Targets lists the names that can be fenced.
 	Targets() []string
-	// Fence ends everything that the target's machines run and returns when they were observed off.
+	// Fence ends everything that the target's machines run and returns when they were observed off. It
+	// needs an epoch.
 	Fence(ctx context.Context, spec *pb.FenceSpec) error
 	// Inspect reports FENCED with its evidence while the target is observed off because of this
-	// fence, else OPEN.
+	// fence, else OPEN. Without an epoch it reports FENCED while any fence is left that was not lifted.
 	Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb.FenceStatus, error)
-	// Lift allows the target to run again; it starts nothing.
+	// Lift allows the target to run again; it starts nothing. Without an epoch it lifts every fence.
 	Lift(ctx context.Context, spec *pb.FenceSpec) error
 }

@@ -199,7 +199,11 @@ func (d *Drivers) observeVolume(ctx context.Context, id model.ObjectID, v *pb.Vo
 	if err != nil {
 		return reconcile.Observation{}, fmt.Errorf("inspect volume %s in pool %s: %w", v.GetName(), v.GetPool(), err)
 	}
-	return reconcile.Observation{State: vol.State, Volume: vol.Status}, nil
+	return reconcile.Observation{
+		State: vol.State, Volume: vol.Status,
+		// Into an older layer than asked for no mirror can be started.
+		Outdated: vol.State == pb.State_STATE_REPLICA && vol.Status.GetResync() < v.GetResync(),
+	}, nil
 }
 
 // observeSource reads the disk of a protected VM. The disk is the VM's, so it is never ABSENT by

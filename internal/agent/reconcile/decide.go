@@ -95,7 +95,7 @@ func (c *Core) choose(o *object, want pb.State) (t model.Transition, done bool, 
 	if err != nil {
 		return t, false, err
 	}
-	renew := refreshes(kind, o.obs.State) && o.rec.Applied != digest(o.rec.Order.GetSpec())
+	renew := refreshes(kind, o.obs.State) && (o.obs.Outdated || o.rec.Applied != digest(o.rec.Order.GetSpec()))
 	switch {
 	case done && renew && o.obs.State == want:
 		return refresh(kind, o.obs.State), false, nil
@@ -113,6 +113,7 @@ func (c *Core) settle(o *object) {
 	}
 	o.phase, o.message = pb.Phase_PHASE_SETTLED, o.obs.Problem
 	o.retryAt = 0
+	c.moveArtefacts(o)
 }
 
 // try begins a transition, or says what it waits for.
@@ -239,14 +240,15 @@ func (c *Core) memoryGate(o *object) string {
 	return ""
 }
 
-// holds returns how much memory an object may be using. What was not read yet, and what is being
-// started, counts as running.
+// holds returns how much memory an object may be using. What was not read yet, what is being started,
+// and what was started and not read back, counts as running.
 func (c *Core) holds(o *object) uint64 {
 	if o.rec.Object.Kind() != pb.Kind_KIND_INSTANCE {
 		return 0
 	}
 	ordered := o.rec.Order.GetSpec().GetInstance().GetMemoryBytes()
-	starting := o.call != nil && o.call.transition.To == pb.State_STATE_RUNNING
+	starting := o.call != nil && o.call.transition.To == pb.State_STATE_RUNNING ||
+		o.pending != nil && o.pending.transition.To == pb.State_STATE_RUNNING
 	switch {
 	case o.known && o.obs.State == pb.State_STATE_RUNNING && o.obs.MemoryBytes > 0:
 		return o.obs.MemoryBytes + c.capacity.GetOverheadBytes()

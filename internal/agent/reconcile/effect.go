@@ -96,7 +96,10 @@ type Observation struct {
 	State pb.State
 	// Problem says what is wrong although the state is right: "paused: I/O error on vda".
 	Problem string
-	Owner   string
+	// Outdated says that it is in its state with older parameters than asked for, whatever the driver
+	// answered when it was given the newer ones.
+	Outdated bool
+	Owner    string
 	// MemoryBytes of a running instance, without the hypervisor's overhead.
 	MemoryBytes uint64
 	// At most one of these is set, by the object's kind.

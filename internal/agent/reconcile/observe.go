@@ -107,7 +107,7 @@ func (c *Core) settleOutcome(o *object, f *outcome) {
 	if t.Kind == pb.Kind_KIND_HOOK {
 		happened = f.err == nil
 	}
-	if happened && (!same || f.err == nil) {
+	if happened && (!same || f.err == nil && !o.obs.Outdated) {
 		o.retryAt = 0
 		if f.err == nil && f.digest != "" {
 			o.rec.Applied = f.digest
@@ -192,6 +192,23 @@ func (c *Core) dropArtefacts(o *object) {
 		c.dropped = append(c.dropped, a.ArtefactKey)
 	}
 	o.rec.Applied = ""
+}
+
+// moveArtefacts books what exists on the epoch whose order it satisfies, so that nothing is left in the
+// ledger of a run that went back: a replica that was promoted is there for its base again.
+func (c *Core) moveArtefacts(o *object) {
+	now := ArtefactKey{Object: o.rec.Object, Epoch: o.rec.Order.GetEpoch()}
+	for _, a := range c.ledgerOf(o.rec.Object) {
+		if a.Epoch == now.Epoch {
+			continue
+		}
+		delete(c.ledger, a.ArtefactKey)
+		c.dropped = append(c.dropped, a.ArtefactKey)
+		if _, booked := c.ledger[now]; !booked {
+			c.ledger[now] = Artefact{ArtefactKey: now, What: a.What}
+			c.noted = append(c.noted, c.ledger[now])
+		}
+	}
 }
 
 // probeFor starts or stops the health probe as the observed state and the order ask for.

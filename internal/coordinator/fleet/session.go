@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -132,13 +133,28 @@ func (f *Fleet) close(s *session) {
 	f.o.Log.Info("agent disconnected", "host", s.agent)
 }
 
+// silence is how long the leader waits for a word of an agent, which sends a heartbeat every second.
+// A host without power and a cut link end no connection: without this limit such an agent would count as
+// connected for hours.
+const silence = 5 * time.Second
+
 // receive takes what the agent says until the stream ends.
 func (s *session) receive(stream Stream, w *pb.Welcome) error {
+	late := func() {}
+	if w.GetLeads() { // To others an agent says hello only.
+		t := time.AfterFunc(silence, func() {
+			s.f.o.Log.Warn("agent is silent; its session is ended", "host", s.agent, "took", silence)
+			s.end()
+		})
+		defer t.Stop()
+		late = func() { t.Reset(silence) }
+	}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
+		late()
 		switch b := m.GetMessage().(type) {
 		case *pb.SessionRequest_Heartbeat:
 			s.answer(b.Heartbeat, w.GetHeld())

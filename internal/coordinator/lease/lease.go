@@ -226,6 +226,10 @@ func advance(s *state.State, v live.View, now time.Time, l *pb.Lease) *pb.Comman
 		}
 		return &pb.Command{Body: &pb.Command_DeleteLease{DeleteLease: &pb.DeleteLease{Lease: l.GetName()}}}
 	case pb.LeasePhase_LEASE_PHASE_RETURNING:
+		if !now.Before(l.GetEndsAt().AsTime()) && !tooEarly(v, now, l) {
+			// Its agents ended it themselves (R12) and wait: it would never be seen to run again.
+			return &pb.Command{Body: &pb.Command_EndLease{EndLease: End(l, "term ended", now)}}
+		}
 		for _, i := range l.GetInstances() {
 			if o := s.Object(i.GetObject()); o != nil && !v.Settled(o) {
 				return nil

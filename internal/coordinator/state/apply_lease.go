@@ -60,10 +60,25 @@ func (t *tx) createLease(c *pb.CreateLease) (string, error) {
 func (t *tx) checkRoom(host string) error {
 	h := t.Host(host)
 	use := model.HostUse(h, t.ObjectsOf(host))
+	for o := range t.ObjectsOf(host) {
+		if spec := o.GetBase().GetInstance(); t.promised(o) {
+			use.VCPUs += uint64(spec.GetVcpus())
+			use.MemoryBytes += spec.GetMemoryBytes() + h.GetCapacity().GetOverheadBytes()
+		}
+	}
 	if use.VCPUs > use.TotalVCPUs || use.MemoryBytes > use.TotalMemoryBytes {
 		return model.Errorf(model.FaultStale, "host/"+host, "has no room left")
 	}
 	return nil
+}
+
+// promised says whether an open run has placed an instance whose start is not released yet.
+func (t *tx) promised(o *pb.Object) bool {
+	if o.GetKind() != pb.Kind_KIND_INSTANCE || o.GetMadeBy() == 0 || model.Effective(o).GetState() == pb.State_STATE_RUNNING {
+		return false
+	}
+	f := t.Failover(FailoverName(o.GetMadeBy()))
+	return f != nil && model.Open(f.GetPhase()) && !model.Reverting(f.GetPhase())
 }
 
 // setTermEnd gives the lease's instances the end of its term, which agents enforce (R12).

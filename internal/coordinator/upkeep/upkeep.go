@@ -280,7 +280,7 @@ const (
 )
 
 // points carries on replication: a source that says "in sync" makes its replica's layer consistent
-// and moves its confirmed time; a source whose mirror died gets a new synchronisation.
+// and moves its confirmed time; where nothing is written any more a new synchronisation begins.
 func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	rec, busy := &pb.RecordPoints{}, busy(s)
@@ -295,14 +295,18 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 			continue
 		}
 		received := v.Current(replica).GetVolume()
+		same := status.GetResync() == spec.GetResync() && received.GetResync() == spec.GetResync()
+		// A promotion used the number up before its mirror began, or the replica's server died and its
+		// source has not noticed: nothing will ever be written under this number again.
+		usedUp := received.GetResync() == spec.GetResync() && received.GetDegradedSince() != nil
 		switch {
-		case status.GetResync() != spec.GetResync() || received.GetResync() != spec.GetResync() || !v.Settled(replica):
-			// One side has not followed yet.
-		case status.GetWriterRunning() && (broken(status, now) || broken(received, now)):
+		case !v.Settled(replica):
+		case status.GetWriterRunning() && (usedUp || same && broken(status, now)):
 			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
-		case status.GetInSync() && received.GetDegradedSince() == nil && replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
+		case !same || !status.GetInSync():
+		case replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
 			out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
-		case status.GetInSync() && received.GetDegradedSince() == nil && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval:
+		case now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval:
 			rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 		}
 	}

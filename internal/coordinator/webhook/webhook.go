@@ -102,7 +102,9 @@ func serve(o Options, r *http.Request, name, form string) (int, answer) {
 	if !e.firing {
 		return http.StatusOK, answer{Message: "resolved alerts never fail back by themselves: nothing to do"}
 	}
-	if wait := t.GetSpec().GetHoldDown().AsDuration() - o.Now().Sub(e.since); wait > 0 {
+	// A sender whose clock is ahead must not be held down for longer than others.
+	if hold := t.GetSpec().GetHoldDown().AsDuration(); hold > 0 && o.Now().Sub(e.since) < hold {
+		wait := min(hold, hold-o.Now().Sub(e.since))
 		return http.StatusServiceUnavailable, answer{Message: fmt.Sprintf("held down for %s more", wait.Round(time.Second))}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), declareTimeout)

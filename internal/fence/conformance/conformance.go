@@ -57,6 +57,7 @@ func cases() []conformanceCase {
 		{"lift opens and starts nothing", liftStartsNothing},
 		{"lift of one epoch keeps the other's fence", liftKeepsOther},
 		{"lift twice, and of nothing, succeeds", liftTwice},
+		{"without an epoch all fences are meant", allEpochs},
 		{"a new agent process sees the fence", restart},
 		{"an unreachable target is an error, never fenced", away},
 		{"an unknown target is an error", unknown},
@@ -179,6 +180,22 @@ func liftTwice(t *testing.T, h Harness) {
 	lift(t, h, 7)
 	lift(t, h, 7)
 	wantState(t, h.Driver, h.spec(7), pb.State_STATE_OPEN)
+}
+
+func allEpochs(t *testing.T, h Harness) {
+	wantState(t, h.Driver, h.spec(0), pb.State_STATE_OPEN)
+	if err := h.Driver.Fence(limit(t, callLimit), h.spec(0)); err == nil || !h.Alive(t) {
+		t.Errorf("fence without an epoch: %v", err)
+	}
+	doFence(t, h, 7)
+	doFence(t, h, 8)
+	wantState(t, h.Driver, h.spec(0), pb.State_STATE_FENCED)
+	h.Start(t) // What runs again is still to be lifted.
+	wantState(t, h.Driver, h.spec(0), pb.State_STATE_FENCED)
+	lift(t, h, 0)
+	for _, epoch := range []uint64{0, 7, 8} {
+		wantState(t, h.Driver, h.spec(epoch), pb.State_STATE_OPEN)
+	}
 }
 
 func restart(t *testing.T, h Harness) {

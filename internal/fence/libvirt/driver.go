@@ -94,6 +94,9 @@ func (d *Driver) Targets() []string { return slices.Sorted(maps.Keys(d.targets))
 // recorded, and a second call goes on.
 func (d *Driver) Fence(ctx context.Context, spec *pb.FenceSpec) error {
 	err := d.turn(ctx, spec, func(t Target) error {
+		if spec.GetEpoch() == 0 {
+			return errors.New("the epoch is not set")
+		}
 		m, err := d.load(spec.GetTarget())
 		if err != nil {
 			return err
@@ -188,6 +191,12 @@ func (d *Driver) Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb
 		if err != nil {
 			return err
 		}
+		if spec.GetEpoch() == 0 {
+			if len(m.Fences) > 0 {
+				state = pb.State_STATE_FENCED
+			}
+			return nil
+		}
 		known := m.Fences[spec.GetEpoch()]
 		if known.Since.IsZero() {
 			return nil
@@ -223,11 +232,14 @@ func (d *Driver) Lift(ctx context.Context, spec *pb.FenceSpec) error {
 		if err != nil {
 			return err
 		}
-		_, fenced := m.Fences[spec.GetEpoch()]
-		if !fenced {
-			return nil
+		before := len(m.Fences)
+		if spec.GetEpoch() == 0 {
+			clear(m.Fences)
 		}
 		delete(m.Fences, spec.GetEpoch())
+		if len(m.Fences) == before {
+			return nil
+		}
 		if len(m.Fences) == 0 && len(m.Autostart) > 0 {
 			err = t.with(ctx, func(r remote) error { return r.giveAutostart(m.Autostart) })
 			if err != nil {
@@ -254,9 +266,6 @@ func (d *Driver) turn(ctx context.Context, spec *pb.FenceSpec, do func(Target) e
 	}
 	if spec.GetMethod() != pb.FenceMethod_FENCE_METHOD_POWER {
 		return fmt.Errorf("method %v is not power", spec.GetMethod())
-	}
-	if spec.GetEpoch() == 0 {
-		return errors.New("the epoch is not set")
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -295,7 +295,6 @@ func TestBadSpecs(t *testing.T) {
 		"unknown target": {Target: "west", Method: power, Epoch: 7},
 		"an oath":        {Target: "east", Method: pb.FenceMethod_FENCE_METHOD_OATH, Epoch: 7},
 		"no method":      {Target: "east", Epoch: 7},
-		"no epoch":       {Target: "east", Method: power},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, _, err := d.Inspect(t.Context(), s); err == nil {

@@ -9,6 +9,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -81,6 +82,9 @@ func (s *Site) turnOff(spec *pb.FenceSpec) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if spec.GetEpoch() == 0 {
+		return false, errors.New("the epoch is not set")
+	}
 	turned := t.alive
 	if turned {
 		t.alive = false
@@ -101,6 +105,12 @@ func (s *Site) Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb.F
 		t, err := s.find(spec)
 		if err != nil {
 			return err
+		}
+		if spec.GetEpoch() == 0 {
+			if len(t.fences) > 0 {
+				state = pb.State_STATE_FENCED
+			}
+			return nil
 		}
 		since, fenced := t.fences[spec.GetEpoch()]
 		if !fenced || t.alive {
@@ -128,6 +138,9 @@ func (s *Site) Lift(ctx context.Context, spec *pb.FenceSpec) error {
 		t, err := s.find(spec)
 		if err != nil {
 			return err
+		}
+		if spec.GetEpoch() == 0 {
+			clear(t.fences)
 		}
 		delete(t.fences, spec.GetEpoch())
 		return nil

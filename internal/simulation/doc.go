@@ -1,0 +1,2 @@
+// Package simulation runs the pure core in one goroutine.
+package simulation
