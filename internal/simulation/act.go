@@ -25,10 +25,22 @@ type act struct {
 // userActs are what developers, operators and the monitoring system do.
 func userActs() []act {
 	return []act{
-		{8, "", (*sim).createLease}, {1, "", (*sim).extendLease}, {2, "", (*sim).releaseLease}, {2, "", (*sim).undeleteLease},
-		{4, "", (*sim).declareByHand}, {3, "", (*sim).declareByTrigger}, {2, "", (*sim).failback}, {1, "", (*sim).abort},
-		{1, "", (*sim).pause}, {2, "", (*sim).resume}, {1, "", (*sim).retry}, {1, "", (*sim).skip}, {2, "", (*sim).swear},
-		{1, "", (*sim).arm}, {1, "", (*sim).editPlan}, {1, "", (*sim).cordon},
+		{8, "", (*sim).createLease},
+		{1, "", (*sim).extendLease},
+		{2, "", (*sim).releaseLease},
+		{2, "", (*sim).undeleteLease},
+		{4, "", (*sim).declareByHand},
+		{3, "", (*sim).declareByTrigger},
+		{2, "", (*sim).failback},
+		{1, "", (*sim).abort},
+		{1, "", (*sim).pause},
+		{2, "", (*sim).resume},
+		{1, "", (*sim).retry},
+		{1, "", (*sim).skip},
+		{2, "", (*sim).swear},
+		{1, "", (*sim).arm},
+		{1, "", (*sim).editPlan},
+		{1, "", (*sim).cordon},
 	}
 }
 

@@ -48,9 +48,18 @@ func (s *sim) exponential(mean time.Duration) time.Duration {
 // mishapActs are what breaks.
 func mishapActs() []act {
 	return []act{
-		{2, "power loss", (*sim).hostCrash}, {2, "agent killed", (*sim).agentKilled}, {3, "agent dies at a write", (*sim).dieAtWrite}, {2, "link cut", (*sim).cutLink},
-		{2, "leader dies", (*sim).leaderDies}, {1, "leader cut off", (*sim).leaderCutOff}, {1, "follower dies", (*sim).followerDies}, {1, "disaster", (*sim).disaster},
-		{1, "old site returns", (*sim).oldSiteReturns}, {1, "power switches away", (*sim).switchesAway}, {1, "foreign hand", (*sim).foreignHand}, {1, "guest dies", (*sim).guestDies},
+		{2, "power loss", (*sim).hostCrash},
+		{2, "agent killed", (*sim).agentKilled},
+		{3, "agent dies at a write", (*sim).dieAtWrite},
+		{2, "link cut", (*sim).cutLink},
+		{2, "leader dies", (*sim).leaderDies},
+		{1, "leader cut off", (*sim).leaderCutOff},
+		{1, "follower dies", (*sim).followerDies},
+		{1, "disaster", (*sim).disaster},
+		{1, "old site returns", (*sim).oldSiteReturns},
+		{1, "power switches away", (*sim).switchesAway},
+		{1, "foreign hand", (*sim).foreignHand},
+		{1, "guest dies", (*sim).guestDies},
 	}
 }
 

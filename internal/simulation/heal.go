@@ -133,21 +133,22 @@ func (s *sim) backward() string {
 }
 
 func describeRun(f *pb.Failover) string {
-	out := model.PhaseName(f.GetPhase())
+	var out strings.Builder
+	out.WriteString(model.PhaseName(f.GetPhase()))
 	for _, st := range f.GetSteps() {
-		out += fmt.Sprintf(" [%s %s %s]", st.GetId(), strings.TrimPrefix(st.GetPhase().String(), "STEP_PHASE_"), st.GetMessage())
+		out.WriteString(fmt.Sprintf(" [%s %s %s]", st.GetId(), strings.TrimPrefix(st.GetPhase().String(), "STEP_PHASE_"), st.GetMessage()))
 	}
-	return out
+	return out.String()
 }
 
 func (s *sim) describeObjects(f *pb.Failover) string {
-	out := ""
+	var out strings.Builder
 	for _, st := range f.GetSteps() {
 		if o := s.state.Object(st.GetObject()); o != nil {
-			out += "\n  " + s.describeObject(o)
+			out.WriteString("\n  " + s.describeObject(o))
 		}
 	}
-	return out
+	return out.String()
 }
 
 func (s *sim) describeObject(o *pb.Object) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -328,21 +329,22 @@ func (m *member) stateChanged(changed []string) {
 func describe(c *pb.Command) string {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 	_ = err
-	name := string(c.ProtoReflect().WhichOneof(c.ProtoReflect().Descriptor().Oneofs().Get(0)).Name())
+	var name strings.Builder
+	name.WriteString(string(c.ProtoReflect().WhichOneof(c.ProtoReflect().Descriptor().Oneofs().Get(0)).Name()))
 	switch body := c.GetBody().(type) {
 	case *pb.Command_AdvanceRun:
-		name += " " + body.AdvanceRun.GetFailover() + " " + model.PhaseName(body.AdvanceRun.GetPhase())
+		name.WriteString(" " + body.AdvanceRun.GetFailover() + " " + model.PhaseName(body.AdvanceRun.GetPhase()))
 		for _, ch := range body.AdvanceRun.GetChanges() {
-			name += " [" + ch.GetStep() + " " + ch.GetPhase().String()[len("STEP_PHASE_"):] + "]"
+			name.WriteString(" [" + ch.GetStep() + " " + ch.GetPhase().String()[len("STEP_PHASE_"):] + "]")
 		}
 	case *pb.Command_CreateLease:
-		name += " " + body.CreateLease.GetLease().GetName()
+		name.WriteString(" " + body.CreateLease.GetLease().GetName())
 	case *pb.Command_EndLease:
-		name += " " + body.EndLease.GetLease() + ": " + body.EndLease.GetReason()
+		name.WriteString(" " + body.EndLease.GetLease() + ": " + body.EndLease.GetReason())
 	case *pb.Command_Control:
-		name += " " + body.Control.GetName() + " " + body.Control.GetAction().String()
+		name.WriteString(" " + body.Control.GetName() + " " + body.Control.GetAction().String())
 	case *pb.Command_Declare:
-		name += " " + body.Declare.GetFailover().GetName()
+		name.WriteString(" " + body.Declare.GetFailover().GetName())
 	}
-	return name + " (" + model.Bytes(uint64(len(b))) + ")"
+	return name.String() + " (" + model.Bytes(uint64(len(b))) + ")"
 }
