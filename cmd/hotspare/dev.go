@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,7 +43,6 @@ type devSiteProcess struct {
 	log   *slog.Logger
 	world *devWorld
 	undo  []func()
-	done  sync.WaitGroup
 }
 
 // dev runs a whole site in this process until the context ends.
@@ -83,7 +81,7 @@ In another terminal:
 
   export HOTSPARE_ENDPOINTS=unix:%s
   hotspare status
-  hotspare lease create -p web --vm 2x8cpu,24GiB --image debian-12 --term 8h --wait
+  hotspare lease create -p web --vm 3x12cpu,40GiB --image debian-12 --term 8h --wait
   hotspare failover declare webshop --reason "trying it out" --yes --wait
   hotspare failback webshop --discard-recovery-data --reason "only a try" --yes --wait
   hotspare lease list

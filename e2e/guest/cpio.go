@@ -23,27 +23,36 @@ func writeCPIO(w io.Writer, entries []cpioEntry) error {
 		if e.dir {
 			mode = 0o040755
 		}
-		writeCPIOEntry(b, i+1, mode, e.name, e.data)
+		if err := writeCPIOEntry(b, i+1, mode, e.name, e.data); err != nil {
+			return fmt.Errorf("write %s to initramfs: %w", e.name, err)
+		}
 	}
-	writeCPIOEntry(b, 0, 0, "TRAILER!!!", nil)
+	if err := writeCPIOEntry(b, 0, 0, "TRAILER!!!", nil); err != nil {
+		return fmt.Errorf("write the end of initramfs: %w", err)
+	}
 	if err := b.Flush(); err != nil {
 		return fmt.Errorf("write initramfs: %w", err)
 	}
 	return nil
 }
 
-// writeCPIOEntry writes one member; the buffered writer remembers the first error.
-func writeCPIOEntry(b *bufio.Writer, inode, mode int, name string, data []byte) {
+// writeCPIOEntry writes one member.
+func writeCPIOEntry(w io.Writer, inode, mode int, name string, data []byte) error {
 	const headerBytes = 110
+	var head strings.Builder
 	fields := []int{inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0}
-	b.WriteString("070701")
+	head.WriteString("070701")
 	for _, f := range fields {
-		fmt.Fprintf(b, "%08x", f)
+		fmt.Fprintf(&head, "%08x", f)
 	}
-	b.WriteString(name + "\x00")
-	b.WriteString(padding(headerBytes + len(name) + 1))
-	b.Write(data)
-	b.WriteString(padding(len(data)))
+	head.WriteString(name + "\x00")
+	head.WriteString(padding(headerBytes + len(name) + 1))
+	for _, part := range [][]byte{[]byte(head.String()), data, []byte(padding(len(data)))} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // padding returns the zero bytes that bring n up to a multiple of four.

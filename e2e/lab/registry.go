@@ -142,16 +142,38 @@ func processesIn(names []string) ([]int, error) {
 	}
 	// A name whose namespace is not mounted is an ordinary file; never take the machine's own namespace for ours.
 	delete(nets, ownNet)
-	type process struct {
-		pid        int
-		net, mount uint64
+	all, err := otherProcesses()
+	if err != nil {
+		return nil, err
 	}
-	var all []process
 	mounts := map[uint64]bool{}
+	for _, p := range all {
+		if nets[p.net] && p.mount != ownMount {
+			mounts[p.mount] = true
+		}
+	}
+	var pids []int
+	for _, p := range all {
+		if nets[p.net] || mounts[p.mount] {
+			pids = append(pids, p.pid)
+		}
+	}
+	return pids, nil
+}
+
+// process is a running process and the namespaces it is in.
+type process struct {
+	pid        int
+	net, mount uint64
+}
+
+// otherProcesses returns every process of the machine except the first and this one.
+func otherProcesses() ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
+	var all []process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == 1 || pid == os.Getpid() {
@@ -164,17 +186,8 @@ func processesIn(names []string) ([]int, error) {
 			continue
 		}
 		all = append(all, process{pid, n, m})
-		if nets[n] && m != ownMount {
-			mounts[m] = true
-		}
 	}
-	var pids []int
-	for _, p := range all {
-		if nets[p.net] || mounts[p.mount] {
-			pids = append(pids, p.pid)
-		}
-	}
-	return pids, nil
+	return all, nil
 }
 
 // namespaceID returns the inode that identifies a namespace.

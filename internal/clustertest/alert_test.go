@@ -44,7 +44,7 @@ func (s *site) hook(coordinator, path, token, body string) (int, string) {
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer resp.Body.Close() //nolint:errcheck // It was read.
+	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	s.must(err)
 	return resp.StatusCode, string(text)

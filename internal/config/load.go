@@ -51,7 +51,12 @@ func load(path string, env func(string) string, into any, complete func(*checker
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
-	c := &checker{problems: &strictyaml.Problems{}, places: strictyaml.Places{"": {File: path}}, path: path}
+	// Relative paths start at the file's folder: an absolute name for it makes that a fixed place.
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	c := &checker{problems: &strictyaml.Problems{}, places: strictyaml.Places{"": {File: path}}, path: absolute}
 	docs := strictyaml.Parse(path, data, c.problems)
 	if len(docs) > 1 {
 		c.problems.Add(docs[1].At, "a configuration has one document")

@@ -155,6 +155,22 @@ func (c *Coordinator) Verify(ctx context.Context) error {
 	return nil
 }
 
+// unknownAge is what a member says that never heard from a leader.
+const unknownAge = 365 * 24 * time.Hour
+
+// Age says how old what this member shows may be.
+func (c *Coordinator) Age() time.Duration {
+	at := c.fleet.VerifiedAt()
+	if c.Leading() != nil {
+		stats, err := c.node.Stats()
+		if err != nil || stats.LastContact.IsZero() {
+			return unknownAge
+		}
+		at = stats.LastContact
+	}
+	return max(c.o.Now().Sub(at), time.Millisecond)
+}
+
 // Members lists the coordinators.
 func (c *Coordinator) Members() []*pb.Member {
 	members, err := c.node.Members()

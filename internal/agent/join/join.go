@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,6 +43,10 @@ func Join(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	// The token is spent by the answer: whether the identity can be kept is found out before.
+	if err := prepare(o.Path); err != nil {
+		return err
+	}
 	key, err := trust.NewKey()
 	if err != nil {
 		return err
@@ -60,6 +66,18 @@ func Join(ctx context.Context, o Options) error {
 		all = append(all, fmt.Errorf("join as %s through %s: %w", o.Name, address, err))
 	}
 	return errors.Join(all...)
+}
+
+// prepare makes the folder of the identity and tries to write there.
+func prepare(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	probe := path + ".probe"
+	if err := trust.WriteFile(probe, nil); err != nil {
+		return fmt.Errorf("the identity cannot be kept: %w", err)
+	}
+	return os.Remove(probe)
 }
 
 func enroll(ctx context.Context, address string, options []grpc.DialOption, req *pb.EnrollRequest) (*pb.EnrollResponse, error) {

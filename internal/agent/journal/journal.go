@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 )
@@ -92,7 +93,7 @@ func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, ErrNewer):
 		return fmt.Errorf("%w (start the newer version again, or move the file away to begin with an empty journal)", err)
-	case errors.Is(err, bolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("%w (another agent has it open: end that one first)", err)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
 		return err

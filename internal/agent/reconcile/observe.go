@@ -74,9 +74,7 @@ func (c *Core) observed(o *object, obs Observation) {
 		c.noticeExit(o, before.State)
 	}
 	c.imageOutcome(o)
-	if o.call != nil && o.call.abandoned && reached(o.call.transition, obs.State) &&
-		o.call.transition.From != o.call.transition.To && o.call.transition.Kind != pb.Kind_KIND_HOOK {
-		// The call hangs, but what it was for has happened: it was read back (R11).
+	if o.call != nil && o.call.readBack(obs.State) {
 		o.call = nil
 	}
 	if o.call == nil {
@@ -90,6 +88,13 @@ func (c *Core) observed(o *object, obs Observation) {
 	}
 	c.probeFor(o)
 	c.wake()
+}
+
+// readBack says that the call hangs, but what it was for has happened, as the state shows (R11).
+// A renewal and a hook cannot be told from the state.
+func (l *call) readBack(state pb.State) bool {
+	t := l.transition
+	return l.abandoned && reached(t, state) && t.From != t.To && t.Kind != pb.Kind_KIND_HOOK
 }
 
 // settleOutcome compares what a call returned with what was read back, which alone counts.
@@ -120,11 +125,13 @@ func (c *Core) settleOutcome(o *object, f *outcome) {
 		return
 	}
 	o.rec.Attempts++
-	o.retryAt = c.now.Boot + backoff(o.rec.Attempts)
 	switch model.FaultOf(f.err) {
 	case model.FaultInvalid, model.FaultUnsupported:
 		// Nothing that time changes: only a newer order or another configuration helps.
 		o.retryAt = c.now.Boot + backoff(1<<30)
+	default:
+		// Any other fault may pass, also one that the driver did not name.
+		o.retryAt = c.now.Boot + backoff(o.rec.Attempts)
 	}
 	o.phase, o.message = pb.Phase_PHASE_FAILED, why
 }

@@ -42,6 +42,8 @@ func (c *Core) status(o *object) *pb.Status {
 		if o.obs.Fence != nil {
 			st.Details = &pb.Status_Fence{Fence: o.obs.Fence}
 		}
+	default:
+		// A hook has no details: its state says everything.
 	}
 	return st
 }

@@ -84,6 +84,13 @@ func (f *Fleet) Verified(at time.Time) {
 	f.verified = at
 }
 
+// VerifiedAt is when a quorum last confirmed this member's leadership.
+func (f *Fleet) VerifiedAt() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.verified
+}
+
 func (f *Fleet) endAll() {
 	for _, s := range f.sessions {
 		s.end()

@@ -45,7 +45,7 @@ func Plan(s *state.State, v live.View, p *pb.Plan, proof placement.Decision) *pb
 	}
 	for _, f := range p.GetSpec().GetFencing() {
 		if t := f.GetPower().GetTarget(); t != "" {
-			c.object(string(model.NewObjectID(pb.Kind_KIND_FENCE, t)), "apply a FenceTarget manifest that names the agent which reaches it")
+			c.object(string(model.NewObjectID(pb.Kind_KIND_FENCE, t)), "apply a FenceTarget manifest, and let the agent that it names join")
 		}
 	}
 	if len(p.GetSpec().GetFencing()) == 0 && hasVolumes(p) {
@@ -102,7 +102,7 @@ func (c *check) object(id, remedy string) bool {
 // volume checks that a replica has a consistent point and that replication goes on.
 func (c *check) volume(name string, w *pb.WorkloadVolume) {
 	id := string(model.NewObjectID(pb.Kind_KIND_VOLUME, name))
-	if !c.object(id, "apply a Pool manifest for "+w.GetPool()) {
+	if !c.object(id, "apply a Pool manifest for "+w.GetPool()+", and let the agent that it names join") {
 		return
 	}
 	o := c.s.Object(id)

@@ -29,6 +29,9 @@ type Site interface {
 	Leading() error
 	// Changed returns a channel that is closed at the next change of state or live view.
 	Changed() <-chan struct{}
+	// Age says how old what this member shows may be: the time since it last heard from the leader or,
+	// leading, from a quorum.
+	Age() time.Duration
 	// Members lists the coordinators.
 	Members() []*pb.Member
 	// Now is the wall clock.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -27,6 +28,9 @@ func (s *Server) GetStatus(ctx context.Context, req *pb.GetStatusRequest) (*pb.G
 	word, reason, proof := readiness.Guarantee(st, v)
 	out := &pb.GetStatusResponse{
 		Guarantee: word, GuaranteeReason: reason, Lent: lent(st), Members: s.site.Members(), Alarms: readiness.Alarms(st, v), Index: st.Index(),
+	}
+	if req.GetStale() {
+		out.Age = durationpb.New(s.site.Age())
 	}
 	for p := range st.Plans() {
 		out.Plans = append(out.Plans, readiness.Plan(st, v, p, proof))

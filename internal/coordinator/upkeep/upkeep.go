@@ -285,26 +285,15 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	rec, busy := &pb.RecordPoints{}, busy(s)
 	for o := range s.Objects() {
-		spec := o.GetBase().GetVolume()
-		if spec.GetMirrorTo() == "" || len(o.GetOverrides()) > 0 {
+		replica := replicaOf(s, o)
+		if replica == nil || busy[replica.GetId()] || !v.Agent(o.GetAgent()).Connected {
 			continue
 		}
-		replica := s.Object(string(model.NewObjectID(pb.Kind_KIND_VOLUME, spec.GetName())))
-		status := v.Current(o).GetVolume()
-		if replica == nil || busy[replica.GetId()] || len(replica.GetOverrides()) > 0 || status == nil || !v.Agent(o.GetAgent()).Connected {
-			continue
+		cmd, confirmed := replicate(v, o, replica, now)
+		if cmd != nil {
+			out = append(out, cmd)
 		}
-		received := v.Current(replica).GetVolume()
-		switch {
-		case received.GetResync() != spec.GetResync() || !v.Settled(replica):
-			// The replica has not followed yet.
-		case status.GetWriterRunning() && ended(status, received, spec, now):
-			out = append(out, step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()))
-		case status.GetResync() != spec.GetResync():
-			// The source has not followed yet.
-		case status.GetInSync() && received.GetDegradedSince() == nil && replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
-			out = append(out, step(o, replica, spec.GetResync(), spec.GetResync()))
-		case status.GetInSync() && received.GetDegradedSince() == nil && now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval:
+		if confirmed {
 			rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 		}
 	}
@@ -314,15 +303,46 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	return out
 }
 
+// replicaOf returns the volume that o replicates to, or nil when o is no source of a replication or
+// a run overrides one of the two.
+func replicaOf(s *state.State, o *pb.Object) *pb.Object {
+	spec := o.GetBase().GetVolume()
+	if spec.GetMirrorTo() == "" || len(o.GetOverrides()) > 0 {
+		return nil
+	}
+	replica := s.Object(string(model.NewObjectID(pb.Kind_KIND_VOLUME, spec.GetName())))
+	if len(replica.GetOverrides()) > 0 {
+		return nil
+	}
+	return replica
+}
+
+// replicate returns what changes the synchronisation of one replication, or else whether its
+// confirmed time is due to be moved to now.
+func replicate(v live.View, o, replica *pb.Object, now time.Time) (cmd *pb.Command, confirmed bool) {
+	spec, status, received := o.GetBase().GetVolume(), v.Current(o).GetVolume(), v.Current(replica).GetVolume()
+	if status == nil {
+		return nil, false
+	}
+	switch {
+	case received.GetResync() != spec.GetResync() || !v.Settled(replica):
+		return nil, false // The replica has not followed yet.
+	case status.GetWriterRunning() && (broken(received, now) || broken(status, now) && status.GetResync() == spec.GetResync()):
+		// A number that a promotion used up before its mirror began is never written under: the source
+		// cannot follow it, and only the replica knows.
+		return step(o, replica, spec.GetResync()+1, replica.GetBase().GetVolume().GetConverged()), false
+	case status.GetResync() != spec.GetResync() || !status.GetInSync() || received.GetDegradedSince() != nil:
+		return nil, false
+	case replica.GetBase().GetVolume().GetConverged() < spec.GetResync():
+		return step(o, replica, spec.GetResync(), spec.GetResync()), false
+	default:
+		return nil, now.Sub(replica.GetConfirmedPoint().AsTime()) > pointInterval
+	}
+}
+
 // broken says that a side's mirror has ended for long enough to begin anew.
 func broken(v *pb.VolumeStatus, now time.Time) bool {
 	return v.GetDegradedSince() != nil && !v.GetMirroring() && now.Sub(v.GetDegradedSince().AsTime()) > resyncPause
-}
-
-// ended says whether nothing will ever be written under the present number. One that a promotion used
-// up before its mirror began only the replica knows of: its source cannot follow it.
-func ended(source, replica *pb.VolumeStatus, spec *pb.VolumeSpec, now time.Time) bool {
-	return broken(replica, now) || broken(source, now) && source.GetResync() == spec.GetResync()
 }
 
 // step changes the synchronisation of both sides in one entry.

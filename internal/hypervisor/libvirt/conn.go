@@ -9,6 +9,7 @@ import (
 	"time"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
+	"github.com/digitalocean/go-libvirt/socket/dialers"
 )
 
 const (
@@ -247,7 +248,9 @@ func open(ctx context.Context, socket string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{l: golibvirt.New(conn), conn: conn}
+	// Not one of the library's own dialers: they know no context, and this one cannot dial again, so
+	// that a session which was cut stays cut.
+	s := &session{l: golibvirt.NewWithDialer(dialers.NewAlreadyConnected(conn)), conn: conn}
 	opened := make(chan error, 1)
 	go func() { opened <- s.l.ConnectToURI(golibvirt.QEMUSystem) }()
 	select {

@@ -154,6 +154,8 @@ func read(l *golibvirt.Libvirt, dom golibvirt.Domain) (found, error) {
 		f.paused, f.reason = true, golibvirt.DomainPausedReason(reason)
 	case golibvirt.DomainCrashed:
 		f.paused, f.reason = true, golibvirt.DomainPausedCrashed
+	default:
+		// Of the other states it only matters whether the domain is active.
 	}
 	_, maxKiB, _, vcpus, _, err := l.DomainGetInfo(dom)
 	f.vcpus, f.memory = uint32(vcpus), maxKiB<<10

@@ -133,6 +133,8 @@ func (e *Endpoints) change(ctx context.Context, s *server, set recordSet, want, 
 		return nil
 	case sdn.VerdictConflict:
 		return conflict(found)
+	case sdn.VerdictChange:
+		// The update follows.
 	}
 	answer, updateErr := s.exchange(ctx, update(set, found, wantRecords))
 	if errors.Is(updateErr, ErrRefused) {

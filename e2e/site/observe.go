@@ -1,0 +1,154 @@
+package site
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hotspare/hotspare/e2e/lab"
+)
+
+// Answer is what a guest tells of itself.
+type Answer struct {
+	Hostname string  `json:"hostname"`
+	BootID   string  `json:"boot_id"`
+	Uptime   float64 `json:"uptime_seconds"`
+	Counter  uint64  `json:"counter"`
+	Disk     struct {
+		Marker     string `json:"marker"`
+		LastRecord uint64 `json:"last_record"`
+		Error      string `json:"error"`
+	} `json:"disk"`
+}
+
+// askScript asks for a page over HTTP with nothing but the shell.
+const askScript = `exec 3<>"/dev/tcp/$1/80" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && cat <&3`
+
+// AskLent asks a lent guest on a host by its address. Lent bridges are closed against the host, so the question is asked
+// from the probe port of the lent network.
+func (s *Site) AskLent(ctx context.Context, h *lab.Host, address string) (Answer, error) {
+	names, err := h.Run(ctx, "ip", "netns", "list")
+	if err != nil {
+		return Answer{}, err
+	}
+	for line := range strings.Lines(names) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		addresses, err := h.Run(ctx, "ip", "-n", name, "-4", "addr", "show")
+		if err != nil || !strings.Contains(addresses, " 10.20.0.") {
+			continue
+		}
+		return ask(ctx, h, "ip", "netns", "exec", name, "timeout", "5", "bash", "-c", askScript, "ask", address)
+	}
+	return Answer{}, fmt.Errorf("ask %s on %s: no probe port on the lent network (namespaces: %q)", address, h.Name, names)
+}
+
+// AskProduction asks the production address from the client's machine.
+func (s *Site) AskProduction(ctx context.Context, address string) (Answer, error) {
+	return ask(ctx, s.Client, "timeout", "5", "bash", "-c", askScript, "ask", address)
+}
+
+func ask(ctx context.Context, h *lab.Host, program string, args ...string) (Answer, error) {
+	out, err := h.Run(ctx, program, args...)
+	if err != nil {
+		return Answer{}, err
+	}
+	_, body, found := strings.Cut(out, "\r\n\r\n")
+	if !found {
+		return Answer{}, fmt.Errorf("%s answered %q", h.Name, out)
+	}
+	var a Answer
+	if err := json.Unmarshal([]byte(body), &a); err != nil {
+		return Answer{}, fmt.Errorf("read the guest's answer %q: %w", body, err)
+	}
+	return a, nil
+}
+
+// Lease is a lease as `hotspare lease describe -o json` shows it.
+type Lease struct {
+	Name      string `json:"name"`
+	Phase     string `json:"phase"`
+	Instances []struct {
+		Object  string `json:"object"`
+		Host    string `json:"host"`
+		Address string `json:"address"`
+		MAC     string `json:"mac"`
+	} `json:"instances"`
+}
+
+// Lease reads a lease.
+func (s *Site) Lease(ctx context.Context, name string) (Lease, error) {
+	out, err := s.Run(ctx, "lease", "describe", name, "-o", "json")
+	if err != nil {
+		return Lease{}, err
+	}
+	var l Lease
+	if err := json.Unmarshal([]byte(out), &l); err != nil {
+		return Lease{}, fmt.Errorf("read lease %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// Host returns the hypervisor host with this name.
+func (s *Site) Host(name string) (*lab.Host, error) {
+	for _, h := range []*lab.Host{s.H1, s.H2, s.East} {
+		if h.Name == name {
+			return h, nil
+		}
+	}
+	return nil, fmt.Errorf("no hypervisor host %q", name)
+}
+
+// Name asks the name server for the address of www.
+func (s *Site) Name(ctx context.Context) (string, error) {
+	out, err := s.Client.Run(ctx, "kdig", "+short", "@"+s.DNS.MgmtAddr, "www."+zoneName, "A")
+	return strings.TrimSpace(out), err
+}
+
+// QEMUStarts counts the starts of QEMU that libvirt has logged on the recovery hosts, for each domain.
+func (s *Site) QEMUStarts() (map[string]int, error) {
+	starts := map[string]int{}
+	for _, h := range []*lab.Host{s.H1, s.H2} {
+		logs, err := filepath.Glob(filepath.Join(h.Dir, "log", "qemu", "*.log"))
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range logs {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			// libvirt begins each start with a line "<time>: starting up libvirt version: ...".
+			starts[strings.TrimSuffix(filepath.Base(path), ".log")] += bytes.Count(text, []byte(": starting up libvirt version"))
+		}
+	}
+	return starts, nil
+}
+
+// guestLimit bounds the boot of a guest; 9 to 15 s are usual under emulation.
+const guestLimit = 2 * time.Minute
+
+// AwaitLent is AskLent until the guest answers.
+func (s *Site) AwaitLent(ctx context.Context, h *lab.Host, address string) (Answer, error) {
+	return awaitAnswer(ctx, address, func(ctx context.Context) (Answer, error) { return s.AskLent(ctx, h, address) })
+}
+
+// AwaitProduction is AskProduction until the guest answers.
+func (s *Site) AwaitProduction(ctx context.Context, address string) (Answer, error) {
+	return awaitAnswer(ctx, address, func(ctx context.Context) (Answer, error) { return s.AskProduction(ctx, address) })
+}
+
+func awaitAnswer(ctx context.Context, address string, question func(context.Context) (Answer, error)) (a Answer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, guestLimit)
+	defer cancel()
+	err = await(ctx, "an answer from "+address, func(ctx context.Context) error {
+		var err error
+		a, err = question(ctx)
+		return err
+	})
+	return a, err
+}

@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/hotspare/hotspare/e2e/lab"
+	"github.com/hotspare/hotspare/e2e/site"
+)
+
+// testLimit bounds one test on a site; 2 minutes were seen on a busy machine.
+const testLimit = 9 * time.Minute
+
+// newSite builds the programs and makes a site that ends with the test.
+func newSite(t *testing.T, name string) (context.Context, *site.Site) {
+	t.Helper()
+	lab.Require(t)
+	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	t.Cleanup(cancel)
+	bin := t.TempDir()
+	for program, pkg := range map[string]string{"hotspare": "hotspare", "hotspare-coordinator": "coordinator", "hotspare-agent": "agent"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, program), "../cmd/"+pkg)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", program, err, out)
+		}
+	}
+	s, err := site.New(ctx, site.Options{Name: name, Bin: bin, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%v", s.Logs())
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ctx, s
+}
+
+// run runs the command line tool.
+func run(ctx context.Context, t *testing.T, s *site.Site, args ...string) string {
+	t.Helper()
+	begin := time.Now()
+	out, err := s.Run(ctx, args...)
+	t.Logf("$ hotspare %s (%v)\n%s", strings.Join(args, " "), time.Since(begin).Round(time.Millisecond), out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// inventory lists everything that exists at the site.
+func inventory(ctx context.Context, t *testing.T, s *site.Site) []string {
+	t.Helper()
+	lines, err := s.Lab.Inventory(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// answering asks every instance of a lease until it answers.
+func answering(ctx context.Context, t *testing.T, s *site.Site, lease site.Lease) map[string]site.Answer {
+	t.Helper()
+	answers := map[string]site.Answer{}
+	for _, i := range lease.Instances {
+		h, err := s.Host(i.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address, _, _ := strings.Cut(i.Address, "/")
+		a, err := s.AwaitLent(ctx, h, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers[i.Object] = a
+	}
+	return answers
+}
+
+// TestLeaseReturnsAfterFailover lends all room, takes some back for a plan and returns it: the guests' memory went on.
+func TestLeaseReturnsAfterFailover(t *testing.T) {
+	ctx, s := newSite(t, "e2elease")
+	if err := s.Apply(ctx, site.StaticPage); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AwaitReady(ctx, "static"); err != nil {
+		t.Fatal(err)
+	}
+	run(ctx, t, s, "lease", "create", "-p", "web", "--vm", "2x2cpu,128MiB", "--image", "tiny", "--term", "1h", "--on-preempt", "save", "--grace", "0s", "--wait")
+	lease, err := s.Lease(ctx, "web-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := answering(ctx, t, s, lease)
+	if _, err := s.AwaitProduction(ctx, site.ProductionAddress); err != nil {
+		t.Fatal(err)
+	}
+	before := inventory(ctx, t, s)
+
+	run(ctx, t, s, "failover", "declare", "static", "--reason", "test", "--yes", "--wait")
+	if a, err := s.AskProduction(ctx, "10.10.0.12"); err != nil || a.BootID == "" {
+		t.Errorf("the protected VM answered %+v, %v", a, err)
+	}
+	run(ctx, t, s, "status")
+	if preempted, err := s.Lease(ctx, "web-1"); err != nil || preempted.Phase != "LEASE_PHASE_PREEMPTED" {
+		t.Errorf("the lease is %+v, %v", preempted, err)
+	}
+	run(ctx, t, s, "failback", "static", "--reason", "test", "--yes", "--wait")
+
+	// The plan's fence destroyed the production VM; its people start it again.
+	if err := s.StartProduction(ctx); err != nil {
+		t.Error(err)
+	}
+	back, err := s.Lease(ctx, "web-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lease.Instances, back.Instances); diff != "" {
+		t.Errorf("the lease came back changed (-before +after):\n%s", diff)
+	}
+	for object, after := range answering(ctx, t, s, back) {
+		if was := first[object]; after.BootID != was.BootID || after.Counter <= was.Counter {
+			t.Errorf("%s was %+v and is %+v", object, was, after)
+		}
+	}
+	if diff := cmp.Diff(before, inventory(ctx, t, s)); diff != "" {
+		t.Errorf("the failover left something behind (-before +after):\n%s", diff)
+	}
+	starts, err := s.QEMUStarts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("QEMU starts: %v", starts)
+}
