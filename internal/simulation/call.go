@@ -86,7 +86,7 @@ func (s *sim) took(t model.Transition) time.Duration {
 
 // call hands one transition to a driver. What the driver answers is one thing; what happens, and
 // when, is another.
-func (a *agent) call(e reconcile.Call) { //nolint:gocyclo // One case for each kind of object.
+func (a *agent) call(e reconcile.Call) {
 	s := a.s
 	s.report.Calls++
 	s.checkCall(a, e)

@@ -227,7 +227,7 @@ func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.
 	}
 }
 
-func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) { //nolint:gocyclo // One check after the other, each with its own message.
+func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) {
 	switch {
 	case before == nil:
 		s.checks.leases[after.GetName()] = after
