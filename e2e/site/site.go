@@ -21,8 +21,10 @@ const (
 	ProductionAddress = "10.10.0.11"
 	// ProductionDomain is its name at the protected site.
 	ProductionDomain = "prod-db"
-	// OldName and NewName are what the DNS name www.shop.example. points at before and during a failover.
-	OldName, NewName = "198.51.100.10", "203.0.113.10"
+	// OldName is what the DNS name www.shop.example. points at before a failover.
+	OldName = "198.51.100.10"
+	// NewName is what it points at during one.
+	NewName = "203.0.113.10"
 
 	zoneName  = "shop.example"
 	clientNIC = "10.10.0.251/24"
@@ -116,9 +118,17 @@ func (s *Site) addHosts(ctx context.Context) error {
 		name    string
 		libvirt bool
 	}{
-		{&s.Coordinators[0], "c1", false}, {&s.Coordinators[1], "c2", false}, {&s.Coordinators[2], "c3", false},
-		{&s.H1, "h1", true}, {&s.H2, "h2", true}, {&s.East, "east", true}, {&s.Store, "store", false},
-		{&s.GW, "gw", false}, {&s.DNS, "dns", false}, {&s.Mon, "mon", false}, {&s.Client, "client", false},
+		{&s.Coordinators[0], "c1", false},
+		{&s.Coordinators[1], "c2", false},
+		{&s.Coordinators[2], "c3", false},
+		{&s.H1, "h1", true},
+		{&s.H2, "h2", true},
+		{&s.East, "east", true},
+		{&s.Store, "store", false},
+		{&s.GW, "gw", false},
+		{&s.DNS, "dns", false},
+		{&s.Mon, "mon", false},
+		{&s.Client, "client", false},
 	} {
 		var err error
 		if *h.to, err = s.Lab.AddHost(ctx, lab.HostOptions{Name: h.name, Libvirt: h.libvirt}); err != nil {

@@ -86,7 +86,7 @@ func (s *sim) took(t model.Transition) time.Duration {
 
 // call hands one transition to a driver. What the driver answers is one thing; what happens, and
 // when, is another.
-func (a *agent) call(e reconcile.Call) { //nolint:gocyclo // One case for each kind of object.
+func (a *agent) call(e reconcile.Call) {
 	s := a.s
 	s.report.Calls++
 	s.checkCall(a, e)
@@ -101,13 +101,18 @@ func (a *agent) call(e reconcile.Call) { //nolint:gocyclo // One case for each k
 	s.logf("%s calls %s %s>%s gen %d epoch %d %s", a.name, e.Object, model.StateName(e.Transition.From),
 		model.StateName(e.Transition.To), e.Generation, e.Epoch, f)
 	life := a.life
-	done := func(err error) {
+	c.abort = func(err error) {
 		if a.alive && a.life == life && a.calls[key] == c {
 			delete(a.calls, key)
 			a.returned(e, err)
 		}
 	}
-	c.abort = done
+	a.happens(c, e, f)
+}
+
+// happens lets a call have its effect and its answer, as the fault demands.
+func (a *agent) happens(c *driverCall, e reconcile.Call, f fault) {
+	s, done := a.s, c.abort
 	took := s.took(e.Transition)
 	apply := func(d time.Duration, then func(error)) { a.apply(c, e, d, then) }
 	switch f {

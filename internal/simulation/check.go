@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
@@ -225,7 +227,7 @@ func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.
 	}
 }
 
-func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) { //nolint:gocyclo // One check after the other, each with its own message.
+func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) {
 	switch {
 	case before == nil:
 		s.checks.leases[after.GetName()] = after
@@ -239,8 +241,7 @@ func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) { //nolint:go
 	}
 	first := s.checks.leases[after.GetName()]
 	for i, now := range after.GetInstances() {
-		was := first.GetInstances()[i]
-		if now.GetHost() != was.GetHost() || now.GetMac() != was.GetMac() || now.GetAddress() != was.GetAddress() || now.GetVolume() != was.GetVolume() {
+		if was := first.GetInstances()[i]; !proto.Equal(now, was) {
 			s.fail("6 leases kept", "instance %s changed from %v to %v", now.GetObject(), was, now)
 		}
 	}
@@ -248,6 +249,10 @@ func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) { //nolint:go
 		s.wall().Before(before.GetDeleteAfter().AsTime()) {
 		s.fail("6 leases kept", "lease %s is deleted before its retention time has passed", after.GetName())
 	}
+	s.checkPreempted(before, after, cmd)
+}
+
+func (s *sim) checkPreempted(before, after *pb.Lease, cmd *pb.Command) {
 	for _, epoch := range after.GetPreemptedBy() {
 		if slices.Contains(before.GetPreemptedBy(), epoch) {
 			continue
