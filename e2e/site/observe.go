@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hotspare/hotspare/e2e/guest"
+	"github.com/hotspare/hotspare/e2e/guest/disk"
 	"github.com/hotspare/hotspare/e2e/lab"
 )
 
@@ -215,4 +217,10 @@ func (s *Site) Inventory(ctx context.Context) ([]string, error) {
 	}
 	slices.Sort(lines)
 	return lines, err
+}
+
+// OldDisk reads the records on the production VM's own disk, which must be off.
+func (s *Site) OldDisk(ctx context.Context) (disk.Report, error) {
+	_, report, err := guest.ReadDisk(ctx, s.productionDisk())
+	return report, err
 }

@@ -159,6 +159,10 @@ func (s *Story) proveFailover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	old, err := s.Site.OldDisk(ctx)
+	if err != nil {
+		return err
+	}
 	name, err := s.Site.Name(ctx)
 	if err != nil {
 		return err
@@ -174,6 +178,8 @@ func (s *Story) proveFailover(ctx context.Context) error {
 		s.Check(a.BootID != s.lastSeen.BootID, "another VM answers at %s: boot id %.8s, not %.8s", site.ProductionAddress, a.BootID, s.lastSeen.BootID),
 		s.Check(a.Disk.Marker == s.lastSeen.Disk.Marker && a.Disk.LastRecord >= s.lastSeen.Disk.LastRecord,
 			"it has disk %q with record %d; %d was acknowledged to us", a.Disk.Marker, a.Disk.LastRecord, s.lastSeen.Disk.LastRecord),
+		// A record that was not acknowledged when the power went may be on one side only.
+		s.Check(a.Disk.LastRecord+1 >= old.Last, "nothing acknowledged was lost: the old disk ends with record %d", old.Last),
 		s.Check(name == site.NewName, "the name server says %s, before it was %s", name, site.OldName),
 		s.Check(strings.Count(leases, "preempted") == 1 && strings.Contains(leases, "stands still"), "only the lease in the way is preempted, and its term stands still"),
 	)
