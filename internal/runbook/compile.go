@@ -44,6 +44,9 @@ type Graph struct {
 	Steps []*pb.Step
 	// Objects that the run creates, base ABSENT.
 	Objects []*pb.Object
+	// Unplaced is what cannot be run because something that the plan names is kept by no agent: a
+	// declaration is not refused for it, the rest of the plan goes on.
+	Unplaced []*pb.Unplaced
 	// Release lists the steps without global gates: the declare entry itself releases them.
 	Release []string
 }
@@ -63,9 +66,7 @@ func Compile(in Input) (Graph, error) {
 		}
 	}
 	for _, p := range in.Plans {
-		if err := c.plan(p); err != nil {
-			return Graph{}, fmt.Errorf("plan %s: %w", p.GetMetadata().GetName(), err)
-		}
+		c.plan(p)
 	}
 	for _, s := range c.out.Steps {
 		if len(s.GetGates()) == 0 {
@@ -108,27 +109,25 @@ func (c *compiler) victim(v *pb.Victim) error {
 	return nil
 }
 
-func (c *compiler) plan(p *pb.Plan) error {
-	fenced, err := c.fences(p)
-	if err != nil {
-		return err
+func (c *compiler) plan(p *pb.Plan) {
+	name, fenced := p.GetMetadata().GetName(), c.fences(p)
+	unplaced := func(what string, err error) {
+		if err != nil {
+			c.out.Unplaced = append(c.out.Unplaced, &pb.Unplaced{Plan: name, Workload: what, Reason: err.Error()})
+		}
 	}
 	for _, r := range model.Replicas(p) {
-		if err := c.replica(p, r, fenced); err != nil {
-			return err
-		}
+		unplaced(r.Name, c.replica(p, r, fenced))
 	}
 	for _, e := range p.GetSpec().GetEndpoints() {
-		if err := c.endpoint(p, e.GetDns(), fenced); err != nil {
-			return err
-		}
+		unplaced("endpoint "+e.GetDns().GetName(), c.endpoint(p, e.GetDns(), fenced))
 	}
-	return nil
 }
 
 // fences adds one step for each way to prove the old side dead; each waits for the failure of the one
-// before. It returns the gate behind them, or nil when the plan names no fencing.
-func (c *compiler) fences(p *pb.Plan) (*pb.Gate, error) {
+// before. It returns the gate behind them, or nil when the plan names no fencing. A target that no agent
+// reaches leaves the oath: the run waits for it visibly.
+func (c *compiler) fences(p *pb.Plan) *pb.Gate {
 	name := p.GetMetadata().GetName()
 	gate := &pb.Gate{}
 	previous := ""
@@ -138,14 +137,13 @@ func (c *compiler) fences(p *pb.Plan) (*pb.Gate, error) {
 			continue
 		}
 		target := f.GetPower().GetTarget()
+		o := c.in.Object(string(model.NewObjectID(pb.Kind_KIND_FENCE, target)))
+		if o == nil {
+			gate.AnyOf = append(gate.AnyOf, &pb.Condition{Condition: &pb.Condition_Oath{Oath: name}})
+			continue
+		}
 		id := "fence " + target
 		gate.AnyOf = append(gate.AnyOf, done(id))
-		object := model.NewObjectID(pb.Kind_KIND_FENCE, target)
-		o := c.in.Object(string(object))
-		if o == nil {
-			return nil, model.Errorf(model.FaultNotFound, "fencetarget/"+target, "is not known to any agent").
-				WithRemedy("apply a FenceTarget manifest that names its agent")
-		}
 		s := &pb.Step{
 			Id: id, Object: o.GetId(), Kind: o.GetKind(), Agent: o.GetAgent(), Plan: name, Timeout: orDefault(f.GetTimeout(), fenceTimeout),
 			Spec: &pb.Spec{State: pb.State_STATE_FENCED, Parameters: &pb.Spec_Fence{Fence: &pb.FenceSpec{
@@ -159,9 +157,9 @@ func (c *compiler) fences(p *pb.Plan) (*pb.Gate, error) {
 		previous = id
 	}
 	if len(gate.GetAnyOf()) == 0 {
-		return nil, nil
+		return nil
 	}
-	return gate, nil
+	return gate
 }
 
 func done(step string) *pb.Condition {
@@ -204,11 +202,11 @@ func (c *compiler) replica(p *pb.Plan, r model.Replica, fenced *pb.Gate) error {
 	if err := c.boot(r, spec); err != nil {
 		return err
 	}
-	if err := c.volumes(r, fenced, s, spec); err != nil {
-		return err
-	}
 	after, err := c.networks(r, at.GetHost(), s, spec)
 	if err != nil {
+		return err
+	}
+	if err := c.volumes(r, fenced, s, spec); err != nil {
 		return err
 	}
 	c.memory(at.GetHost(), s, &after)
@@ -240,14 +238,17 @@ func (c *compiler) boot(r model.Replica, spec *pb.InstanceSpec) error {
 
 // volumes adds the promotion of each volume and makes the start wait for it.
 func (c *compiler) volumes(r model.Replica, fenced *pb.Gate, start *pb.Step, spec *pb.InstanceSpec) error {
+	// All or none: a volume is not promoted for a VM that cannot start.
+	for _, v := range r.Workload.GetVolumes() {
+		if id := string(model.NewObjectID(pb.Kind_KIND_VOLUME, r.VolumeName(v))); c.in.Object(id) == nil {
+			return model.Errorf(model.FaultNotFound, id, "is kept by no agent").
+				WithRemedy("the agent of pool %s must have joined", v.GetPool())
+		}
+	}
 	for _, v := range r.Workload.GetVolumes() {
 		name := r.VolumeName(v)
 		id := string(model.NewObjectID(pb.Kind_KIND_VOLUME, name))
 		o := c.in.Object(id)
-		if o == nil {
-			return model.Errorf(model.FaultNotFound, id, "is not kept by any agent").
-				WithRemedy("apply a Pool manifest %q that names its agent", v.GetPool())
-		}
 		pool := c.in.Resource("pool/" + v.GetPool()).GetPool().GetSpec()
 		vs := proto.CloneOf(o.GetBase().GetVolume())
 		s := &pb.Step{

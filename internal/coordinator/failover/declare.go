@@ -70,6 +70,12 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 		return nil, nil, err
 	}
 	f.Steps = graph.Steps
+	for _, u := range graph.Unplaced {
+		f.Unplaced = append(f.Unplaced, u)
+		f.Placements = slices.DeleteFunc(f.Placements, func(p *pb.Placement) bool {
+			return p.GetPlan() == u.GetPlan() && p.GetWorkload() == u.GetWorkload()
+		})
+	}
 	expects := []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}
 	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: graph.Release}, expects, nil
 }
