@@ -30,14 +30,17 @@ func image(name string) *pb.Resource {
 	return &pb.Resource{Resource: &pb.Resource_Image{Image: &pb.Image{Metadata: &pb.Metadata{Name: name}, Spec: &pb.ImageSpec{Disk: "/image"}}}}
 }
 
-func plan(name string) *pb.Resource {
+func plan(name string, fence *pb.Fencing) *pb.Resource {
 	return &pb.Resource{Resource: &pb.Resource_Plan{Plan: &pb.Plan{
 		Metadata: &pb.Metadata{Name: name},
-		Spec: &pb.PlanSpec{Fencing: []*pb.Fencing{{Power: &pb.PowerFencing{Target: "old"}}}, Workloads: []*pb.Workload{{
+		Spec: &pb.PlanSpec{Fencing: []*pb.Fencing{fence}, Workloads: []*pb.Workload{{
 			Name: "vm", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30}, Image: "guest",
 		}}},
 	}}}
 }
+
+func oath() *pb.Fencing  { return &pb.Fencing{Oath: &pb.OathFencing{}} }
+func power() *pb.Fencing { return &pb.Fencing{Power: &pb.PowerFencing{Target: "old"}} }
 
 const hookToken = "secret"
 
@@ -59,7 +62,7 @@ func fenceTarget() *pb.Resource {
 // What monitoring systems send, right and wrong, to leader and follower.
 func TestWebhook(t *testing.T) {
 	s := newSite(t)
-	s.apply(t, image("guest"), fenceTarget(), plan("shop"), plan("mail"), plan("held"),
+	s.apply(t, image("guest"), fenceTarget(), plan("shop", oath()), plan("mail", power()), plan("held", oath()),
 		trigger("east", 0, "shop"), trigger("off", 0, "mail"), trigger("slow", time.Hour, "held"))
 	operator := pb.NewFailoverServiceClient(s.dial(t, s.leader(), s.people[trust.RoleOperator]))
 	must(operator.Arm(t.Context(), &pb.ArmRequest{Trigger: "off", Disarm: true, Reason: "maintenance"}))(t)
@@ -198,7 +201,7 @@ func TestErrorsAndRequests(t *testing.T) {
 	for i := range 5 {
 		images = append(images, image(fmt.Sprintf("i%d", i)))
 	}
-	s.apply(t, append(images, image("guest"), fenceTarget(), plan("shop"), trigger("a", 0, "shop"))...)
+	s.apply(t, append(images, image("guest"), fenceTarget(), plan("shop", oath()), trigger("a", 0, "shop"))...)
 	conn := s.dial(t, s.follower(), s.people[trust.RoleOperator])
 	resources, failovers := pb.NewResourceServiceClient(conn), pb.NewFailoverServiceClient(conn)
 
@@ -214,6 +217,24 @@ func TestErrorsAndRequests(t *testing.T) {
 		refused(t, err, codes.InvalidArgument, model.FaultInvalid)
 		if now := s.decisions(); now != before || s.leader().State().Resource("image/i0") == nil {
 			t.Errorf("%d decisions were made", now-before)
+		}
+	})
+	t.Run("an error says what to do", func(t *testing.T) {
+		_, developer := pb.NewSiteServiceClient(s.dial(t, s.follower(), s.people[trust.RoleDeveloper])).ListHosts(t.Context(), &pb.ListHostsRequest{})
+		_, nobody := pb.NewSiteServiceClient(s.dial(t, s.follower(), nil)).ListHosts(t.Context(), &pb.ListHostsRequest{})
+		_, missing := resources.GetResource(t.Context(), &pb.GetResourceRequest{Kind: "image", Name: "none"})
+		for _, c := range []struct {
+			err            error
+			object, remedy string
+		}{
+			{developer, "", "it takes the role operator or monitor"},
+			{nobody, "", "it takes the role operator or monitor"},
+			{missing, "image/none", "see: hotspare get image"},
+		} {
+			i := info(t, c.err)
+			if i.GetMetadata()["object"] != c.object || i.GetMetadata()["remedy"] != c.remedy {
+				t.Errorf("%v carries %v", c.err, i)
+			}
 		}
 	})
 	t.Run("pages", func(t *testing.T) {

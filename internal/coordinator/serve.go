@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -69,6 +70,8 @@ const (
 	pingIdle, pingTimeout = 10 * time.Second, 5 * time.Second
 	// maxMessage bounds a request; an apply of many manifests is the largest.
 	maxMessage = 16 << 20
+	// headerTimeout and idleTimeout bound how long an HTTPS connection is kept that says nothing.
+	headerTimeout, idleTimeout = 10 * time.Second, 2 * time.Minute
 	// stopWait bounds how long open requests may take when the servers stop.
 	stopWait = 2 * time.Second
 )
@@ -90,7 +93,10 @@ func (c *Coordinator) Serve(o ServeOptions) (*Servers, error) {
 		}
 		config := o.Server.Clone()
 		config.NextProtos = []string{"h2", "http/1.1"}
-		s.http = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+		s.http = &http.Server{
+			Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+			ErrorLog: slog.NewLogLogger(c.o.Log.Handler(), slog.LevelDebug), // Failed handshakes, mostly: anybody can make them.
+		}
 		s.done.Go(func() {
 			if err := s.http.Serve(tls.NewListener(o.Listeners.HTTP, config)); !errors.Is(err, http.ErrServerClosed) {
 				c.o.Log.Error("the HTTPS server ended", "error", err)
@@ -218,6 +224,8 @@ func (s *Servers) handler() (http.Handler, error) {
 			hooks.ServeHTTP(w, r)
 			return
 		}
+		// The gateway reads the request before anybody has looked at who asks.
+		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
 		gateway.ServeHTTP(w, r)
 	})
 	return mux, nil

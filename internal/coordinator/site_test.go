@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/coordinator"
 	"github.com/hotspare/hotspare/internal/coordinator/raftnode"
 	"github.com/hotspare/hotspare/internal/model"
@@ -156,19 +157,31 @@ func ask(t *testing.T, c *http.Client, method, url string, body io.Reader, heade
 	return answer{resp.StatusCode, resp.Header, string(must(io.ReadAll(resp.Body))(t))}
 }
 
-// refused checks code, reason and remedy of an error of gRPC.
-func refused(t *testing.T, err error, code codes.Code, fault model.Fault) {
+// info returns what an error of gRPC tells a program.
+func info(t *testing.T, err error) *errdetails.ErrorInfo {
 	t.Helper()
-	st := status.Convert(err)
-	if st.Code() != code {
-		t.Fatalf("got %v, want code %v", err, code)
-	}
-	for _, d := range st.Details() {
-		if i, ok := d.(*errdetails.ErrorInfo); ok && i.GetDomain() == model.ErrorDomain && i.GetReason() == fault.Reason() {
-			return
+	for _, d := range status.Convert(err).Details() {
+		if i, ok := d.(*errdetails.ErrorInfo); ok && i.GetDomain() == model.ErrorDomain {
+			return i
 		}
 	}
-	t.Fatalf("%v carries %v, want reason %s", err, st.Details(), fault.Reason())
+	t.Fatalf("%v carries no reason", err)
+	return nil
+}
+
+// refused checks code and reason of an error of gRPC, and the exit code that the command line makes of it.
+func refused(t *testing.T, err error, code codes.Code, fault model.Fault) {
+	t.Helper()
+	if status.Code(err) != code {
+		t.Fatalf("got %v, want code %v", err, code)
+	}
+	if reason := info(t, err).GetReason(); reason != fault.Reason() {
+		t.Errorf("%v carries reason %s, want %s", err, reason, fault.Reason())
+	}
+	denied := fault == model.FaultDenied || fault == model.FaultUnauthenticated
+	if exit := outcome.Code(err); denied != (exit == 4) {
+		t.Errorf("%v: the command line ends with %d", err, exit)
+	}
 }
 
 func (s *site) apply(t *testing.T, rs ...*pb.Resource) {

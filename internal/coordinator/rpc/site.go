@@ -169,8 +169,10 @@ func (s *Server) CreateToken(ctx context.Context, req *pb.CreateTokenRequest) (*
 		return nil, err
 	}
 	expires := timestamppb.New(s.site.Now().Add(life))
+	// The request's id is not remembered: nobody keeps the secret that a repeat would have to be answered
+	// with. A repeat makes another token, and the first one expires unused.
 	if _, err := s.decide(ctx, func(*state.State) (*pb.Command, error) {
-		return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_StoreToken{StoreToken: &pb.StoreToken{
+		return &pb.Command{Body: &pb.Command_StoreToken{StoreToken: &pb.StoreToken{
 			TokenHash: t.Hash(), Host: req.GetHost(), ExpiresAt: expires,
 		}}}, nil
 	}); err != nil {
