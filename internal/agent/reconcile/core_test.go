@@ -336,6 +336,12 @@ func TestReclaim(t *testing.T) {
 	const save, shutdown, discard = pb.ReclaimAction_RECLAIM_ACTION_SAVE, pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN, pb.ReclaimAction_RECLAIM_ACTION_DISCARD
 	fail := func(w *world) { w.returns(a, false, errDriver); w.read() }
 	good := func(w *world) { w.returns(a, true, nil); w.read() }
+	noContact := func(w *world) {
+		w.returns(a, false, &model.Error{Fault: model.FaultUnavailable, What: "no contact"})
+		w.read()
+		w.pass(time.Second)
+		w.read()
+	}
 	late := func(w *world) {
 		w.pass(31 * time.Second)
 		w.is(a, running, unknown)
@@ -364,6 +370,20 @@ func TestReclaim(t *testing.T) {
 			[]string{"a RUNNING>SAVED", "a RUNNING>STOPPED"},
 			[]time.Duration{0, 20 * time.Second},
 			"save failed: the driver failed; shut down, the disk was kept", defined, true,
+		},
+		"hypervisor restarts in mid-save": {
+			save,
+			[]func(*world){noContact, good},
+			[]string{"a RUNNING>SAVED", "a RUNNING>SAVED"},
+			[]time.Duration{0, 0},
+			"", saved, false,
+		},
+		"hypervisor stays away": {
+			save,
+			[]func(*world){noContact, func(w *world) { w.pass(31 * time.Second); noContact(w) }, good},
+			[]string{"a RUNNING>SAVED", "a RUNNING>SAVED", "a RUNNING>STOPPED"},
+			[]time.Duration{0, 0, 0},
+			"save passed its deadline of 30s; killed, the disk was kept", defined, true,
 		},
 		"save fails late": {
 			save,

@@ -10,7 +10,8 @@ import (
 
 // takeBack turns a call on a running instance into the stage at which taking it back stands:
 //
-//	wanted SAVED, action SAVE      save within the deadline; failed: stop within what is left; late: kill
+//	wanted SAVED, action SAVE      save within the deadline; failed: stop within what is left; late: kill;
+//	                               no contact with the hypervisor: save again
 //	wanted SAVED, action SHUTDOWN  stop within grace and deadline, then kill
 //	wanted SAVED, action DISCARD   kill
 //	wanted off                     stop within the grace, then kill
@@ -86,6 +87,9 @@ func (c *Core) escalate(o *object, t model.Transition, f *outcome, why string) {
 	state := &o.rec.Reclaim
 	r := o.rec.Order.GetSpec().GetInstance().GetReclaim()
 	switch {
+	case t.To == pb.State_STATE_SAVED && !f.late && model.FaultOf(f.err) == model.FaultUnavailable && c.left(o) > 0:
+		// Nothing is wrong with the save, only with the way to the hypervisor, which restarts. The deadline bounds the tries.
+		o.retryAt = c.now.Boot + min(backoff(o.rec.Attempts), c.left(o))
 	case t.To == pb.State_STATE_SAVED:
 		state.Why = "save failed: " + causeOf(f)
 		if f.late {

@@ -36,7 +36,8 @@ func (d *Driver) Save(ctx context.Context, id model.ObjectID) error {
 		}
 		err = d.saveRAM(ctx, f.dom, d.files(id).path(ramPartial))
 		if lost(err) {
-			return err // libvirtd may still be at it; what comes of it is settled later
+			// libvirtd may still be at it; what comes of it is settled later.
+			return &model.Error{Fault: model.FaultUnavailable, What: "the answer of libvirtd was lost", Err: err}
 		}
 		return errors.Join(err, d.finishSave(context.WithoutCancel(ctx), id))
 	}})
