@@ -21,8 +21,10 @@ const (
 	ProductionAddress = "10.10.0.11"
 	// ProductionDomain is its name at the protected site.
 	ProductionDomain = "prod-db"
-	// OldName and NewName are what the DNS name www.shop.example. points at before and during a failover.
-	OldName, NewName = "198.51.100.10", "203.0.113.10"
+	// OldName is what the DNS name www.shop.example. points at before a failover.
+	OldName = "198.51.100.10"
+	// NewName is what it points at during one.
+	NewName = "203.0.113.10"
 
 	zoneName  = "shop.example"
 	clientNIC = "10.10.0.251/24"

@@ -86,7 +86,7 @@ func (s *sim) took(t model.Transition) time.Duration {
 
 // call hands one transition to a driver. What the driver answers is one thing; what happens, and
 // when, is another.
-func (a *agent) call(e reconcile.Call) { //nolint:gocyclo // One case for each kind of object.
+func (a *agent) call(e reconcile.Call) {
 	s := a.s
 	s.report.Calls++
 	s.checkCall(a, e)
@@ -108,6 +108,12 @@ func (a *agent) call(e reconcile.Call) { //nolint:gocyclo // One case for each k
 		}
 	}
 	c.abort = done
+	a.perform(c, e, f, done)
+}
+
+// perform lets a call take effect and return as its fault says.
+func (a *agent) perform(c *driverCall, e reconcile.Call, f fault, done func(error)) {
+	s := a.s
 	took := s.took(e.Transition)
 	apply := func(d time.Duration, then func(error)) { a.apply(c, e, d, then) }
 	switch f {

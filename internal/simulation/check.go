@@ -225,7 +225,7 @@ func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.
 	}
 }
 
-func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) { //nolint:gocyclo // One check after the other, each with its own message.
+func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) {
 	switch {
 	case before == nil:
 		s.checks.leases[after.GetName()] = after
@@ -237,13 +237,7 @@ func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) { //nolint:go
 		delete(s.checks.leases, before.GetName())
 		return
 	}
-	first := s.checks.leases[after.GetName()]
-	for i, now := range after.GetInstances() {
-		was := first.GetInstances()[i]
-		if now.GetHost() != was.GetHost() || now.GetMac() != was.GetMac() || now.GetAddress() != was.GetAddress() || now.GetVolume() != was.GetVolume() {
-			s.fail("6 leases kept", "instance %s changed from %v to %v", now.GetObject(), was, now)
-		}
-	}
+	s.checkSameInstances(s.checks.leases[after.GetName()], after)
 	if after.GetPhase() == pb.LeasePhase_LEASE_PHASE_DELETING && before.GetPhase() != after.GetPhase() &&
 		s.wall().Before(before.GetDeleteAfter().AsTime()) {
 		s.fail("6 leases kept", "lease %s is deleted before its retention time has passed", after.GetName())
@@ -257,6 +251,16 @@ func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) { //nolint:go
 			s.fail("7 once", "%s is preempted again, or by %T", key, cmd.GetBody())
 		}
 		s.checks.preempted[key] = true
+	}
+}
+
+// checkSameInstances: the instances of a lease stay where and what they were when it was accepted.
+func (s *sim) checkSameInstances(first, after *pb.Lease) {
+	for i, now := range after.GetInstances() {
+		was := first.GetInstances()[i]
+		if now.GetHost() != was.GetHost() || now.GetMac() != was.GetMac() || now.GetAddress() != was.GetAddress() || now.GetVolume() != was.GetVolume() {
+			s.fail("6 leases kept", "instance %s changed from %v to %v", now.GetObject(), was, now)
+		}
 	}
 }
 

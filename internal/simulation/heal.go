@@ -136,7 +136,7 @@ func describeRun(f *pb.Failover) string {
 	var out strings.Builder
 	out.WriteString(model.PhaseName(f.GetPhase()))
 	for _, st := range f.GetSteps() {
-		out.WriteString(fmt.Sprintf(" [%s %s %s]", st.GetId(), strings.TrimPrefix(st.GetPhase().String(), "STEP_PHASE_"), st.GetMessage()))
+		fmt.Fprintf(&out, " [%s %s %s]", st.GetId(), strings.TrimPrefix(st.GetPhase().String(), "STEP_PHASE_"), st.GetMessage())
 	}
 	return out.String()
 }
