@@ -157,7 +157,7 @@ func (p *devSiteProcess) startCoordinator(ctx context.Context) (string, error) {
 		return "", err
 	}
 	c, err := coordinator.Start(ctx, coordinator.Options{
-		Name: devCoordinator, Dir: filepath.Join(p.dir, "coordinator"), Transport: transport, Log: p.log, Now: time.Now, Authority: authority,
+		Name: devCoordinator, Alone: true, Dir: filepath.Join(p.dir, "coordinator"), Transport: transport, Log: p.log, Now: time.Now, Authority: authority,
 		Addresses: map[string]string{devCoordinator: l.API.Addr().String()},
 	})
 	if err != nil {

@@ -118,9 +118,17 @@ func (s *Site) addHosts(ctx context.Context) error {
 		name    string
 		libvirt bool
 	}{
-		{&s.Coordinators[0], "c1", false}, {&s.Coordinators[1], "c2", false}, {&s.Coordinators[2], "c3", false},
-		{&s.H1, "h1", true}, {&s.H2, "h2", true}, {&s.East, "east", true}, {&s.Store, "store", false},
-		{&s.GW, "gw", false}, {&s.DNS, "dns", false}, {&s.Mon, "mon", false}, {&s.Client, "client", false},
+		{&s.Coordinators[0], "c1", false},
+		{&s.Coordinators[1], "c2", false},
+		{&s.Coordinators[2], "c3", false},
+		{&s.H1, "h1", true},
+		{&s.H2, "h2", true},
+		{&s.East, "east", true},
+		{&s.Store, "store", false},
+		{&s.GW, "gw", false},
+		{&s.DNS, "dns", false},
+		{&s.Mon, "mon", false},
+		{&s.Client, "client", false},
 	} {
 		var err error
 		if *h.to, err = s.Lab.AddHost(ctx, lab.HostOptions{Name: h.name, Libvirt: h.libvirt}); err != nil {

@@ -31,6 +31,8 @@ type Options struct {
 	Log       *slog.Logger
 	// Now is the wall clock.
 	Now func() time.Time
+	// Alone: the site has and will have only this coordinator, as in `hotspare dev`.
+	Alone bool
 	// Authority is stored as the site's certificate authority when the site has none yet.
 	Authority *trust.Authority
 	// Addresses are where each member's API is reached, by name, this one's included.
@@ -69,7 +71,7 @@ func Start(ctx context.Context, o Options) (*Coordinator, error) {
 		c.notify()
 	})
 	node, err := raftnode.Open(raftnode.Options{
-		Name: o.Name, Dir: o.Dir, Machine: c.store, Transport: o.Transport, Logger: o.Log.With("part", "raft"),
+		Name: o.Name, Dir: o.Dir, Machine: c.store, Transport: o.Transport, Alone: o.Alone, Logger: o.Log.With("part", "raft"),
 	})
 	if err != nil {
 		return nil, err

@@ -24,6 +24,8 @@ const (
 	// LeaderLease is how long a leader leads without hearing from a majority: shorter than the time in
 	// which the others can elect another, so two never lead at once for longer than clocks drift.
 	LeaderLease = 400 * time.Millisecond
+	// aloneTimeout is how long the only member of a site waits before it elects itself.
+	aloneTimeout = 50 * time.Millisecond
 	// commitInterval is how late followers hear of a commit when nothing else is sent.
 	commitInterval = 50 * time.Millisecond
 )
@@ -56,6 +58,8 @@ type Options struct {
 	Machine   Machine
 	Transport Transport
 	Logger    *slog.Logger
+	// Alone: the site has and will have only this member, so no other leader's heartbeat is waited for.
+	Alone bool
 	// SnapshotThreshold and TrailingLogs count entries; 0 means the default. Tests set them low.
 	SnapshotThreshold, TrailingLogs uint64
 }
@@ -141,6 +145,9 @@ func (n *Node) config(o Options, logger *slogger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(o.Name)
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = HeartbeatTimeout, ElectionTimeout, LeaderLease
+	if o.Alone {
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = aloneTimeout, aloneTimeout, aloneTimeout
+	}
 	c.CommitTimeout = commitInterval
 	c.MaxAppendEntries = maxAppendEntries
 	c.SnapshotInterval = snapshotInterval
