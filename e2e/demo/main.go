@@ -25,11 +25,3 @@ func run() int {
 	}
 	return 0
 }
-
-// tell chooses the site and tells the story on it.
-func tell(ctx context.Context, keep bool) error {
-	return tellSim(ctx, keep)
-}
-
-// notify makes the signals that end the demo arrive.
-func notify(to chan os.Signal) { signal.Notify(to, os.Interrupt, syscall.SIGTERM) }

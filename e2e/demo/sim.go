@@ -48,14 +48,14 @@ type sim struct {
 }
 
 // tellSim tells the story on simulated VMs.
-func tellSim(ctx context.Context, keep bool) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, simLimit)
+func tellSim(all context.Context, keep bool) (err error) {
+	ctx, cancel := context.WithTimeout(all, simLimit)
 	defer cancel()
 	s, err := startSim(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.end(keep && err == nil)) }()
+	defer func() { err = errors.Join(err, s.end(all, keep)) }()
 	for _, chapter := range []func(context.Context) error{s.ordinaryDay, s.disaster, s.wayBack} {
 		if err := chapter(ctx); err != nil {
 			return err
@@ -224,9 +224,9 @@ func (s *sim) authority() (*x509.CertPool, error) {
 }
 
 // end stops the site and looks for what it left; with keep it waits for Ctrl-C before.
-func (s *sim) end(keep bool) error {
+func (s *sim) end(ctx context.Context, keep bool) error {
 	if keep {
-		s.keep()
+		s.keep(ctx)
 	}
 	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
 		return errors.Join(err, os.RemoveAll(s.dir))
@@ -248,7 +248,7 @@ func (s *sim) end(keep bool) error {
 }
 
 // keep prints what to try and waits for Ctrl-C, or for the end of the site.
-func (s *sim) keep() {
+func (s *sim) keep(ctx context.Context) {
 	s.Head("KEEP=1: the site runs on until Ctrl-C; try in another terminal")
 	for _, line := range []string{
 		"export HOTSPARE_ENDPOINTS=unix:" + s.socket,
@@ -259,10 +259,8 @@ func (s *sim) keep() {
 	} {
 		s.Say("%s", line)
 	}
-	interrupted := make(chan os.Signal, 1)
-	notify(interrupted)
 	select {
-	case <-interrupted:
+	case <-ctx.Done():
 	case err := <-s.done:
 		s.done <- err
 	}

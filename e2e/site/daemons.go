@@ -146,6 +146,8 @@ func (s *Site) awaitStatus(ctx context.Context, words string) error {
 
 // AwaitReady waits until a plan could be run now: its volumes are replicated and everything has answered.
 func (s *Site) AwaitReady(ctx context.Context, plan string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
 	return await(ctx, "plan "+plan+" to be ready", func(ctx context.Context) error {
 		out, err := s.Run(ctx, "--timeout", "5s", "status")
 		if err != nil {
@@ -186,7 +188,7 @@ func (s *Site) Apply(ctx context.Context, manifests string) error {
 }
 
 // logTail is how much of a daemon's log an error carries.
-const logTail = 3000
+const logTail = 1500
 
 // logs returns the ends of the daemons' logs as an error, for whoever must find out why something did not happen.
 func (s *Site) logs(hosts ...*lab.Host) error {

@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/hotspare/hotspare/e2e/guest"
+	"github.com/hotspare/hotspare/e2e/guest/disk"
 	"github.com/hotspare/hotspare/e2e/lab"
 )
 
@@ -70,14 +74,17 @@ func ask(ctx context.Context, h *lab.Host, program string, args ...string) (Answ
 
 // Lease is a lease as `hotspare lease describe -o json` shows it.
 type Lease struct {
-	Name      string `json:"name"`
-	Phase     string `json:"phase"`
-	Instances []struct {
-		Object  string `json:"object"`
-		Host    string `json:"host"`
-		Address string `json:"address"`
-		MAC     string `json:"mac"`
-	} `json:"instances"`
+	Name      string     `json:"name"`
+	Phase     string     `json:"phase"`
+	Instances []Instance `json:"instances"`
+}
+
+// Instance is one VM of a lease.
+type Instance struct {
+	Object  string `json:"object"`
+	Host    string `json:"host"`
+	Address string `json:"address"`
+	MAC     string `json:"mac"`
 }
 
 // Lease reads a lease.
@@ -91,6 +98,26 @@ func (s *Site) Lease(ctx context.Context, name string) (Lease, error) {
 		return Lease{}, fmt.Errorf("read lease %s: %w", name, err)
 	}
 	return l, nil
+}
+
+// Answers asks every instance of some leases until it answers; by object.
+func (s *Site) Answers(ctx context.Context, leases ...Lease) (map[string]Answer, error) {
+	answers := map[string]Answer{}
+	var instances []Instance
+	for _, l := range leases {
+		instances = append(instances, l.Instances...)
+	}
+	for _, i := range instances {
+		h, err := s.Host(i.Host)
+		if err != nil {
+			return nil, err
+		}
+		address, _, _ := strings.Cut(i.Address, "/")
+		if answers[i.Object], err = s.AwaitLent(ctx, h, address); err != nil {
+			return nil, err
+		}
+	}
+	return answers, nil
 }
 
 // Host returns the hypervisor host with this name.
@@ -151,4 +178,49 @@ func awaitAnswer(ctx context.Context, address string, question func(context.Cont
 		return err
 	})
 	return a, err
+}
+
+// Exports lists what the storage host's daemon exports over NBD; no server means nothing.
+func (s *Site) Exports(ctx context.Context) []string {
+	out, err := s.Store.Run(ctx, "qemu-nbd", "--list", "--bind", s.Store.MgmtAddr, "--port", "10809")
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for line := range strings.Lines(out) {
+		if name, found := strings.CutPrefix(strings.TrimSpace(line), "export: "); found {
+			names = append(names, strings.Trim(name, "'"))
+		}
+	}
+	return names
+}
+
+// ProductionState is what the old side's own libvirt says of the production VM.
+func (s *Site) ProductionState(ctx context.Context) (string, error) {
+	out, err := s.East.Run(ctx, "virsh", "--connect", "qemu:///system", "domstate", ProductionDomain)
+	return strings.TrimSpace(out), err
+}
+
+// ownNumbers are numbers that grow by themselves: libvirt's domain ids, its tap devices, and the layer that a new
+// synchronisation writes to.
+var ownNumbers = []*regexp.Regexp{
+	regexp.MustCompile(`(domain-)[0-9]+(-)`), regexp.MustCompile(`(vnet)[0-9]+( )`), regexp.MustCompile(`(/)[0-9]+(\.qcow2)$`),
+}
+
+// Inventory lists everything that exists on all machines, without numbers that grow by themselves.
+func (s *Site) Inventory(ctx context.Context) ([]string, error) {
+	lines, err := s.Lab.Inventory(ctx)
+	for i := range lines {
+		for _, number := range ownNumbers {
+			lines[i] = number.ReplaceAllString(lines[i], "${1}N${2}")
+		}
+	}
+	slices.Sort(lines)
+	return lines, err
+}
+
+// OldDisk reads the records on the production VM's own disk, which must be off.
+func (s *Site) OldDisk(ctx context.Context) (disk.Report, error) {
+	_, report, err := guest.ReadDisk(ctx, s.productionDisk())
+	return report, err
 }

@@ -162,7 +162,7 @@ func (s *Site) startProduction(ctx context.Context) error {
 		"ip link add br-prod up type bridge && ip link set prod0 master br-prod"); err != nil {
 		return err
 	}
-	disk := filepath.Join(s.East.Dir, "data", "prod-db.qcow2")
+	disk := s.productionDisk()
 	if err := guest.Disk(ctx, disk, diskBytes, "production"); err != nil {
 		return err
 	}
@@ -185,6 +185,8 @@ func (s *Site) startProduction(ctx context.Context) error {
 	}
 	return s.StartProduction(ctx)
 }
+
+func (s *Site) productionDisk() string { return filepath.Join(s.East.Dir, "data", "prod-db.qcow2") }
 
 // StartProduction starts the production VM, as the protected site's people do when the disaster is over.
 func (s *Site) StartProduction(ctx context.Context) error {

@@ -94,7 +94,7 @@ func Prove(s Site) Decision {
 	}
 	d := Decision{Answer: Fits, Certificate: Certificate{Witness: witness, Losses: 1}}
 	for _, h := range s.Hosts {
-		if !h.Usable {
+		if !h.Usable && !carries(s, h.Name) {
 			continue
 		}
 		if _, missing := pack(s, h.Name); missing != "" {
@@ -104,6 +104,11 @@ func Prove(s Site) Decision {
 		}
 	}
 	return d
+}
+
+// carries says whether a workload runs on a host: one that takes nothing new can be lost all the same.
+func carries(s Site, host string) bool {
+	return slices.ContainsFunc(s.Protected, func(v VM) bool { return v.Host == host })
 }
 
 // answerFor tells what no search can place (the sum is too large) from what this one did not.

@@ -332,6 +332,20 @@ func TestWitnessIsTheFallback(t *testing.T) {
 }
 
 // What runs stays where it is, but not on a host that is lost, and what a host runs counts.
+// TestSilentHostCanBeLost: a host that takes nothing new carries what runs on it, and can be lost.
+func TestSilentHostCanBeLost(t *testing.T) {
+	d := placement.Prove(placement.Site{
+		Hosts: []placement.Host{
+			{Name: "h1", VCPUs: 8, MemoryBytes: 4, Usable: true},
+			{Name: "h2", VCPUs: 8, MemoryBytes: 8},
+		},
+		Protected: []placement.VM{{Name: "p/a", VCPUs: 1, MemoryBytes: 6, Host: "h2"}},
+	})
+	if d.Answer != placement.Fits || d.Certificate.Losses != 0 {
+		t.Errorf("nothing holds the workload when its silent host is lost: %+v", d)
+	}
+}
+
 func TestRunningWorkloads(t *testing.T) {
 	host := func(name string) placement.Host {
 		return placement.Host{Name: name, VCPUs: 8, MemoryBytes: 4, Usable: true}

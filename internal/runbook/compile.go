@@ -299,10 +299,14 @@ func appendNew(list []string, s string) []string {
 	return append(list, s)
 }
 
-// NetworkObject returns the object of a network on one host, base ABSENT.
+// NetworkObject returns the object of a network on one host, base ABSENT. hosts are all hypervisor
+// hosts in order; those that reach the network get its probe addresses in this order.
 func NetworkObject(n *pb.Network, host string, hosts []string) *pb.Object {
 	name := n.GetMetadata().GetName()
 	spec := &pb.NetworkSpec{Name: name, Role: n.GetSpec().GetRole(), Bridge: n.GetSpec().GetBridge(), Uplink: n.GetSpec().GetUplink()}
+	if only := n.GetSpec().GetHosts(); len(only) > 0 {
+		hosts = slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return !slices.Contains(only, h) })
+	}
 	if i := slices.Index(hosts, host); i >= 0 && i < len(n.GetSpec().GetProbeAddresses()) {
 		spec.ProbeAddress = n.GetSpec().GetProbeAddresses()[i]
 	}

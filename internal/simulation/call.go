@@ -101,19 +101,18 @@ func (a *agent) call(e reconcile.Call) {
 	s.logf("%s calls %s %s>%s gen %d epoch %d %s", a.name, e.Object, model.StateName(e.Transition.From),
 		model.StateName(e.Transition.To), e.Generation, e.Epoch, f)
 	life := a.life
-	done := func(err error) {
+	c.abort = func(err error) {
 		if a.alive && a.life == life && a.calls[key] == c {
 			delete(a.calls, key)
 			a.returned(e, err)
 		}
 	}
-	c.abort = done
-	a.perform(c, e, f, done)
+	a.happens(c, e, f)
 }
 
-// perform lets a call take effect and return as its fault says.
-func (a *agent) perform(c *driverCall, e reconcile.Call, f fault, done func(error)) {
-	s := a.s
+// happens lets a call have its effect and its answer, as the fault demands.
+func (a *agent) happens(c *driverCall, e reconcile.Call, f fault) {
+	s, done := a.s, c.abort
 	took := s.took(e.Transition)
 	apply := func(d time.Duration, then func(error)) { a.apply(c, e, d, then) }
 	switch f {

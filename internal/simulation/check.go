@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
@@ -237,11 +239,20 @@ func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) {
 		delete(s.checks.leases, before.GetName())
 		return
 	}
-	s.checkSameInstances(s.checks.leases[after.GetName()], after)
+	first := s.checks.leases[after.GetName()]
+	for i, now := range after.GetInstances() {
+		if was := first.GetInstances()[i]; !proto.Equal(now, was) {
+			s.fail("6 leases kept", "instance %s changed from %v to %v", now.GetObject(), was, now)
+		}
+	}
 	if after.GetPhase() == pb.LeasePhase_LEASE_PHASE_DELETING && before.GetPhase() != after.GetPhase() &&
 		s.wall().Before(before.GetDeleteAfter().AsTime()) {
 		s.fail("6 leases kept", "lease %s is deleted before its retention time has passed", after.GetName())
 	}
+	s.checkPreempted(before, after, cmd)
+}
+
+func (s *sim) checkPreempted(before, after *pb.Lease, cmd *pb.Command) {
 	for _, epoch := range after.GetPreemptedBy() {
 		if slices.Contains(before.GetPreemptedBy(), epoch) {
 			continue
@@ -251,16 +262,6 @@ func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) {
 			s.fail("7 once", "%s is preempted again, or by %T", key, cmd.GetBody())
 		}
 		s.checks.preempted[key] = true
-	}
-}
-
-// checkSameInstances: the instances of a lease stay where and what they were when it was accepted.
-func (s *sim) checkSameInstances(first, after *pb.Lease) {
-	for i, now := range after.GetInstances() {
-		was := first.GetInstances()[i]
-		if now.GetHost() != was.GetHost() || now.GetMac() != was.GetMac() || now.GetAddress() != was.GetAddress() || now.GetVolume() != was.GetVolume() {
-			s.fail("6 leases kept", "instance %s changed from %v to %v", now.GetObject(), was, now)
-		}
 	}
 }
 

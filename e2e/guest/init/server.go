@@ -49,6 +49,7 @@ func (s *server) listen() (<-chan error, error) {
 	mux.HandleFunc("GET /{$}", s.root)
 	mux.HandleFunc("GET /counter", s.count)
 	mux.HandleFunc("GET /health", s.health)
+	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /disk", s.disk)
 	mux.HandleFunc("GET /records", s.readRecords)
 	mux.HandleFunc("POST /records", s.addRecords)
@@ -94,6 +95,12 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ok")
+}
+
+// metrics is a page that Prometheus can scrape.
+func (s *server) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	fmt.Fprintf(w, "guest_counter %d\nguest_last_record %d\n", s.counter.Load(), s.store.state().LastRecord)
 }
 
 func (s *server) disk(w http.ResponseWriter, _ *http.Request) {

@@ -70,7 +70,7 @@ func leaseLeft(l *pb.Lease, now time.Time) string {
 		if l.GetEndsAt() == nil {
 			return ""
 		}
-		return Age(l.GetEndsAt().AsTime().Sub(now))
+		return Left(l.GetEndsAt().AsTime().Sub(now))
 	}
 }
 
@@ -161,5 +161,5 @@ func endsText(l *pb.Lease, now time.Time) string {
 	if l.GetEndsAt().AsTime().Before(now) {
 		return at(l.GetEndsAt())
 	}
-	return fmt.Sprintf("%s, in %s", at(l.GetEndsAt()), Age(l.GetEndsAt().AsTime().Sub(now)))
+	return fmt.Sprintf("%s, in %s", at(l.GetEndsAt()), Left(l.GetEndsAt().AsTime().Sub(now)))
 }

@@ -153,6 +153,14 @@ func Age(d time.Duration) string {
 	}
 }
 
+// Left writes what is left of a term: with minutes below a day, so that 8h do not read as 7h at once.
+func Left(d time.Duration) string {
+	if d >= 2*time.Hour && d < 24*time.Hour {
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return Age(d)
+}
+
 // since writes how long ago a time was, or "" when it is not set.
 func since(t *timestamppb.Timestamp, now time.Time) string {
 	if t == nil {

@@ -74,11 +74,13 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: graph.Release}, expects, nil
 }
 
-// HostNames lists the hosts in order.
+// HostNames lists the hypervisor hosts of the recovery site in order.
 func HostNames(s *state.State) []string {
 	var out []string
 	for h := range s.Hosts() {
-		out = append(out, h.GetName())
+		if h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite() {
+			out = append(out, h.GetName())
+		}
 	}
 	return out
 }

@@ -32,6 +32,8 @@ func (s *Server) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.EnrollR
 	if err != nil {
 		return nil, err
 	}
+	// The token is the proof; the log of evidence names who joined with it.
+	ctx = context.WithValue(ctx, identityKey{}, trust.Identity{Role: trust.RoleAgent, Name: req.GetAgent()})
 	if _, err := s.decide(ctx, func(*state.State) (*pb.Command, error) {
 		return &pb.Command{Body: &pb.Command_JoinHost{JoinHost: &pb.JoinHost{Host: req.GetAgent(), TokenHash: t.Hash()}}}, nil
 	}); err != nil {

@@ -1,7 +1,9 @@
 package state
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -131,7 +133,7 @@ func (t *tx) changePhase(f *pb.Failover, to pb.RunPhase) error {
 		f.FailbackAt = t.stamp()
 	default:
 	}
-	t.record(&pb.Evidence{Action: "run phase", Object: "failover/" + f.GetName(), Reason: to.String(), Epoch: f.GetEpoch()})
+	t.record(&pb.Evidence{Action: "run phase", Object: "failover/" + f.GetName(), Reason: model.PhaseName(to), Epoch: f.GetEpoch()})
 	return nil
 }
 
@@ -220,8 +222,7 @@ func (t *tx) control(c *pb.ControlRequest) (string, error) {
 		return "", model.Errorf(model.FaultInvalid, key, "no action given").WithRemedy("use pause, resume, retry, skip or abort")
 	}
 	if !model.Allows(f.GetPhase(), word) {
-		return "", model.Errorf(model.FaultPrecondition, key, "is %s: cannot %s", model.PhaseName(f.GetPhase()), word).
-			WithRemedy("possible now: %v", model.Actions(f.GetPhase()))
+		return "", model.Errorf(model.FaultPrecondition, key, "is %s: cannot %s", model.PhaseName(f.GetPhase()), word).WithRemedy("%s", possible(f))
 	}
 	switch c.GetAction() {
 	case pb.ControlAction_CONTROL_ACTION_PAUSE:
@@ -280,7 +281,7 @@ func (t *tx) retry(f *pb.Failover, step string) error {
 		n++
 	}
 	if n == 0 {
-		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "has no failed step %s", step)
+		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "has no failed step%s", named(step))
 	}
 	if f.GetPhase() == pb.RunPhase_RUN_PHASE_INCOMPLETE {
 		return t.changePhase(f, pb.RunPhase_RUN_PHASE_RUNNING)
@@ -336,8 +337,7 @@ func (t *tx) failback(c *pb.Failback) (string, error) {
 	}
 	key := "failover/" + f.GetName()
 	if !model.Allows(f.GetPhase(), "failback") {
-		return "", model.Errorf(model.FaultPrecondition, key, "is %s: cannot fail back", model.PhaseName(f.GetPhase())).
-			WithRemedy("possible now: %v", model.Actions(f.GetPhase()))
+		return "", model.Errorf(model.FaultPrecondition, key, "is %s: cannot fail back", model.PhaseName(f.GetPhase())).WithRemedy("%s", possible(f))
 	}
 	promoted := slices.IndexFunc(f.Steps, func(s *pb.Step) bool { return s.GetKind() == pb.Kind_KIND_VOLUME && s.GetGeneration() > 0 })
 	if promoted >= 0 && !c.GetDiscardRecoveryData() {
@@ -372,4 +372,20 @@ func (t *tx) arm(c *pb.ArmRequest) (string, error) {
 	}
 	t.record(&pb.Evidence{Action: action, Object: key, Reason: c.GetReason()})
 	return c.GetTrigger(), nil
+}
+
+// possible says what an operator can do with a run now.
+func possible(f *pb.Failover) string {
+	if actions := model.Actions(f.GetPhase()); len(actions) > 0 {
+		return "possible now: " + strings.Join(actions, ", ")
+	}
+	return "it has ended: nothing can be done with it any more"
+}
+
+// named returns a step's name as the end of a sentence, or nothing.
+func named(step string) string {
+	if step == "" {
+		return ""
+	}
+	return fmt.Sprintf(" %q", step)
 }

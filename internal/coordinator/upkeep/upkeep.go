@@ -110,9 +110,12 @@ func wanted(s *state.State) []*pb.Object {
 			out = append(out, o)
 		}
 	}
+	// The same hosts as a failover's, so that both deal the same probe address to a host.
 	var hostNames []string
 	for h := range s.Hosts() {
-		hostNames = append(hostNames, h.GetName())
+		if h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite() {
+			hostNames = append(hostNames, h.GetName())
+		}
 	}
 	for r := range s.Resources("network") {
 		for _, o := range lentNetworks(s, r.GetNetwork(), hostNames) {

@@ -117,7 +117,20 @@ func serve(o Options, r *http.Request, name, form string) (int, answer) {
 		return codeOf(fault), answer{Message: message}
 	}
 	f := resp.GetFailover()
-	return http.StatusOK, answer{Failover: f.GetName(), Joined: resp.GetJoined(), Message: "declared " + f.GetName()}
+	return http.StatusOK, answer{Failover: f.GetName(), Joined: resp.GetJoined(), Message: told(resp)}
+}
+
+// told says what the declaration did.
+func told(resp *pb.DeclareResponse) string {
+	f := resp.GetFailover()
+	switch {
+	case !resp.GetJoined():
+		return "declared " + f.GetName()
+	case model.Open(f.GetPhase()):
+		return f.GetName() + " is open already: joined"
+	default:
+		return f.GetName() + " answered this alert before and has ended: nothing was declared"
+	}
 }
 
 // authentic compares the bearer token's hash in constant time; an unknown trigger costs the same.

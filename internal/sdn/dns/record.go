@@ -26,6 +26,9 @@ type recordSet struct {
 
 func newRecordSet(r *pb.DnsRecord) (recordSet, error) {
 	s := recordSet{zone: dns.CanonicalName(r.GetZone()), name: dns.CanonicalName(r.GetName())}
+	if r.GetName() != "" && !dns.IsFqdn(r.GetName()) {
+		s.name = s.name + s.zone // as in a zone file, a name without a final dot is below the zone
+	}
 	if _, ok := dns.IsDomainName(s.name); !ok || r.GetName() == "" {
 		return s, fmt.Errorf("name %q is not a domain name", r.GetName())
 	}
