@@ -29,7 +29,7 @@ BENCH := .
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## static binaries bin/hotspare, bin/hotspare-coordinator, bin/hotspare-agent
@@ -60,6 +60,10 @@ sim: ## the strict simulation; CYCLES=3000
 .PHONY: soak
 soak: ## the strict simulation for hours, with the table fault x phase x kind; SOAK_CYCLES=100000
 	go test -count=1 -timeout=24h ./internal/simulation -run 'TestSimulation$$' -v -cycles=$(SOAK_CYCLES)
+
+.PHONY: e2e
+e2e: ## end to end: the whole story and the bad luck, on real parts; needs root
+	tools/test.sh --setup e2e
 
 .PHONY: bench
 bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=6

@@ -69,6 +69,48 @@ func inventory(ctx context.Context, t *testing.T, s *site.Site) []string {
 	return lines
 }
 
+// applyPlan declares a plan and waits until it is ready.
+func applyPlan(ctx context.Context, t *testing.T, s *site.Site, name, manifests string) {
+	t.Helper()
+	if err := s.Apply(ctx, manifests); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AwaitReady(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readLease reads the only lease of a test.
+func readLease(ctx context.Context, t *testing.T, s *site.Site) site.Lease {
+	t.Helper()
+	lease, err := s.Lease(ctx, "web-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lease
+}
+
+// pollEvery is the pause between two looks at a condition: short, so that a save under way is seen.
+const pollEvery = 10 * time.Millisecond
+
+// eventually waits until the condition holds.
+func eventually(ctx context.Context, t *testing.T, limit time.Duration, what string, condition func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		err := condition(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("wait for %s: %v: %v", what, ctx.Err(), err)
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
 // answers asks every instance of a lease.
 func answers(ctx context.Context, t *testing.T, s *site.Site, lease site.Lease) map[string]site.Answer {
 	t.Helper()
@@ -82,17 +124,9 @@ func answers(ctx context.Context, t *testing.T, s *site.Site, lease site.Lease) 
 // TestLeaseReturnsAfterFailover lends all room, takes some back for a plan and returns it: the guests' memory went on.
 func TestLeaseReturnsAfterFailover(t *testing.T) {
 	ctx, s := newSite(t, "e2elease")
-	if err := s.Apply(ctx, site.StaticPage); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.AwaitReady(ctx, "static"); err != nil {
-		t.Fatal(err)
-	}
+	applyPlan(ctx, t, s, "static", site.StaticPage)
 	run(ctx, t, s, "lease", "create", "-p", "web", "--vm", "2x2cpu,128MiB", "--image", "tiny", "--term", "1h", "--on-preempt", "save", "--grace", "1s", "--wait")
-	lease, err := s.Lease(ctx, "web-1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	lease := readLease(ctx, t, s)
 	first := answers(ctx, t, s, lease)
 	if _, err := s.AwaitProduction(ctx, site.ProductionAddress); err != nil {
 		t.Fatal(err)
@@ -113,10 +147,7 @@ func TestLeaseReturnsAfterFailover(t *testing.T) {
 	if err := s.StartProduction(ctx); err != nil {
 		t.Error(err)
 	}
-	back, err := s.Lease(ctx, "web-1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	back := readLease(ctx, t, s)
 	if diff := cmp.Diff(lease.Instances, back.Instances); diff != "" {
 		t.Errorf("the lease came back changed (-before +after):\n%s", diff)
 	}

@@ -145,7 +145,10 @@ func (s *Story) failOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.Check(strings.Contains(out, "completed in"), "the failover is complete")
+	if err := s.Check(strings.Contains(out, "completed in"), "the failover is complete"); err != nil {
+		return err
+	}
+	return s.tellOurPart(ctx)
 }
 
 // proveFailover looks at every claim from outside.

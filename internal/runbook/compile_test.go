@@ -269,3 +269,16 @@ func reach(t *rapid.T, steps map[string]*pb.Step, id string, path []string) map[
 	}
 	return out
 }
+
+// TestProbeAddressesGoToTheNetworksHosts deals a network's probe addresses out over the hosts that reach it.
+func TestProbeAddressesGoToTheNetworksHosts(t *testing.T) {
+	n := &pb.Network{Metadata: &pb.Metadata{Name: "lent"}, Spec: &pb.NetworkDecl{
+		Hosts: []string{"h2", "h3"}, ProbeAddresses: []string{"10.20.0.202/24", "10.20.0.203/24"},
+	}}
+	for host, want := range map[string]string{"h1": "", "h2": "10.20.0.202/24", "h3": "10.20.0.203/24"} {
+		o := runbook.NetworkObject(n, host, []string{"h1", "h2", "h3"})
+		if got := o.GetBase().GetNetwork().GetProbeAddress(); got != want {
+			t.Errorf("the probe address on %s is %q, want %q", host, got, want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +210,17 @@ func TestReadSkipsOtherRecords(t *testing.T) {
 	got, err := driver(t, d.address, secret).Read(t.Context(), wwwSpec())
 	if err != nil || len(got.GetValues()) != 0 {
 		t.Errorf("read %v, %v, want no address", got, err)
+	}
+}
+
+// TestNameBelowItsZone reads a name as plans give it, without the zone and the final dot.
+func TestNameBelowItsZone(t *testing.T) {
+	d := startDouble(t, "A 203.0.113.10")
+	spec := wwwSpec()
+	spec.Dns.Name = "www"
+	got, err := driver(t, d.address, secret).Read(t.Context(), spec)
+	if err != nil || !slices.Equal(got.GetValues(), []string{"203.0.113.10"}) {
+		t.Errorf("read %v, %v, want the address of www.%s", got, err, zoneName)
 	}
 }
 
