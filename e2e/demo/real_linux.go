@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -43,7 +42,7 @@ func tellReal(ctx context.Context, keep bool) (err error) {
 	t.Head("A recovery site of real parts on this machine")
 	t.Say("three coordinators, two libvirt hosts, a storage host, a name server, monitoring,")
 	t.Say("and a protected site with one VM; each in namespaces of its own")
-	s, err := site.New(limited, site.Options{Name: "hsdemo", Bin: bin, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s, err := site.New(limited, site.Options{Name: "hsdemo", Bin: bin, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
