@@ -68,7 +68,7 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make lab %s: %w", o.Name, err)
 	}
-	reg, err := openRegistry(o.Name)
+	reg, err := awaitRegistry(ctx, o.Name)
 	if err != nil {
 		return nil, fmt.Errorf("make lab %s: %w", o.Name, err)
 	}

@@ -54,6 +54,29 @@ func openRegistry(name string) (*registry, error) {
 	return r, nil
 }
 
+// busyWait is how long New waits for another process that uses the lab: two runs of the tests on one
+// machine follow each other instead of failing. The longest test holds its lab for about three minutes.
+const busyWait = 4 * time.Minute
+
+// awaitRegistry takes the lab's lock, and waits for who holds it.
+func awaitRegistry(ctx context.Context, name string) (*registry, error) {
+	ctx, cancel := context.WithTimeout(ctx, busyWait)
+	defer cancel()
+	t := time.NewTicker(pollEvery)
+	defer t.Stop()
+	for {
+		r, err := openRegistry(name)
+		if !errors.Is(err, ErrInUse) {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-t.C:
+		}
+	}
+}
+
 // close gives the lab's name back. The lock file stays: removing it would race with another process that waits for it.
 func (r *registry) close() error {
 	return r.lock.Close()
