@@ -174,6 +174,10 @@ func (s *sim) wayBack(ctx context.Context) error {
 	if err := s.Check(strings.Count(out, "active") == 2, "the developers have their VMs back"); err != nil {
 		return err
 	}
+	ready := regexp.MustCompile(`(?m)^ *webshop +yes `)
+	if _, err := s.AskUntil(ctx, "production to be replicated again", ready.MatchString, "status"); err != nil {
+		return err
+	}
 	after, err := s.Run(ctx, "objects", "list")
 	if err != nil {
 		return err
