@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -32,9 +31,6 @@ var version string
 
 // defaultConfig is where the packages put the configuration.
 const defaultConfig = "/etc/hotspare/agent.yaml"
-
-// identityDirMode keeps the agent's key to its own user.
-const identityDirMode = 0o700
 
 func main() { os.Exit(run()) }
 
@@ -120,10 +116,6 @@ func identity(ctx context.Context, k *config.Agent, log *slog.Logger) (*trust.Ke
 		token, err := config.ReadSecret(k.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("%s has not joined yet: %w (make a token with: hotspare agent token create --host %s)", k.Name, err, k.Name)
-		}
-		// Before the token is spent, which works only once.
-		if err := os.MkdirAll(filepath.Dir(k.IdentityFile), identityDirMode); err != nil {
-			return nil, err
 		}
 		if err := join.Join(ctx, join.Options{
 			Name: k.Name, Token: token, Coordinators: k.Coordinators, Path: k.IdentityFile, Now: time.Now,
