@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -152,7 +151,10 @@ func ask(t *testing.T, c *http.Client, method, url string, body io.Reader, heade
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp := must(c.Do(req))(t)
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer func() { must(0, resp.Body.Close())(t) }()
 	return answer{resp.StatusCode, resp.Header, string(must(io.ReadAll(resp.Body))(t))}
 }
@@ -237,7 +239,7 @@ func await(t *testing.T, what string, holds func() bool) {
 	for !holds() {
 		select {
 		case <-ctx.Done():
-			t.Fatal(fmt.Sprintf("waited %v for %s", limit, what))
+			t.Fatalf("waited %v for %s", limit, what)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
