@@ -264,6 +264,20 @@ func TestErrorsAndRequests(t *testing.T) {
 			t.Errorf("%d entries of evidence, want %d", len(all), s.decisions())
 		}
 	})
+	t.Run("a large page comes through a follower", func(t *testing.T) {
+		var large []*pb.Resource
+		for i := range 80 {
+			r := image(fmt.Sprintf("large-%d", i))
+			r.GetImage().Spec = &pb.ImageSpec{Kernel: "/k", Cmdline: strings.Repeat("x", 64<<10)}
+			large = append(large, r)
+		}
+		s.apply(t, large[:40]...)
+		s.apply(t, large[40:]...)
+		out := must(resources.ListResources(t.Context(), &pb.ListResourcesRequest{Kind: "image"}, grpc.MaxCallRecvMsgSize(16<<20)))(t)
+		if len(out.GetResources()) != 86 {
+			t.Errorf("%d images", len(out.GetResources()))
+		}
+	})
 	t.Run("an endless body of who shows no certificate is not read", func(t *testing.T) {
 		body := &zeros{left: 256 << 20}
 		ctx, cancel := context.WithTimeout(t.Context(), limit)

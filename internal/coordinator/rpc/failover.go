@@ -11,16 +11,11 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/trust"
 )
 
 // Declare starts a failover, or joins the open one. The answer comes after the commit; the first
 // orders have left by then.
 func (s *Server) Declare(ctx context.Context, req *pb.DeclareRequest) (*pb.DeclareResponse, error) {
-	who := actor(ctx)
-	if who.Role == trust.RoleMonitor && req.GetTrigger() == "" {
-		return nil, model.Errorf(model.FaultDenied, "", "a monitor declares through a trigger only").WithRemedy("name the trigger")
-	}
 	joined := false
 	var known *pb.Failover
 	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
@@ -36,7 +31,7 @@ func (s *Server) Declare(ctx context.Context, req *pb.DeclareRequest) (*pb.Decla
 		if err := failover.CheckTrigger(st, req); err != nil {
 			return nil, err
 		}
-		body, expects, err := failover.Declare(st, s.site.Live(), req, who.String())
+		body, expects, err := failover.Declare(st, s.site.Live(), req, actor(ctx).String())
 		if err != nil {
 			return nil, err
 		}

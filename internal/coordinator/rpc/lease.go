@@ -55,15 +55,11 @@ func (s *Server) mine(ctx context.Context, st *state.State, name string) (*pb.Le
 	}
 	who := actor(ctx)
 	members := st.Resource("project/" + l.GetProject()).GetProject().GetSpec().GetMembers()
-	if who.Role == trust.RoleOperator || who.Name == l.GetOwner() || contains(members, who.Name) {
+	if who.Role == trust.RoleOperator || who.Name == l.GetOwner() || slices.Contains(members, who.Name) {
 		return l, nil
 	}
 	return nil, model.Errorf(model.FaultDenied, "lease/"+name, "belongs to %s of project %s", l.GetOwner(), l.GetProject()).
 		WithRemedy("ask its owner or an operator")
-}
-
-func contains(list []string, s string) bool {
-	return slices.Contains(list, s)
 }
 
 // GetLease returns one lease with what is seen of its VMs.
