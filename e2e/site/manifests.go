@@ -108,3 +108,14 @@ spec:
     nics: [{network: prod-10, mac: "52:54:00:aa:00:02", address: 10.10.0.12/24}]
     healthy: {http: "http://{address}/health", within: 2m}
 `
+
+// PageTrigger is the trigger that declares the plan of StaticPage, with the same token.
+const PageTrigger = `---
+apiVersion: hotspare/v1
+kind: Trigger
+metadata: {name: page-down}
+spec:
+  plans: [static]
+  match: {alertname: PageDown}
+  tokenSha256: cc318af2129b329b084ebdf17f2608bf3d8a7da6082f345cebf205833876fd88
+`

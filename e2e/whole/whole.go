@@ -24,6 +24,8 @@ const runLimit = 4 * time.Minute
 type Story struct {
 	*story.Teller
 	Site *site.Site
+	// Strike, when set, does some harm in the middle of the failover.
+	Strike func(context.Context) error
 
 	leases    []site.Lease
 	lent      map[string]site.Answer // what the lent guests said on the ordinary day
@@ -132,8 +134,10 @@ func (s *Story) lose(ctx context.Context) error {
 		return err
 	}
 	s.Say("nobody touched anything: after %.1f s Alertmanager has declared", time.Since(began).Seconds())
-	_, err = s.Run(ctx, "failover", "list")
-	return err
+	if _, err = s.Run(ctx, "failover", "list"); err != nil || s.Strike == nil {
+		return err
+	}
+	return s.Strike(ctx)
 }
 
 // failOver follows the failover.
