@@ -19,13 +19,12 @@ func (s *Server) Declare(ctx context.Context, req *pb.DeclareRequest) (*pb.Decla
 	joined := false
 	var known *pb.Failover
 	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
-		joined = false
-		known = st.Failover(s.remembered(st, req.GetRequestId()))
-		if known == nil {
-			known = failover.Join(st, req)
-			joined = known != nil
+		if s.remembered(st, req.GetRequestId()) != "" {
+			// Apply answers a repeat with the first outcome, and refuses the id for anything else.
+			return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_Declare{}}, nil
 		}
-		if known != nil {
+		known = failover.Join(st, req)
+		if joined = known != nil; joined {
 			return nil, errDone
 		}
 		if err := failover.CheckTrigger(st, req); err != nil {

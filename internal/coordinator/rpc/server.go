@@ -89,6 +89,9 @@ func (s *Server) decide(ctx context.Context, decision func(*state.State) (*pb.Co
 		if c, err = decision(s.site.State()); err != nil {
 			return state.Result{}, err
 		}
+		if c.GetRequestId() != "" {
+			c.RequestDigest, _ = ctx.Value(digestKey{}).([]byte)
+		}
 		var r state.Result
 		if r, err = s.site.Propose(ctx, actor(ctx).String(), c); err == nil {
 			return r, nil
