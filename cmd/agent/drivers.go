@@ -23,9 +23,9 @@ import (
 const dirMode = 0o755
 
 // openDrivers opens what the configuration names. The returned function closes it again.
-func openDrivers(k *config.Agent, log *slog.Logger) (d actuate.Drivers, closeAll func(), err error) {
+func openDrivers(k *config.Agent, log *slog.Logger) (d actuate.Drivers, done func(), err error) {
 	var closers []func() error
-	closeAll = func() {
+	closeAll := func() {
 		for _, c := range closers {
 			if err := c(); err != nil {
 				log.Debug("a driver did not close cleanly", "error", err)

@@ -210,7 +210,9 @@ func TestErrorsAndRequests(t *testing.T) {
 		must(failovers.Arm(t.Context(), req))(t)
 		before := s.decisions()
 		must(failovers.Arm(t.Context(), req))(t)
-		_, err := resources.DeleteResource(t.Context(), &pb.DeleteResourceRequest{RequestId: req.GetRequestId(), Kind: "image", Name: "i0"})
+		_, err := failovers.Arm(t.Context(), &pb.ArmRequest{RequestId: req.GetRequestId(), Trigger: "a", Disarm: false, Reason: "x"})
+		refused(t, err, codes.InvalidArgument, model.FaultInvalid)
+		_, err = resources.DeleteResource(t.Context(), &pb.DeleteResourceRequest{RequestId: req.GetRequestId(), Kind: "image", Name: "i0"})
 		refused(t, err, codes.InvalidArgument, model.FaultInvalid)
 		other := s.dial(t, s.leader(), identity(t, s.authority, trust.RoleOperator, "another"))
 		_, err = pb.NewFailoverServiceClient(other).Arm(t.Context(), req)
@@ -262,6 +264,20 @@ func TestErrorsAndRequests(t *testing.T) {
 		all := must(pb.NewSiteServiceClient(conn).ListEvidence(t.Context(), &pb.ListEvidenceRequest{PageSize: math.MaxInt32}))(t).GetEntries()
 		if uint64(len(all)) != s.decisions() {
 			t.Errorf("%d entries of evidence, want %d", len(all), s.decisions())
+		}
+	})
+	t.Run("a large page comes through a follower", func(t *testing.T) {
+		var large []*pb.Resource
+		for i := range 80 {
+			r := image(fmt.Sprintf("large-%d", i))
+			r.GetImage().Spec = &pb.ImageSpec{Kernel: "/k", Cmdline: strings.Repeat("x", 64<<10)}
+			large = append(large, r)
+		}
+		s.apply(t, large[:40]...)
+		s.apply(t, large[40:]...)
+		out := must(resources.ListResources(t.Context(), &pb.ListResourcesRequest{Kind: "image"}, grpc.MaxCallRecvMsgSize(16<<20)))(t)
+		if len(out.GetResources()) != 86 {
+			t.Errorf("%d images", len(out.GetResources()))
 		}
 	})
 	t.Run("an endless body of who shows no certificate is not read", func(t *testing.T) {

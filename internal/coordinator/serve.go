@@ -68,7 +68,7 @@ const (
 	minPing = 5 * time.Second
 	// pingIdle and pingTimeout bound how long a connection is kept whose other side lost its power.
 	pingIdle, pingTimeout = 10 * time.Second, 5 * time.Second
-	// maxMessage bounds a request; an apply of many manifests is the largest.
+	// maxMessage bounds a request and a forwarded answer; an apply of many manifests and a page of leases are the largest.
 	maxMessage = 16 << 20
 	// headerTimeout and idleTimeout bound how long an HTTPS connection is kept that says nothing.
 	headerTimeout, idleTimeout = 10 * time.Second, 2 * time.Minute
@@ -169,7 +169,12 @@ func (s *Servers) conn(name string) (*grpc.ClientConn, error) {
 		return nil, model.Errorf(model.FaultUnavailable, "coordinator/"+name, "leads, but its address is not in this member's configuration").
 			WithRemedy("add it under members in coordinator.yaml")
 	}
-	options := append([]grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(s.o.Client))}, s.o.Dial...)
+	options := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(s.o.Client)),
+		// A leader that lost its power ends no connection: what was forwarded to it must not wait for TCP.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingIdle, Timeout: pingTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	}, s.o.Dial...)
 	conn, err := grpc.NewClient(address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("reach coordinator %s at %s: %w", name, address, err)

@@ -155,7 +155,7 @@ func ask(t *testing.T, c *http.Client, method, url string, body io.Reader, heade
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { must(0, resp.Body.Close())(t) }()
 	return answer{resp.StatusCode, resp.Header, string(must(io.ReadAll(resp.Body))(t))}
 }
 

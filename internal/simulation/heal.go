@@ -45,7 +45,14 @@ func (s *sim) heal() {
 		}
 	}
 	s.await("everything to settle", 15*time.Minute, s.unsettled)
+	// The call of an agent that died may take effect after another has read the object as settled: the
+	// next reading finds it, and it is mended then.
+	s.run(s.now + rereadAll)
+	s.await("everything to be read again and to settle", 15*time.Minute, s.unsettled)
 }
+
+// rereadAll is longer than any object waits for its next reading.
+const rereadAll = 90 * time.Second
 
 // bringBack turns on what is off.
 func (s *sim) bringBack() {

@@ -33,6 +33,8 @@ type Command struct {
 	Level uint32 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`
 	// What the proposer read; any difference rejects the whole command (R3).
 	Expects []*Expect `protobuf:"bytes,5,rep,name=expects,proto3" json:"expects,omitempty"`
+	// Digest of the request that led here: the same request_id with another request is refused.
+	RequestDigest []byte `protobuf:"bytes,6,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
 	// The numbers are pinned by a test: never reuse one.
 	//
 	// Types that are valid to be assigned to Body:
@@ -126,6 +128,13 @@ func (x *Command) GetLevel() uint32 {
 func (x *Command) GetExpects() []*Expect {
 	if x != nil {
 		return x.Expects
+	}
+	return nil
+}
+
+func (x *Command) GetRequestDigest() []byte {
+	if x != nil {
+		return x.RequestDigest
 	}
 	return nil
 }
@@ -2160,14 +2169,15 @@ var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xd1\f\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf8\f\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x03 \x01(\tR\x05actor\x12\x14\n" +
 	"\x05level\x18\x04 \x01(\rR\x05level\x12-\n" +
-	"\aexpects\x18\x05 \x03(\v2\x13.hotspare.v1.ExpectR\aexpects\x124\n" +
+	"\aexpects\x18\x05 \x03(\v2\x13.hotspare.v1.ExpectR\aexpects\x12%\n" +
+	"\x0erequest_digest\x18\x06 \x01(\fR\rrequestDigest\x124\n" +
 	"\tjoin_host\x18\n" +
 	" \x01(\v2\x15.hotspare.v1.JoinHostH\x00R\bjoinHost\x12:\n" +
 	"\vrecord_host\x18\v \x01(\v2\x17.hotspare.v1.RecordHostH\x00R\n" +

@@ -114,6 +114,7 @@ func (s *site) connect(agent string, change func(*pb.Hello)) *session {
 		change(hello)
 	}
 	c.up <- &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: hello}}
+	synctest.Wait() // Until the fleet has taken the session in.
 	return c
 }
 

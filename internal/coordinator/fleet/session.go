@@ -215,9 +215,9 @@ func (s *session) mark(st *state.State, changed []string) {
 			s.dirty[id] = true
 		}
 	}
-	any := len(s.dirty)+len(s.forget) > 0
+	marked := len(s.dirty)+len(s.forget) > 0
 	s.mu.Unlock()
-	if any {
+	if marked {
 		s.signal()
 	}
 }

@@ -11,32 +11,26 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/trust"
 )
 
 // Declare starts a failover, or joins the open one. The answer comes after the commit; the first
 // orders have left by then.
 func (s *Server) Declare(ctx context.Context, req *pb.DeclareRequest) (*pb.DeclareResponse, error) {
-	who := actor(ctx)
-	if who.Role == trust.RoleMonitor && req.GetTrigger() == "" {
-		return nil, model.Errorf(model.FaultDenied, "", "a monitor declares through a trigger only").WithRemedy("name the trigger")
-	}
 	joined := false
 	var known *pb.Failover
 	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
-		joined = false
-		known = st.Failover(s.remembered(st, req.GetRequestId()))
-		if known == nil {
-			known = failover.Join(st, req)
-			joined = known != nil
+		if s.remembered(st, req.GetRequestId()) != "" {
+			// Apply answers a repeat with the first outcome, and refuses the id for anything else.
+			return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_Declare{}}, nil
 		}
-		if known != nil {
+		known = failover.Join(st, req)
+		if joined = known != nil; joined {
 			return nil, errDone
 		}
 		if err := failover.CheckTrigger(st, req); err != nil {
 			return nil, err
 		}
-		body, expects, err := failover.Declare(st, s.site.Live(), req, who.String())
+		body, expects, err := failover.Declare(st, s.site.Live(), req, actor(ctx).String())
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -22,6 +23,23 @@ type identityKey struct{}
 func identityFrom(ctx context.Context) trust.Identity {
 	id, _ := ctx.Value(identityKey{}).(trust.Identity)
 	return id
+}
+
+// digestKey is where the interceptor leaves the digest of the request.
+type digestKey struct{}
+
+// digestOf returns the digest of a request; empty for what is no message.
+func digestOf(req any) []byte {
+	m, ok := req.(proto.Message)
+	if !ok {
+		return nil
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil
+	}
+	sum := sha256.Sum256(data)
+	return sum[:]
 }
 
 // hopKey is where identify leaves that a request was forwarded by another member: it is not sent on again.
@@ -101,6 +119,7 @@ func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
 			reply, err := forward(ctx, leader, id, info.FullMethod, req)
 			return reply, Status(err)
 		}
+		ctx = context.WithValue(ctx, digestKey{}, digestOf(req))
 		reply, err := next(ctx, req)
 		if err != nil {
 			log.Debug("request refused", "method", info.FullMethod, "actor", id.String(), "error", err)

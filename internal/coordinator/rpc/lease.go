@@ -29,11 +29,12 @@ func (s *Server) CreateLease(ctx context.Context, req *pb.CreateLeaseRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return &pb.CreateLeaseResponse{Lease: s.show(s.site.State().Lease(r.Name))}, nil
+	return &pb.CreateLeaseResponse{Lease: s.show(ctx, s.site.State().Lease(r.Name))}, nil
 }
 
-// show adds what is seen of a lease's instances now.
-func (s *Server) show(l *pb.Lease) *pb.Lease {
+// show adds what is seen of a lease's instances now. User-data and keys are for those who may change the
+// lease: user-data often holds secrets.
+func (s *Server) show(ctx context.Context, l *pb.Lease) *pb.Lease {
 	if l == nil {
 		return nil
 	}
@@ -44,6 +45,9 @@ func (s *Server) show(l *pb.Lease) *pb.Lease {
 			l.Live = append(l.Live, st)
 		}
 	}
+	if !s.mayChange(ctx, l) && l.GetSpec() != nil {
+		l.Spec.UserData, l.Spec.SshKeys = nil, nil
+	}
 	return l
 }
 
@@ -53,17 +57,18 @@ func (s *Server) mine(ctx context.Context, st *state.State, name string) (*pb.Le
 	if l == nil {
 		return nil, model.Errorf(model.FaultNotFound, "lease/"+name, "no such lease").WithRemedy("see: hotspare lease list")
 	}
-	who := actor(ctx)
-	members := st.Resource("project/" + l.GetProject()).GetProject().GetSpec().GetMembers()
-	if who.Role == trust.RoleOperator || who.Name == l.GetOwner() || contains(members, who.Name) {
+	if s.mayChange(ctx, l) {
 		return l, nil
 	}
 	return nil, model.Errorf(model.FaultDenied, "lease/"+name, "belongs to %s of project %s", l.GetOwner(), l.GetProject()).
 		WithRemedy("ask its owner or an operator")
 }
 
-func contains(list []string, s string) bool {
-	return slices.Contains(list, s)
+// mayChange says whether the caller is the owner, a member of the project by name, or an operator.
+func (s *Server) mayChange(ctx context.Context, l *pb.Lease) bool {
+	who := actor(ctx)
+	members := s.site.State().Resource("project/" + l.GetProject()).GetProject().GetSpec().GetMembers()
+	return who.Role == trust.RoleOperator || who.Name == l.GetOwner() || slices.Contains(members, who.Name)
 }
 
 // GetLease returns one lease with what is seen of its VMs.
@@ -76,7 +81,7 @@ func (s *Server) GetLease(ctx context.Context, req *pb.GetLeaseRequest) (*pb.Get
 	if l == nil {
 		return nil, model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "no such lease").WithRemedy("see: hotspare lease list")
 	}
-	return &pb.GetLeaseResponse{Lease: s.show(l)}, nil
+	return &pb.GetLeaseResponse{Lease: s.show(ctx, l)}, nil
 }
 
 // ListLeases lists leases by name.
@@ -95,7 +100,7 @@ func (s *Server) ListLeases(ctx context.Context, req *pb.ListLeasesRequest) (*pb
 	rows, next := page(all, (*pb.Lease).GetName, req.GetPageSize(), req.GetPageToken())
 	out := &pb.ListLeasesResponse{NextPageToken: next}
 	for _, l := range rows {
-		out.Leases = append(out.Leases, s.show(l))
+		out.Leases = append(out.Leases, s.show(ctx, l))
 	}
 	return out, nil
 }
@@ -114,7 +119,7 @@ func (s *Server) change(ctx context.Context, name, requestID string, body func(*
 	if err != nil {
 		return nil, err
 	}
-	return s.show(s.site.State().Lease(r.Name)), nil
+	return s.show(ctx, s.site.State().Lease(r.Name)), nil
 }
 
 // ExtendLease moves the end of a lease's term.

@@ -89,6 +89,9 @@ func (s *Server) decide(ctx context.Context, decision func(*state.State) (*pb.Co
 		if c, err = decision(s.site.State()); err != nil {
 			return state.Result{}, err
 		}
+		if c.GetRequestId() != "" {
+			c.RequestDigest, _ = ctx.Value(digestKey{}).([]byte)
+		}
 		var r state.Result
 		if r, err = s.site.Propose(ctx, actor(ctx).String(), c); err == nil {
 			return r, nil
@@ -108,19 +111,23 @@ func (s *Server) remembered(st *state.State, requestID string) string {
 	return st.Request(requestID).GetResult()
 }
 
-// pageSize bounds a page of a list.
+// Bounds of a page of a list.
 const (
 	defaultPage = 100
 	maxPage     = 1000
 )
 
+// pageSize is how many rows a page holds that was asked for with this size.
+func pageSize(size int32) int {
+	if size <= 0 {
+		return defaultPage
+	}
+	return min(int(size), maxPage)
+}
+
 // page cuts one page out of items ordered by key; the token is the key after which it begins.
 func page[T any](items []T, key func(T) string, size int32, token string) (out []T, next string) {
-	n := int(size)
-	if n <= 0 {
-		n = defaultPage
-	}
-	n = min(n, maxPage)
+	n := pageSize(size)
 	for _, item := range items {
 		if token != "" && key(item) <= token {
 			continue

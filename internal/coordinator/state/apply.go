@@ -64,15 +64,15 @@ func (s *State) Apply(index, term uint64, c *pb.Command) (*State, Result) {
 }
 
 // requestDigest tells requests with the same id apart. Decisions differ between two tries of one
-// request (another leader chooses other hosts), so only who asks and for which kind of thing counts: the
-// command's number, which no member writes differently.
+// request (another leader chooses other hosts), so only who asks, for which kind of thing (the command's
+// number, which no member writes differently), and the request itself count.
 func requestDigest(c *pb.Command) []byte {
 	m := c.ProtoReflect()
 	number := protoreflect.FieldNumber(0)
 	if body := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); body != nil {
 		number = body.Number()
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", c.GetActor(), number))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %x", c.GetActor(), number, c.GetRequestDigest()))
 	return sum[:]
 }
 
