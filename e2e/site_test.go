@@ -134,6 +134,9 @@ func TestLeaseReturnsAfterFailover(t *testing.T) {
 	before := inventory(ctx, t, s)
 
 	run(ctx, t, s, "failover", "declare", "static", "--reason", "test", "--yes", "--wait")
+	if out := run(ctx, t, s, "failover", "describe", "fo-1"); strings.Count(out, "its room on ") != 1 || strings.Count(out, "preempted as a whole") != 1 {
+		t.Errorf("one VM is in the way, the other only belongs to the same lease:\n%s", out)
+	}
 	if a, err := s.AwaitProduction(ctx, "10.10.0.12"); err != nil || a.BootID == "" {
 		t.Errorf("the protected VM answered %+v, %v", a, err)
 	}

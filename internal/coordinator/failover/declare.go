@@ -143,9 +143,17 @@ func assign(s *state.State, v live.View, f *pb.Failover, plans []*pb.Plan) {
 	for _, vm := range a.Victims {
 		f.Victims = append(f.Victims, &pb.Victim{
 			Lease: vm.Name, Object: vm.Object, Host: vm.Host, Action: s.Lease(vm.Name).GetSpec().GetOnPreempt(),
-			Reason: fmt.Sprintf("its room on %s is needed", vm.Host),
+			Reason: whyVictim(f, vm),
 		})
 	}
+}
+
+// whyVictim says why an instance is preempted: a lease goes as a whole, also from hosts that nothing is placed on.
+func whyVictim(f *pb.Failover, vm placement.VM) string {
+	if slices.ContainsFunc(f.GetPlacements(), func(p *pb.Placement) bool { return p.GetHost() == vm.Host }) {
+		return fmt.Sprintf("its room on %s is needed", vm.Host)
+	}
+	return "a lease is preempted as a whole"
 }
 
 // losses notes for each volume the newest consistent point that is known: what promoting it would lose.
