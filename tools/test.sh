@@ -38,6 +38,11 @@ lint    | run  | base | make --no-print-directory lint
 TABLE
 }
 
+# The random tests draw their seeds from the commit: each commit tries new ones, and has one verdict
+# however often it is tested. HOTSPARE_SEED=... repeats another's; `make sim` and `make soak` draw freshly.
+HOTSPARE_SEED=${HOTSPARE_SEED:-$((16#$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1)))}
+export HOTSPARE_SEED
+
 # The longest a group may take before it is killed: more means that something hangs, as no
 # group may be planned longer than a third of it (docs/ci-budget.md).
 readonly GROUP_LIMIT=30m
