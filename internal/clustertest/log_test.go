@@ -36,11 +36,11 @@ func TestInfoLogTellsTheFailover(t *testing.T) {
 			{"step healthy", "step=start webshop/db"},
 			{"step released", "step=announce www"},
 			{"driver call returned", "object=endpoint/www", "to=ANNOUNCED"},
-			{"run phase changed", "failover=fo-1", "phase=COMPLETED"},
-			{"run phase changed", "failover=fo-1", "phase=FAILING_BACK"},
+			{"run phase changed", "failover=fo-1", "phase=completed"},
+			{"run phase changed", "failover=fo-1", "phase=failing back"},
 			{"driver call returned", "object=endpoint/www", "to=WITHDRAWN"},
 			{"driver call returned", "object=fence/east-power", "to=OPEN"},
-			{"run phase changed", "failover=fo-1", "phase=FAILED_BACK"},
+			{"run phase changed", "failover=fo-1", "phase=failed back"},
 		}
 		rest := lines
 		for _, want := range story {

@@ -7,8 +7,10 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 )
 
-// PhaseName returns the short word for a run's phase: "FAILING_BACK".
-func PhaseName(p pb.RunPhase) string { return strings.TrimPrefix(p.String(), "RUN_PHASE_") }
+// PhaseName returns the words for a run's phase: "failing back".
+func PhaseName(p pb.RunPhase) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(p.String(), "RUN_PHASE_"), "_", " "))
+}
 
 // Bytes writes a size with a binary unit: "1.5GiB".
 func Bytes(n uint64) string {

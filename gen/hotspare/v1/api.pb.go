@@ -1216,10 +1216,12 @@ func (*DeleteResourceResponse) Descriptor() ([]byte, []int) {
 
 // Readiness says whether a plan could be run now, and what is missing.
 type Readiness struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Plan          string                 `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
-	Ready         bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
-	Obstacles     []*Obstacle            `protobuf:"bytes,3,rep,name=obstacles,proto3" json:"obstacles,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Plan      string                 `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	Ready     bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	Obstacles []*Obstacle            `protobuf:"bytes,3,rep,name=obstacles,proto3" json:"obstacles,omitempty"`
+	// The open run that the plan is in; it is judged again when that has ended.
+	Failover      string `protobuf:"bytes,4,opt,name=failover,proto3" json:"failover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1273,6 +1275,13 @@ func (x *Readiness) GetObstacles() []*Obstacle {
 		return x.Obstacles
 	}
 	return nil
+}
+
+func (x *Readiness) GetFailover() string {
+	if x != nil {
+		return x.Failover
+	}
+	return ""
 }
 
 // Obstacle is one thing that keeps a plan from being ready.
@@ -3351,11 +3360,12 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\"\x18\n" +
-	"\x16DeleteResourceResponse\"j\n" +
+	"\x16DeleteResourceResponse\"\x86\x01\n" +
 	"\tReadiness\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x123\n" +
-	"\tobstacles\x18\x03 \x03(\v2\x15.hotspare.v1.ObstacleR\tobstacles\"\x80\x01\n" +
+	"\tobstacles\x18\x03 \x03(\v2\x15.hotspare.v1.ObstacleR\tobstacles\x12\x1a\n" +
+	"\bfailover\x18\x04 \x01(\tR\bfailover\"\x80\x01\n" +
 	"\bObstacle\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +

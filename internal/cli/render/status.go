@@ -118,10 +118,14 @@ func readinessTable(plans []*pb.Readiness, width int, now time.Time) string {
 }
 
 func readyWord(p *pb.Readiness) string {
-	if p.GetReady() {
+	switch {
+	case p.GetReady():
 		return "yes"
+	case p.GetFailover() != "":
+		return "runs"
+	default:
+		return "NO"
 	}
-	return "NO"
 }
 
 func obstacleText(o *pb.Obstacle) string {
@@ -166,9 +170,12 @@ func Readiness(r *pb.Readiness, now time.Time) string {
 		return "ready: this plan can be run now\n"
 	}
 	var b strings.Builder
-	if r.GetReady() {
+	switch {
+	case r.GetReady():
 		b.WriteString("ready, but:\n")
-	} else {
+	case r.GetFailover() != "":
+		b.WriteString("RUNS HERE:\n")
+	default:
 		b.WriteString("NOT READY:\n")
 	}
 	for _, o := range r.GetObstacles() {

@@ -35,6 +35,13 @@ func Guarantee(s *state.State, v live.View) (word, reason string, proof placemen
 // Plan checks one plan.
 func Plan(s *state.State, v live.View, p *pb.Plan, proof placement.Decision) *pb.Readiness {
 	c := &check{s: s, v: v, out: &pb.Readiness{Plan: p.GetMetadata().GetName()}}
+	if f := s.OpenFailoverOf(c.out.GetPlan()); f != nil {
+		// Promoted volumes and a fenced old side are what the run wants, not what is missing.
+		c.out.Failover = f.GetName()
+		c.obstacle("failover/"+f.GetName(), "is "+model.PhaseName(f.GetPhase())+"; the plan is judged again when it has ended",
+			"see: hotspare failover describe "+f.GetName(), f.GetDeclaredAt())
+		return c.out
+	}
 	if proof.Answer != placement.Fits {
 		c.obstacle("plan/"+c.out.GetPlan(), "does not fit: "+proof.Reason, "add or uncordon hosts, or make the plan smaller", nil)
 	}

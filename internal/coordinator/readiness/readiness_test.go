@@ -48,6 +48,10 @@ func TestReadiness(t *testing.T) {
 		"not settled": {func(w *fixture.World) {
 			w.Report("fence/east-bmc", func(s *pb.Status) { s.Phase, s.Message = pb.Phase_PHASE_FAILED, "no route to the BMC" })
 		}, "no route to the BMC"},
+		"runs here": {func(w *fixture.World) {
+			w.Declare("webshop")
+			w.Quiesce()
+		}, "failover/fo-1 is completed"},
 		"does not fit": {func(w *fixture.World) {
 			for _, h := range fixture.Hosts() {
 				w.Must("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: h, Action: "cordon"}}})
