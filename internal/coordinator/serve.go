@@ -111,7 +111,7 @@ func (s *Servers) start(l net.Listener, creds credentials.TransportCredentials) 
 		grpc.Creds(creds), grpc.MaxRecvMsgSize(maxMessage),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(rpc.Unary(s, s.c.o.Log)), grpc.ChainStreamInterceptor(rpc.Stream()),
+		grpc.ChainUnaryInterceptor(rpc.Unary(s, s.c.o.Log)), grpc.ChainStreamInterceptor(rpc.Stream(s)),
 	)
 	s.c.rpc.Register(g)
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -27,6 +28,9 @@ const (
 	roundPause = 250 * time.Millisecond
 	// maxMessageBytes bounds an answer; lists are paged, but one failover may hold 4 MiB.
 	maxMessageBytes = 32 << 20
+	// pingIdle and pingTimeout bound how long an open stream is believed in that brings nothing. Coordinators
+	// cut off who pings more often than every 5 s.
+	pingIdle, pingTimeout = 10 * time.Second, 5 * time.Second
 )
 
 // Dialer opens a connection to an endpoint.
@@ -36,7 +40,8 @@ type Dialer func(ctx context.Context, endpoint string) (net.Conn, error)
 type Options struct {
 	// Timeout bounds one call with all its repeats. Zero means 30 s.
 	Timeout time.Duration
-	// Dial replaces the network in tests; connections made by it are neither encrypted nor verified.
+	// Dial replaces the network in tests; connections made by it are neither encrypted nor verified when
+	// the target names no certificates.
 	Dial Dialer
 }
 
@@ -91,7 +96,7 @@ func New(t Target, o Options) (*Client, error) {
 	}
 	for _, e := range t.Endpoints {
 		creds := insecure.NewCredentials()
-		if o.Dial == nil && !strings.HasPrefix(e, unixPrefix) {
+		if (o.Dial == nil || t.CACert != "") && !strings.HasPrefix(e, unixPrefix) {
 			config, err := c.identity.tlsConfig(t)
 			if err != nil {
 				return nil, err
@@ -105,6 +110,8 @@ func New(t Target, o Options) (*Client, error) {
 				MinConnectTimeout: connectLimit,
 				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			}),
+			// A watcher waits for hours: a coordinator that lost its power ends no stream.
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingIdle, Timeout: pingTimeout}),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		)
 		if err != nil {

@@ -102,6 +102,11 @@ type Leader interface {
 // staleReader is a request that may be answered by any member.
 type staleReader interface{ GetStale() bool }
 
+func stale(req any) bool {
+	r, ok := req.(staleReader)
+	return ok && r.GetStale()
+}
+
 // Unary is the one place where a call is authenticated, authorised, forwarded to the leader, and its
 // error translated.
 func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
@@ -114,8 +119,7 @@ func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
 		if err := trust.AuthorizeRequest(id, req); err != nil {
 			return nil, Status(err)
 		}
-		r, readable := req.(staleReader)
-		if stale := readable && r.GetStale(); ours(info.FullMethod) && !stale && leader.Leading() != nil {
+		if ours(info.FullMethod) && !stale(req) && leader.Leading() != nil {
 			reply, err := forward(ctx, leader, id, info.FullMethod, req)
 			return reply, Status(err)
 		}
@@ -129,28 +133,37 @@ func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
 	}
 }
 
-// forward sends a request to the leader, once.
-func forward(ctx context.Context, leader Leader, id trust.Identity, method string, req any) (any, error) {
+// wayToLeader returns a connection to the leader, for what was not forwarded already.
+func wayToLeader(ctx context.Context, leader Leader) (grpc.ClientConnInterface, error) {
 	if hop, _ := ctx.Value(hopKey{}).(bool); hop {
 		return nil, leader.Leading() // The sender's leader does not lead any more: it finds the new one by itself.
 	}
-	conn, err := leader.LeaderConn()
+	return leader.LeaderConn()
+}
+
+// onBehalf returns a context for a request that is forwarded for its caller.
+func onBehalf(ctx context.Context, id trust.Identity) context.Context {
+	return metadata.AppendToOutgoingContext(Caller(ctx, id), hopped, "1")
+}
+
+// forward sends a request to the leader, once.
+func forward(ctx context.Context, leader Leader, id trust.Identity, method string, req any) (any, error) {
+	conn, err := wayToLeader(ctx, leader)
 	if err != nil {
 		return nil, err
 	}
-	reply, err := newReply(method)
+	reply, err := newMessage(method, protoreflect.MethodDescriptor.Output)
 	if err != nil {
 		return nil, err
 	}
-	ctx = metadata.AppendToOutgoingContext(Caller(ctx, id), hopped, "1")
-	if err := conn.Invoke(ctx, method, req, reply); err != nil {
+	if err := conn.Invoke(onBehalf(ctx, id), method, req, reply); err != nil {
 		return nil, err
 	}
 	return reply, nil
 }
 
-// newReply makes an empty reply of a method's type.
-func newReply(method string) (proto.Message, error) {
+// newMessage makes an empty request or reply of a method.
+func newMessage(method string, kind func(protoreflect.MethodDescriptor) protoreflect.MessageDescriptor) (proto.Message, error) {
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
 	if err != nil {
@@ -160,7 +173,7 @@ func newReply(method string) (proto.Message, error) {
 	if !ok {
 		return nil, fmt.Errorf("forward %s: not a method", method)
 	}
-	t, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+	t, err := protoregistry.GlobalTypes.FindMessageByName(kind(m).FullName())
 	if err != nil {
 		return nil, fmt.Errorf("forward %s: %w", method, err)
 	}
@@ -169,24 +182,3 @@ func newReply(method string) (proto.Message, error) {
 
 // ours says whether a method belongs to our own services, not to health or reflection.
 func ours(method string) bool { return strings.HasPrefix(method, "/hotspare.v1.") }
-
-// Stream authenticates and authorises streams. Sessions of agents are served by every member;
-// watches are answered by the leader only.
-func Stream() grpc.StreamServerInterceptor {
-	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		ctx, err := identify(ss.Context(), info.FullMethod)
-		if err != nil {
-			return Status(err)
-		}
-		return Status(next(srv, &identified{ServerStream: ss, ctx: ctx}))
-	}
-}
-
-// identified is a stream whose context knows who calls.
-type identified struct {
-	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // gRPC's own way to hand a context to a stream handler.
-}
-
-// Context returns the stream's context with the caller's identity.
-func (s *identified) Context() context.Context { return s.ctx }
