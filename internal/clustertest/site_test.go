@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,8 @@ type member struct {
 	c       *coordinator.Coordinator
 	servers *coordinator.Servers
 	up      bool
+	// skew is how far its machine's clock is ahead, in nanoseconds.
+	skew atomic.Int64
 	// gone is closed when nothing of the last process is left.
 	gone chan struct{}
 }
@@ -181,7 +184,7 @@ func (s *site) startMember(name string) {
 	}
 	log := s.book.logger(name)
 	c, err := coordinator.Start(s.ctx, coordinator.Options{
-		Name: name, Dir: filepath.Join(s.dir, name), Transport: transport, Log: log, Now: time.Now, Authority: s.authority, Addresses: addresses,
+		Name: name, Dir: filepath.Join(s.dir, name), Transport: transport, Log: log, Now: m.now, Authority: s.authority, Addresses: addresses,
 	})
 	s.must(err)
 	servers, err := c.Serve(coordinator.ServeOptions{
@@ -191,6 +194,9 @@ func (s *site) startMember(name string) {
 	s.must(err)
 	m.c, m.servers, m.up, m.gone = c, servers, true, make(chan struct{})
 }
+
+// now is the time on the member's machine.
+func (m *member) now() time.Time { return time.Now().Add(time.Duration(m.skew.Load())) }
 
 // crash kills a coordinator's process.
 func (s *site) crash(name string) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -50,6 +51,12 @@ type Coordinator struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
 	leads   bool          // set once everything committed before was applied
+	// peer returns a connection to another member; nil while nothing is served.
+	peer func(name string) (*grpc.ClientConn, error)
+
+	clock *siteClock
+	// judgedSteps is how often the clock had been set when it was last judged; guarded by mu.
+	judgedSteps uint64
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -57,7 +64,7 @@ type Coordinator struct {
 
 // Start opens the member and begins to take part. The caller bootstraps a new site with Bootstrap.
 func Start(ctx context.Context, o Options) (*Coordinator, error) {
-	c := &Coordinator{o: o, store: store.New(), changed: make(chan struct{})}
+	c := &Coordinator{o: o, store: store.New(), changed: make(chan struct{}), clock: &siteClock{wall: o.Now}}
 	c.fleet = fleet.New(fleet.Options{
 		Log: o.Log, Now: o.Now, State: c.store.State, Leader: c.leader, Changed: c.notify,
 	})
@@ -189,12 +196,15 @@ func (c *Coordinator) Members() []*pb.Member {
 	return out
 }
 
+// errNotServing: this member has no way to the others.
+var errNotServing = errors.New("the API is not served")
+
 // proposeTimeout bounds one commit; without a quorum raft gives up earlier.
 const proposeTimeout = 10 * time.Second
 
 // Propose commits a command and returns its outcome: the error of raft or the refusal of apply.
 func (c *Coordinator) Propose(ctx context.Context, actor string, cmd *pb.Command) (state.Result, error) {
-	cmd.Time, cmd.Actor, cmd.Level = timestamppb.New(c.o.Now()), actor, state.SupportedLevel
+	cmd.Time, cmd.Actor, cmd.Level = timestamppb.New(c.clock.look(c.State().Time()).site), actor, state.SupportedLevel
 	data, err := proto.Marshal(cmd)
 	if err != nil {
 		return state.Result{}, fmt.Errorf("encode command: %w", err)

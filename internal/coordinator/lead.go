@@ -8,6 +8,8 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -84,11 +86,16 @@ func (c *Coordinator) lead(ctx context.Context) {
 		}
 	}
 	c.fleet.Lead()
+	since := c.clock.look(c.State().Time()).site
+	if !c.o.Alone {
+		c.fleet.Clock(live.Clock{Doubt: "it was not compared with the other members' yet", SiteSince: since})
+	}
 	c.setLeads(true)
 	c.o.Log.Info("leading", "coordinator", c.o.Name, "term", c.node.Term(), "index", c.State().Index())
 	carriedOn(c.o.Log, c.State())
 	var set sync.WaitGroup
 	set.Go(func() { c.verifyLoop(ctx) })
+	set.Go(func() { c.clockLoop(ctx, since) })
 	set.Go(func() { c.controlLoop(ctx) })
 	set.Wait()
 }
@@ -131,14 +138,13 @@ func (c *Coordinator) controlLoop(ctx context.Context) {
 
 // control asks each controller once and proposes what it returns; it says whether anything was committed.
 func (c *Coordinator) control(ctx context.Context) (committed bool) {
-	controllers := []func() []*pb.Command{
-		c.authority,
-		func() []*pb.Command { return failover.Advance(c.State(), c.Live(), c.o.Now()) },
-		func() []*pb.Command { return lease.Advance(c.State(), c.Live(), c.o.Now()) },
-		func() []*pb.Command { return upkeep.Advance(c.State(), c.Live(), c.o.Now()) },
+	controllers := []func(*state.State, live.View, time.Time) []*pb.Command{
+		func(*state.State, live.View, time.Time) []*pb.Command { return c.authority() },
+		failover.Advance, lease.Advance, upkeep.Advance,
 	}
 	for _, decide := range controllers {
-		for _, cmd := range decide() {
+		v, now := c.seen()
+		for _, cmd := range decide(c.State(), v, now) {
 			_, err := c.Propose(ctx, controllerActor, cmd)
 			switch {
 			case err == nil:

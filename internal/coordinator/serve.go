@@ -14,6 +14,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
@@ -68,6 +69,8 @@ const (
 	minPing = 5 * time.Second
 	// pingIdle and pingTimeout bound how long a connection is kept whose other side lost its power.
 	pingIdle, pingTimeout = 10 * time.Second, 5 * time.Second
+	// connectLimit bounds one attempt to reach another member, connectPause the time between two.
+	connectLimit, connectPause = 2 * time.Second, 500 * time.Millisecond
 	// maxMessage bounds a request and a forwarded answer; an apply of many manifests and a page of leases are the largest.
 	maxMessage = 16 << 20
 	// headerTimeout and idleTimeout bound how long an HTTPS connection is kept that says nothing.
@@ -79,6 +82,9 @@ const (
 // Serve starts the servers.
 func (c *Coordinator) Serve(o ServeOptions) (*Servers, error) {
 	s := &Servers{c: c, o: o, conns: map[string]*grpc.ClientConn{}}
+	c.mu.Lock()
+	c.peer = s.conn
+	c.mu.Unlock()
 	if o.Listeners.API != nil {
 		s.start(o.Listeners.API, credentials.NewTLS(o.Server))
 	}
@@ -174,6 +180,9 @@ func (s *Servers) conn(name string) (*grpc.ClientConn, error) {
 		// A leader that lost its power ends no connection: what was forwarded to it must not wait for TCP.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectLimit, Backoff: backoff.Config{
+			BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: connectPause,
+		}}),
 	}, s.o.Dial...)
 	conn, err := grpc.NewClient(address, options...)
 	if err != nil {
@@ -215,7 +224,7 @@ func (s *Servers) handler() (http.Handler, error) {
 			caller := trust.Identity{Role: trust.RoleMonitor, Name: trigger}
 			return pb.NewFailoverServiceClient(own).Declare(rpc.Caller(ctx, caller), req)
 		},
-		Fault: faultOf, Now: s.c.o.Now, Log: s.c.o.Log,
+		Fault: faultOf, Log: s.c.o.Log,
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
@@ -146,7 +147,8 @@ func (s *sim) declareByHand() {
 
 // declareByTrigger repeats itself, as monitoring systems do.
 func (s *sim) declareByTrigger() {
-	req := &pb.DeclareRequest{Plans: s.somePlans(), Reason: "alert", Trigger: "east-down", Key: fmt.Sprintf("fingerprint@%d", s.number(1, 3))}
+	req := &pb.DeclareRequest{Plans: s.somePlans(), Reason: "alert", Trigger: "east-down", Key: fmt.Sprintf("fingerprint@%d", s.number(1, 3)),
+		Since: timestamppb.New(time.Unix(0, 0))}
 	for range s.number(1, 4) {
 		s.declare(req)
 	}
@@ -158,7 +160,7 @@ func (s *sim) declare(req *pb.DeclareRequest) {
 		if req.GetRequestId() != "" && m.st.Request(req.GetRequestId()) != nil || failover.Join(m.st, req) != nil {
 			return nil, nil
 		}
-		if err := failover.CheckTrigger(m.st, req); err != nil {
+		if err := failover.CheckTrigger(m.st, m.view, m.st.Time(), req); err != nil {
 			return nil, err
 		}
 		body, expects, err := failover.Declare(m.st, m.view, req, "ann")

@@ -30,6 +30,8 @@ func mayCall(method string) callers {
 		return callers{anybody: true}
 	case pb.AgentService_Session_FullMethodName, pb.AgentService_Renew_FullMethodName:
 		return callers{roles: []Role{RoleAgent}}
+	case pb.MemberService_GetClock_FullMethodName:
+		return callers{roles: []Role{RoleCoordinator}}
 	case pb.LeaseService_CreateLease_FullMethodName, pb.LeaseService_GetLease_FullMethodName,
 		pb.LeaseService_ListLeases_FullMethodName, pb.LeaseService_ExtendLease_FullMethodName,
 		pb.LeaseService_ReleaseLease_FullMethodName, pb.LeaseService_UndeleteLease_FullMethodName:

@@ -1360,8 +1360,10 @@ type DeclareRequest struct {
 	Reason    string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	DryRun    bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Set by a trigger only: its name and the key of the event ("fingerprint@startsAt").
-	Trigger       string `protobuf:"bytes,5,opt,name=trigger,proto3" json:"trigger,omitempty"`
-	Key           string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	Trigger string `protobuf:"bytes,5,opt,name=trigger,proto3" json:"trigger,omitempty"`
+	Key     string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	// Since when the trigger's event lasts: a trigger that holds down waits from there.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1436,6 +1438,13 @@ func (x *DeclareRequest) GetKey() string {
 		return x.Key
 	}
 	return ""
+}
+
+func (x *DeclareRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 type DeclareResponse struct {
@@ -3370,7 +3379,7 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
 	"\x06remedy\x18\x03 \x01(\tR\x06remedy\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa2\x01\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xd4\x01\n" +
 	"\x0eDeclareRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
@@ -3378,7 +3387,8 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x18\n" +
 	"\atrigger\x18\x05 \x01(\tR\atrigger\x12\x10\n" +
-	"\x03key\x18\x06 \x01(\tR\x03key\"\\\n" +
+	"\x03key\x18\x06 \x01(\tR\x03key\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\\\n" +
 	"\x0fDeclareResponse\x121\n" +
 	"\bfailover\x18\x01 \x01(\v2\x15.hotspare.v1.FailoverR\bfailover\x12\x16\n" +
 	"\x06joined\x18\x02 \x01(\bR\x06joined\">\n" +
@@ -3649,85 +3659,86 @@ var file_hotspare_v1_api_proto_depIdxs = []int32{
 	61, // 13: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
 	23, // 14: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
 	62, // 15: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
-	63, // 16: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
-	63, // 17: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	63, // 18: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
-	63, // 19: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	64, // 20: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
-	63, // 21: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
-	0,  // 22: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
-	63, // 23: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
-	63, // 24: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
-	65, // 25: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
-	22, // 26: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
-	63, // 27: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
-	42, // 28: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
-	43, // 29: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
-	60, // 30: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
-	66, // 31: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	66, // 32: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	60, // 33: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	62, // 34: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	52, // 35: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	67, // 36: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	64, // 37: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	68, // 38: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	60, // 39: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	1,  // 40: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	3,  // 41: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	5,  // 42: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	7,  // 43: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	9,  // 44: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	11, // 45: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	13, // 46: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	16, // 47: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	18, // 48: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	20, // 49: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	24, // 50: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	26, // 51: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	28, // 52: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	30, // 53: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	32, // 54: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	34, // 55: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	36, // 56: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	38, // 57: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	40, // 58: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	44, // 59: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	46, // 60: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	48, // 61: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	50, // 62: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	53, // 63: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	55, // 64: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	2,  // 65: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	4,  // 66: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	6,  // 67: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	8,  // 68: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	10, // 69: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	12, // 70: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	14, // 71: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	17, // 72: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	19, // 73: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	21, // 74: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	25, // 75: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	27, // 76: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	29, // 77: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	31, // 78: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	33, // 79: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	35, // 80: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	37, // 81: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	39, // 82: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	41, // 83: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	45, // 84: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	47, // 85: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	49, // 86: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	51, // 87: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	54, // 88: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	56, // 89: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	65, // [65:90] is the sub-list for method output_type
-	40, // [40:65] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	62, // 16: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
+	63, // 17: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
+	63, // 18: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	63, // 19: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
+	63, // 20: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	64, // 21: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
+	63, // 22: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
+	0,  // 23: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
+	63, // 24: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
+	63, // 25: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
+	65, // 26: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
+	22, // 27: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
+	63, // 28: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
+	42, // 29: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
+	43, // 30: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
+	60, // 31: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
+	66, // 32: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	66, // 33: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	60, // 34: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	62, // 35: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	52, // 36: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	67, // 37: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	64, // 38: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	68, // 39: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	60, // 40: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	1,  // 41: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	3,  // 42: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	5,  // 43: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	7,  // 44: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	9,  // 45: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	11, // 46: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	13, // 47: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	16, // 48: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	18, // 49: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	20, // 50: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	24, // 51: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	26, // 52: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	28, // 53: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	30, // 54: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	32, // 55: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	34, // 56: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	36, // 57: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	38, // 58: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	40, // 59: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	44, // 60: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	46, // 61: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	48, // 62: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	50, // 63: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	53, // 64: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	55, // 65: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	2,  // 66: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	4,  // 67: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	6,  // 68: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	8,  // 69: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	10, // 70: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	12, // 71: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	14, // 72: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	17, // 73: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	19, // 74: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	21, // 75: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	25, // 76: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	27, // 77: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	29, // 78: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	31, // 79: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	33, // 80: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	35, // 81: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	37, // 82: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	39, // 83: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	41, // 84: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	45, // 85: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	47, // 86: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	49, // 87: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	51, // 88: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	54, // 89: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	56, // 90: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	66, // [66:91] is the sub-list for method output_type
+	41, // [41:66] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }

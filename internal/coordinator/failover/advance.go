@@ -45,6 +45,8 @@ type run struct {
 	v   live.View
 	now time.Time
 	f   *pb.Failover
+	// site is the time by which commands are stamped: it may be ahead of now, never behind.
+	site time.Time
 	// Index of each step, and what this command changes of it.
 	index   map[string]int
 	changes map[string]*pb.StepChange
@@ -52,7 +54,7 @@ type run struct {
 }
 
 func newRun(s *state.State, v live.View, now time.Time, f *pb.Failover) *run {
-	r := &run{s: s, v: v, now: now, f: f, index: map[string]int{}, changes: map[string]*pb.StepChange{}}
+	r := &run{s: s, v: v, now: now, site: now.Add(v.Clock.SiteAhead), f: f, index: map[string]int{}, changes: map[string]*pb.StepChange{}}
 	for i, st := range f.GetSteps() {
 		r.index[st.GetId()] = i
 	}
@@ -151,7 +153,7 @@ func (r *run) judgeTime(st *pb.Step, status *pb.Status) {
 	}
 	switch r.phaseOf(st) {
 	case pb.StepPhase_STEP_PHASE_RELEASED:
-		if waited := r.now.Sub(r.since(st.GetReleasedAt())); waited > st.GetTimeout().AsDuration() {
+		if waited := r.site.Sub(r.since(st.GetReleasedAt())); waited > st.GetTimeout().AsDuration() {
 			c := r.change(st)
 			c.Phase = pb.StepPhase_STEP_PHASE_FAILED
 			c.Message = fmt.Sprintf("not %s after %s%s", model.StateName(st.GetSpec().GetState()),
@@ -166,7 +168,7 @@ func (r *run) judgeTime(st *pb.Step, status *pb.Status) {
 		if within <= 0 {
 			within = defaultWithin
 		}
-		if r.now.Sub(r.since(st.GetDoneAt())) > within {
+		if r.site.Sub(r.since(st.GetDoneAt())) > within {
 			c := r.change(st)
 			c.Phase = pb.StepPhase_STEP_PHASE_FAILED
 			c.Message = fmt.Sprintf("not healthy within %s: %s", within, status.GetInstance().GetHealthMessage())
@@ -178,8 +180,10 @@ func (r *run) judgeTime(st *pb.Step, status *pb.Status) {
 // since is when a wait began, but not before this leader could know.
 func (r *run) since(t *timestamppb.Timestamp) time.Time {
 	at := t.AsTime()
-	if r.v.LeaderSince.After(at) {
-		return r.v.LeaderSince
+	for _, known := range []time.Time{r.v.LeaderSince, r.v.Clock.SiteSince} {
+		if known.After(at) {
+			at = known
+		}
 	}
 	return at
 }

@@ -3,6 +3,7 @@ package failover
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/demand"
@@ -168,9 +169,9 @@ func losses(s *state.State, f *pb.Failover, plans []*pb.Plan) {
 	}
 }
 
-// CheckTrigger refuses a trigger's declaration that it may not make: unknown, disarmed, or of plans
-// that are not its own.
-func CheckTrigger(s *state.State, req *pb.DeclareRequest) error {
+// CheckTrigger refuses a trigger's declaration that it may not make: unknown, disarmed, of plans that are
+// not its own, or held down.
+func CheckTrigger(s *state.State, v live.View, now time.Time, req *pb.DeclareRequest) error {
 	if req.GetTrigger() == "" {
 		return nil
 	}
@@ -188,5 +189,25 @@ func CheckTrigger(s *state.State, req *pb.DeclareRequest) error {
 			return model.Errorf(model.FaultDenied, key, "may not declare plan %s", p)
 		}
 	}
-	return nil
+	return holdDown(v, now, t, req)
+}
+
+// holdDown makes a trigger wait until its event has lasted. Asking again later is what helps.
+func holdDown(v live.View, now time.Time, t *pb.Trigger, req *pb.DeclareRequest) error {
+	key, hold := "trigger/"+req.GetTrigger(), t.GetSpec().GetHoldDown().AsDuration()
+	switch lasted := now.Sub(req.GetSince().AsTime()); {
+	case hold <= 0:
+		return nil
+	case req.GetSince() == nil:
+		return model.Errorf(model.FaultInvalid, key, "holds down for %s, and the request does not say since when its event lasts", hold).
+			WithRemedy("set since")
+	case v.Clock.Doubt != "":
+		return model.Errorf(model.FaultUnavailable, key, "holds down for %s, which cannot be judged: %s", hold, v.Clock.Doubt).
+			WithRemedy("set the clocks right, or let an operator declare")
+	case lasted < hold:
+		// A sender whose clock is ahead must not be held down for longer than others.
+		return model.Errorf(model.FaultUnavailable, key, "held down for %s more", min(hold, hold-lasted).Round(time.Second))
+	default:
+		return nil
+	}
 }

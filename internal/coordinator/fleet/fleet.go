@@ -91,6 +91,17 @@ func (f *Fleet) VerifiedAt() time.Time {
 	return f.verified
 }
 
+// Clock keeps what was found out about this leader's clock; the controllers look again when it changed.
+func (f *Fleet) Clock(c live.Clock) {
+	f.mu.Lock()
+	changed := c.Doubt != f.view.Clock.Doubt
+	f.view = f.view.WithClock(c)
+	f.mu.Unlock()
+	if changed {
+		f.o.Changed()
+	}
+}
+
 func (f *Fleet) endAll() {
 	for _, s := range f.sessions {
 		s.end()

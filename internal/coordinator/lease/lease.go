@@ -214,19 +214,20 @@ func Advance(s *state.State, v live.View, now time.Time) []*pb.Command {
 }
 
 func advance(s *state.State, v live.View, now time.Time, l *pb.Lease) *pb.Command {
+	ended := v.Clock.Doubt == "" && !now.Before(l.GetEndsAt().AsTime()) && !tooEarly(v, now, l)
 	switch l.GetPhase() {
 	case pb.LeasePhase_LEASE_PHASE_ACTIVE:
-		if now.Before(l.GetEndsAt().AsTime()) || tooEarly(v, now, l) {
+		if !ended {
 			return nil
 		}
 		return &pb.Command{Body: &pb.Command_EndLease{EndLease: End(l, "term ended", now)}}
 	case pb.LeasePhase_LEASE_PHASE_ENDED:
-		if now.Before(l.GetDeleteAfter().AsTime()) || len(l.GetPreemptedBy()) > 0 {
+		if v.Clock.Doubt != "" || now.Before(l.GetDeleteAfter().AsTime()) || len(l.GetPreemptedBy()) > 0 {
 			return nil
 		}
 		return &pb.Command{Body: &pb.Command_DeleteLease{DeleteLease: &pb.DeleteLease{Lease: l.GetName()}}}
 	case pb.LeasePhase_LEASE_PHASE_RETURNING:
-		if !now.Before(l.GetEndsAt().AsTime()) && !tooEarly(v, now, l) {
+		if ended {
 			// Its agents ended it themselves (R12) and wait: it would never be seen to run again.
 			return &pb.Command{Body: &pb.Command_EndLease{EndLease: End(l, "term ended", now)}}
 		}

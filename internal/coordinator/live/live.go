@@ -37,6 +37,19 @@ type View struct {
 	statuses *iradix.Tree[*pb.Status]
 	// LeaderSince is when this member began to lead; silence and timeouts count from there at the earliest.
 	LeaderSince time.Time
+	Clock       Clock
+}
+
+// Clock is what the leader knows of its own clock. The zero value: nothing speaks against it.
+type Clock struct {
+	// Doubt says why nothing may be decided by the time of day; empty: it may (R1).
+	Doubt string
+	// Alarms are what an operator should know about the members' clocks.
+	Alarms []string
+	// SiteAhead is how far the time of the newest command is ahead of the leader's clock, as an earlier
+	// leader left it, and SiteSince what it was when this one began to lead.
+	SiteAhead time.Duration
+	SiteSince time.Time
 }
 
 // New returns the view of a leader that has heard nothing yet.
@@ -47,6 +60,12 @@ func New(leaderSince time.Time) View {
 // WithAgent returns a view in which the agent is as given.
 func (v View) WithAgent(a Agent) View {
 	v.agents, _, _ = v.agents.Insert([]byte(a.Name), a)
+	return v
+}
+
+// WithClock returns a view in which the leader's clock is judged as given.
+func (v View) WithClock(c Clock) View {
+	v.Clock = c
 	return v
 }
 

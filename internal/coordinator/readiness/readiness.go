@@ -130,7 +130,7 @@ func (c *check) volume(name string, w *pb.WorkloadVolume) {
 
 // Alarms lists what an operator should look at now, most urgent first.
 func Alarms(s *state.State, v live.View) []string {
-	var out []string
+	out := slices.Clone(v.Clock.Alarms)
 	for a := range v.Agents() {
 		if a.Held != "" {
 			out = append(out, fmt.Sprintf("host %s gets no orders: %s", a.Name, a.Held))

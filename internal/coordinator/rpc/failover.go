@@ -27,7 +27,7 @@ func (s *Server) Declare(ctx context.Context, req *pb.DeclareRequest) (*pb.Decla
 		if joined = known != nil; joined {
 			return nil, errDone
 		}
-		if err := failover.CheckTrigger(st, req); err != nil {
+		if err := failover.CheckTrigger(st, s.site.Live(), s.site.Now(), req); err != nil {
 			return nil, err
 		}
 		body, expects, err := failover.Declare(st, s.site.Live(), req, actor(ctx).String())

@@ -74,7 +74,7 @@ func identify(ctx context.Context, method string) (context.Context, error) {
 	switch {
 	case len(caller) > 0 && id.Role != trust.RoleCoordinator:
 		return ctx, model.Errorf(model.FaultDenied, "", "only a coordinator may forward a request")
-	case id.Role == trust.RoleCoordinator && len(caller) != 1 && ours(method):
+	case id.Role == trust.RoleCoordinator && len(caller) != 1 && ours(method) && !amongMembers(method):
 		// A coordinator never asks for itself: without a caller this would be anybody with its full rights.
 		return ctx, model.Errorf(model.FaultDenied, "", "a coordinator must name the caller of what it forwards")
 	case len(caller) > 0:
@@ -119,7 +119,7 @@ func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
 		if err := trust.AuthorizeRequest(id, req); err != nil {
 			return nil, Status(err)
 		}
-		if ours(info.FullMethod) && !stale(req) && leader.Leading() != nil {
+		if ours(info.FullMethod) && !amongMembers(info.FullMethod) && !stale(req) && leader.Leading() != nil {
 			reply, err := forward(ctx, leader, id, info.FullMethod, req)
 			return reply, Status(err)
 		}
@@ -178,6 +178,11 @@ func newMessage(method string, kind func(protoreflect.MethodDescriptor) protoref
 		return nil, fmt.Errorf("forward %s: %w", method, err)
 	}
 	return t.New().Interface(), nil
+}
+
+// amongMembers says whether a method is what a member asks another one for itself.
+func amongMembers(method string) bool {
+	return strings.HasPrefix(method, "/hotspare.v1.MemberService/")
 }
 
 // ours says whether a method belongs to our own services, not to health or reflection.

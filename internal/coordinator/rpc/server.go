@@ -45,6 +45,7 @@ type Server struct {
 	pb.UnimplementedFailoverServiceServer
 	pb.UnimplementedSiteServiceServer
 	pb.UnimplementedAgentServiceServer
+	pb.UnimplementedMemberServiceServer
 
 	site  Site
 	fleet *fleet.Fleet
@@ -60,6 +61,7 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 	pb.RegisterFailoverServiceServer(g, s)
 	pb.RegisterSiteServiceServer(g, s)
 	pb.RegisterAgentServiceServer(g, s)
+	pb.RegisterMemberServiceServer(g, s)
 }
 
 // actor returns who calls, for quotas, ownership and evidence.

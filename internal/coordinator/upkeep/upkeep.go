@@ -296,7 +296,7 @@ func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 		if cmd != nil {
 			out = append(out, cmd)
 		}
-		if confirmed {
+		if confirmed && v.Clock.Doubt == "" { // What a promotion would lose must not be told by a wrong clock.
 			rec.Points = append(rec.Points, &pb.ObjectPoint{Object: replica.GetId(), Time: timestamppb.New(now)})
 		}
 	}

@@ -20,6 +20,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -34,7 +36,6 @@ type Options struct {
 	Declare Declare
 	// Fault reads the fault out of an error of Declare.
 	Fault func(err error) (model.Fault, string)
-	Now   func() time.Time
 	Log   *slog.Logger
 }
 
@@ -102,15 +103,10 @@ func serve(o Options, r *http.Request, name, form string) (int, answer) {
 	if !e.firing {
 		return http.StatusOK, answer{Message: "resolved alerts never fail back by themselves: nothing to do"}
 	}
-	// A sender whose clock is ahead must not be held down for longer than others.
-	if hold := t.GetSpec().GetHoldDown().AsDuration(); hold > 0 && o.Now().Sub(e.since) < hold {
-		wait := min(hold, hold-o.Now().Sub(e.since))
-		return http.StatusServiceUnavailable, answer{Message: fmt.Sprintf("held down for %s more", wait.Round(time.Second))}
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), declareTimeout)
 	defer cancel()
 	resp, err := o.Declare(ctx, name, &pb.DeclareRequest{
-		Plans: t.GetSpec().GetPlans(), Reason: e.reason, Trigger: name, Key: e.key,
+		Plans: t.GetSpec().GetPlans(), Reason: e.reason, Trigger: name, Key: e.key, Since: timestamppb.New(e.since),
 	})
 	if err != nil {
 		fault, message := o.Fault(err)
