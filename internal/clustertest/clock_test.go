@@ -69,7 +69,7 @@ func TestLeadersClockIsOff(t *testing.T) {
 				s.over(f.GetName())
 				s.sleep(time.Minute)
 				if p := s.leasePhase(l); p != leaseActive {
-					t.Fatalf("the lease is %v %v before its end", p, ends.Sub(time.Now()))
+					t.Fatalf("the lease is %v %v before its end", p, time.Until(ends))
 				}
 				s.sleep(time.Until(s.state().Lease(l.GetName()).GetEndsAt().AsTime()) + time.Minute)
 				if p := s.leasePhase(l); p != leaseActive {

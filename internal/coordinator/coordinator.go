@@ -58,6 +58,9 @@ type Coordinator struct {
 	// judgedSteps is how often the clock had been set when it was last judged; guarded by mu.
 	judgedSteps uint64
 
+	// placed is when room was last searched for what open runs left out; the control loop's own.
+	placed time.Time
+
 	stop context.CancelFunc
 	done sync.WaitGroup
 }

@@ -19,6 +19,8 @@ const (
 	verifyEvery = 500 * time.Millisecond
 	// tickEvery is how often the controllers look at the clock when nothing else wakes them.
 	tickEvery = 500 * time.Millisecond
+	// placeEvery is how often room is searched for what open runs had to leave out.
+	placeEvery = time.Second
 	// barrierRetry is the pause before a new leader tries again to catch up with the log.
 	barrierRetry = 100 * time.Millisecond
 )
@@ -138,9 +140,16 @@ func (c *Coordinator) controlLoop(ctx context.Context) {
 
 // control asks each controller once and proposes what it returns; it says whether anything was committed.
 func (c *Coordinator) control(ctx context.Context) (committed bool) {
+	place := func(s *state.State, v live.View, now time.Time) []*pb.Command {
+		if now.Sub(c.placed).Abs() < placeEvery {
+			return nil
+		}
+		c.placed = now
+		return failover.Place(s, v)
+	}
 	controllers := []func(*state.State, live.View, time.Time) []*pb.Command{
 		func(*state.State, live.View, time.Time) []*pb.Command { return c.authority() },
-		failover.Advance, lease.Advance, upkeep.Advance,
+		failover.Advance, place, lease.Advance, upkeep.Advance,
 	}
 	for _, decide := range controllers {
 		v, now := c.seen()

@@ -64,6 +64,11 @@ func (n *narrator) run(before, f *pb.Failover) {
 		log.Info("failover declared", "plans", strings.Join(plans, ","), "actor", f.GetDeclaredBy(), "reason", f.GetReason(),
 			"steps", len(f.GetSteps()), "victims", len(f.GetVictims()), "unplaced", len(f.GetUnplaced()))
 	}
+	if before != nil {
+		for _, p := range f.GetPlacements()[min(len(before.GetPlacements()), len(f.GetPlacements())):] {
+			log.Info("workload placed later", "plan", p.GetPlan(), "workload", p.GetWorkload(), "host", p.GetHost())
+		}
+	}
 	for _, o := range f.GetOaths()[min(len(before.GetOaths()), len(f.GetOaths())):] {
 		log.Info("oath sworn", "plan", o.GetPlan(), "actor", o.GetPerson(), "reason", o.GetReason())
 	}

@@ -66,6 +66,11 @@ func Actions(p pb.RunPhase) []string { return slices.Clone(runPhases[p].actions)
 // Open says whether the run holds overrides or may still set some: it has not ended.
 func Open(p pb.RunPhase) bool { return len(runPhases[p].next) > 0 }
 
+// Placing says whether the run takes in what it had to leave out, once there is room.
+func Placing(p pb.RunPhase) bool {
+	return p == pb.RunPhase_RUN_PHASE_RUNNING || p == pb.RunPhase_RUN_PHASE_INCOMPLETE
+}
+
 // Reverting says whether the run is on its way back.
 func Reverting(p pb.RunPhase) bool {
 	return p == pb.RunPhase_RUN_PHASE_FAILING_BACK || p == pb.RunPhase_RUN_PHASE_ABORTING

@@ -120,9 +120,15 @@ func (c *compiler) plan(p *pb.Plan) {
 		unplaced(r.Name, c.replica(p, r, fenced))
 	}
 	for _, e := range p.GetSpec().GetEndpoints() {
-		unplaced("endpoint "+e.GetDns().GetName(), c.endpoint(p, e.GetDns(), fenced))
+		unplaced(endpointPrefix+e.GetDns().GetName(), c.endpoint(p, e.GetDns(), fenced))
 	}
 }
+
+// endpointPrefix marks an endpoint among what is unplaced.
+const endpointPrefix = "endpoint "
+
+// Endpoint says whether it is an endpoint that is unplaced, and not a workload.
+func Endpoint(u *pb.Unplaced) bool { return strings.HasPrefix(u.GetWorkload(), endpointPrefix) }
 
 // fences adds one step for each way to prove the old side dead; each waits for the failure of the one
 // before. It returns the gate behind them, or nil when the plan names no fencing. A target that no agent

@@ -147,8 +147,10 @@ func (s *sim) declareByHand() {
 
 // declareByTrigger repeats itself, as monitoring systems do.
 func (s *sim) declareByTrigger() {
-	req := &pb.DeclareRequest{Plans: s.somePlans(), Reason: "alert", Trigger: "east-down", Key: fmt.Sprintf("fingerprint@%d", s.number(1, 3)),
-		Since: timestamppb.New(time.Unix(0, 0))}
+	req := &pb.DeclareRequest{
+		Plans: s.somePlans(), Reason: "alert", Trigger: "east-down", Key: fmt.Sprintf("fingerprint@%d", s.number(1, 3)),
+		Since: timestamppb.New(time.Unix(0, 0)),
+	}
 	for range s.number(1, 4) {
 		s.declare(req)
 	}

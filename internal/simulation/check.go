@@ -225,6 +225,9 @@ func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.
 	if cmd.GetDeclare() != nil {
 		s.report.Runs++
 	}
+	if cmd.GetPlaceRun() != nil {
+		s.report.Placed++
+	}
 }
 
 func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) {
@@ -258,7 +261,7 @@ func (s *sim) checkPreempted(before, after *pb.Lease, cmd *pb.Command) {
 			continue
 		}
 		key := state.FailoverName(epoch) + " " + after.GetName()
-		if s.checks.preempted[key] || cmd.GetDeclare() == nil {
+		if s.checks.preempted[key] || cmd.GetDeclare() == nil && cmd.GetPlaceRun() == nil {
 			s.fail("7 once", "%s is preempted again, or by %T", key, cmd.GetBody())
 		}
 		s.checks.preempted[key] = true

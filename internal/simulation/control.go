@@ -49,6 +49,7 @@ func (m *member) round(reign, controller int, committed bool) {
 // controllers are those of the coordinator, in its order.
 var controllers = []func(m *member) []*pb.Command{
 	func(m *member) []*pb.Command { return failover.Advance(m.st, m.view, m.s.wall()) },
+	func(m *member) []*pb.Command { return failover.Place(m.st, m.view) },
 	func(m *member) []*pb.Command { return lease.Advance(m.st, m.view, m.s.wall()) },
 	func(m *member) []*pb.Command { return upkeep.Advance(m.st, m.view, m.s.wall()) },
 }

@@ -23,7 +23,9 @@ type Options struct {
 // Report is what a cycle was made of.
 type Report struct {
 	Events, Entries, Calls, Runs, Leases, Elections int
-	Virtual                                         time.Duration
+	// Placed counts what runs took in later than they were declared.
+	Placed  int
+	Virtual time.Duration
 	// Faults counts what went wrong on purpose, by fault, phase and object kind.
 	Faults map[Cell]int
 }

@@ -53,6 +53,9 @@ func TestSimulation(t *testing.T) {
 	})
 	t.Log(total.String())
 	if *flagCycles >= enoughForTable {
+		if total.Placed == 0 {
+			t.Error("no run placed anything later than it was declared")
+		}
 		for _, c := range total.empty() {
 			t.Errorf("no cycle had the fault %q in the phase %q for %s", c.Fault, c.Phase, c.Kind)
 		}

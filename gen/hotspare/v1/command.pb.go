@@ -62,6 +62,7 @@ type Command struct {
 	//	*Command_SetAuthority
 	//	*Command_ReturnLease
 	//	*Command_RecordPoints
+	//	*Command_PlaceRun
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -353,6 +354,15 @@ func (x *Command) GetRecordPoints() *RecordPoints {
 	return nil
 }
 
+func (x *Command) GetPlaceRun() *PlaceRun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PlaceRun); ok {
+			return x.PlaceRun
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -449,6 +459,10 @@ type Command_RecordPoints struct {
 	RecordPoints *RecordPoints `protobuf:"bytes,32,opt,name=record_points,json=recordPoints,proto3,oneof"`
 }
 
+type Command_PlaceRun struct {
+	PlaceRun *PlaceRun `protobuf:"bytes,40,opt,name=place_run,json=placeRun,proto3,oneof"`
+}
+
 func (*Command_JoinHost) isCommand_Body() {}
 
 func (*Command_RecordHost) isCommand_Body() {}
@@ -494,6 +508,8 @@ func (*Command_SetAuthority) isCommand_Body() {}
 func (*Command_ReturnLease) isCommand_Body() {}
 
 func (*Command_RecordPoints) isCommand_Body() {}
+
+func (*Command_PlaceRun) isCommand_Body() {}
 
 // Expect is the version of one thing that a decision was based on.
 type Expect struct {
@@ -1009,6 +1025,102 @@ func (x *Declare) GetRelease() []string {
 	return nil
 }
 
+// PlaceRun adds to an open run what it had to leave out when it was declared.
+type PlaceRun struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Failover   string                 `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
+	Placements []*Placement           `protobuf:"bytes,2,rep,name=placements,proto3" json:"placements,omitempty"`
+	// More victims, and the steps of everything here.
+	Victims []*Victim `protobuf:"bytes,3,rep,name=victims,proto3" json:"victims,omitempty"`
+	Steps   []*Step   `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	Objects []*Object `protobuf:"bytes,5,rep,name=objects,proto3" json:"objects,omitempty"`
+	// Steps released by this entry itself.
+	Release []string `protobuf:"bytes,6,rep,name=release,proto3" json:"release,omitempty"`
+	// What is left over afterwards.
+	Unplaced      []*Unplaced `protobuf:"bytes,7,rep,name=unplaced,proto3" json:"unplaced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlaceRun) Reset() {
+	*x = PlaceRun{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlaceRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlaceRun) ProtoMessage() {}
+
+func (x *PlaceRun) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlaceRun.ProtoReflect.Descriptor instead.
+func (*PlaceRun) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PlaceRun) GetFailover() string {
+	if x != nil {
+		return x.Failover
+	}
+	return ""
+}
+
+func (x *PlaceRun) GetPlacements() []*Placement {
+	if x != nil {
+		return x.Placements
+	}
+	return nil
+}
+
+func (x *PlaceRun) GetVictims() []*Victim {
+	if x != nil {
+		return x.Victims
+	}
+	return nil
+}
+
+func (x *PlaceRun) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *PlaceRun) GetObjects() []*Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *PlaceRun) GetRelease() []string {
+	if x != nil {
+		return x.Release
+	}
+	return nil
+}
+
+func (x *PlaceRun) GetUnplaced() []*Unplaced {
+	if x != nil {
+		return x.Unplaced
+	}
+	return nil
+}
+
 // AdvanceRun commits what was seen of a run and what follows from it.
 type AdvanceRun struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1022,7 +1134,7 @@ type AdvanceRun struct {
 
 func (x *AdvanceRun) Reset() {
 	*x = AdvanceRun{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	mi := &file_hotspare_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1146,7 @@ func (x *AdvanceRun) String() string {
 func (*AdvanceRun) ProtoMessage() {}
 
 func (x *AdvanceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	mi := &file_hotspare_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1159,7 @@ func (x *AdvanceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceRun.ProtoReflect.Descriptor instead.
 func (*AdvanceRun) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AdvanceRun) GetFailover() string {
@@ -1088,7 +1200,7 @@ type StepChange struct {
 
 func (x *StepChange) Reset() {
 	*x = StepChange{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[11]
+	mi := &file_hotspare_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1212,7 @@ func (x *StepChange) String() string {
 func (*StepChange) ProtoMessage() {}
 
 func (x *StepChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[11]
+	mi := &file_hotspare_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1225,7 @@ func (x *StepChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepChange.ProtoReflect.Descriptor instead.
 func (*StepChange) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StepChange) GetStep() string {
@@ -1177,7 +1289,7 @@ type Failback struct {
 
 func (x *Failback) Reset() {
 	*x = Failback{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[12]
+	mi := &file_hotspare_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1301,7 @@ func (x *Failback) String() string {
 func (*Failback) ProtoMessage() {}
 
 func (x *Failback) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[12]
+	mi := &file_hotspare_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1314,7 @@ func (x *Failback) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failback.ProtoReflect.Descriptor instead.
 func (*Failback) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Failback) GetFailover() string {
@@ -1238,7 +1350,7 @@ type StoreToken struct {
 
 func (x *StoreToken) Reset() {
 	*x = StoreToken{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[13]
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1362,7 @@ func (x *StoreToken) String() string {
 func (*StoreToken) ProtoMessage() {}
 
 func (x *StoreToken) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[13]
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1375,7 @@ func (x *StoreToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreToken.ProtoReflect.Descriptor instead.
 func (*StoreToken) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoreToken) GetTokenHash() []byte {
@@ -1297,7 +1409,7 @@ type ForgetObjects struct {
 
 func (x *ForgetObjects) Reset() {
 	*x = ForgetObjects{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1421,7 @@ func (x *ForgetObjects) String() string {
 func (*ForgetObjects) ProtoMessage() {}
 
 func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1434,7 @@ func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetObjects.ProtoReflect.Descriptor instead.
 func (*ForgetObjects) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ForgetObjects) GetObjects() []*ObjectVersion {
@@ -1343,7 +1455,7 @@ type ObjectVersion struct {
 
 func (x *ObjectVersion) Reset() {
 	*x = ObjectVersion{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1467,7 @@ func (x *ObjectVersion) String() string {
 func (*ObjectVersion) ProtoMessage() {}
 
 func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1480,7 @@ func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectVersion.ProtoReflect.Descriptor instead.
 func (*ObjectVersion) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ObjectVersion) GetObject() string {
@@ -1396,7 +1508,7 @@ type RecordPreimage struct {
 
 func (x *RecordPreimage) Reset() {
 	*x = RecordPreimage{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1520,7 @@ func (x *RecordPreimage) String() string {
 func (*RecordPreimage) ProtoMessage() {}
 
 func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1533,7 @@ func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreimage.ProtoReflect.Descriptor instead.
 func (*RecordPreimage) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordPreimage) GetObject() string {
@@ -1448,7 +1560,7 @@ type RecordPoints struct {
 
 func (x *RecordPoints) Reset() {
 	*x = RecordPoints{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1572,7 @@ func (x *RecordPoints) String() string {
 func (*RecordPoints) ProtoMessage() {}
 
 func (x *RecordPoints) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1585,7 @@ func (x *RecordPoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPoints.ProtoReflect.Descriptor instead.
 func (*RecordPoints) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordPoints) GetPoints() []*ObjectPoint {
@@ -1494,7 +1606,7 @@ type ObjectPoint struct {
 
 func (x *ObjectPoint) Reset() {
 	*x = ObjectPoint{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1618,7 @@ func (x *ObjectPoint) String() string {
 func (*ObjectPoint) ProtoMessage() {}
 
 func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1631,7 @@ func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectPoint.ProtoReflect.Descriptor instead.
 func (*ObjectPoint) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ObjectPoint) GetObject() string {
@@ -1546,7 +1658,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1670,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1683,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1592,7 +1704,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1716,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1729,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -1647,7 +1759,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1771,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1784,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Token) GetHash() []byte {
@@ -1719,7 +1831,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1843,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1856,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -1804,7 +1916,7 @@ type SiteMeta struct {
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1928,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1941,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -1927,7 +2039,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2051,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2064,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1990,7 +2102,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2114,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2127,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2169,7 +2281,7 @@ var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf8\f\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xae\r\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2206,7 +2318,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"raiseLevel\x12@\n" +
 	"\rset_authority\x18\x1e \x01(\v2\x19.hotspare.v1.SetAuthorityH\x00R\fsetAuthority\x12=\n" +
 	"\freturn_lease\x18\x1f \x01(\v2\x18.hotspare.v1.ReturnLeaseH\x00R\vreturnLease\x12@\n" +
-	"\rrecord_points\x18  \x01(\v2\x19.hotspare.v1.RecordPointsH\x00R\frecordPointsB\x06\n" +
+	"\rrecord_points\x18  \x01(\v2\x19.hotspare.v1.RecordPointsH\x00R\frecordPoints\x124\n" +
+	"\tplace_run\x18( \x01(\v2\x15.hotspare.v1.PlaceRunH\x00R\bplaceRunB\x06\n" +
 	"\x04body\"4\n" +
 	"\x06Expect\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
@@ -2243,7 +2356,17 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\aDeclare\x121\n" +
 	"\bfailover\x18\x01 \x01(\v2\x15.hotspare.v1.FailoverR\bfailover\x12-\n" +
 	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x18\n" +
-	"\arelease\x18\x03 \x03(\tR\arelease\"\x88\x01\n" +
+	"\arelease\x18\x03 \x03(\tR\arelease\"\xb2\x02\n" +
+	"\bPlaceRun\x12\x1a\n" +
+	"\bfailover\x18\x01 \x01(\tR\bfailover\x126\n" +
+	"\n" +
+	"placements\x18\x02 \x03(\v2\x16.hotspare.v1.PlacementR\n" +
+	"placements\x12-\n" +
+	"\avictims\x18\x03 \x03(\v2\x13.hotspare.v1.VictimR\avictims\x12'\n" +
+	"\x05steps\x18\x04 \x03(\v2\x11.hotspare.v1.StepR\x05steps\x12-\n" +
+	"\aobjects\x18\x05 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x18\n" +
+	"\arelease\x18\x06 \x03(\tR\arelease\x121\n" +
+	"\bunplaced\x18\a \x03(\v2\x15.hotspare.v1.UnplacedR\bunplaced\"\x88\x01\n" +
 	"\n" +
 	"AdvanceRun\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x121\n" +
@@ -2346,7 +2469,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_command_proto_rawDescData
 }
 
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: hotspare.v1.Command
 	(*Expect)(nil),                // 1: hotspare.v1.Expect
@@ -2358,105 +2481,116 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*DeleteLease)(nil),           // 7: hotspare.v1.DeleteLease
 	(*ReturnLease)(nil),           // 8: hotspare.v1.ReturnLease
 	(*Declare)(nil),               // 9: hotspare.v1.Declare
-	(*AdvanceRun)(nil),            // 10: hotspare.v1.AdvanceRun
-	(*StepChange)(nil),            // 11: hotspare.v1.StepChange
-	(*Failback)(nil),              // 12: hotspare.v1.Failback
-	(*StoreToken)(nil),            // 13: hotspare.v1.StoreToken
-	(*ForgetObjects)(nil),         // 14: hotspare.v1.ForgetObjects
-	(*ObjectVersion)(nil),         // 15: hotspare.v1.ObjectVersion
-	(*RecordPreimage)(nil),        // 16: hotspare.v1.RecordPreimage
-	(*RecordPoints)(nil),          // 17: hotspare.v1.RecordPoints
-	(*ObjectPoint)(nil),           // 18: hotspare.v1.ObjectPoint
-	(*RaiseLevel)(nil),            // 19: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 20: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 21: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 22: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 23: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 24: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 25: hotspare.v1.SnapshotRecord
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 27: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 28: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 29: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 30: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 31: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 32: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 33: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 34: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 35: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 36: hotspare.v1.Resource
-	(*Object)(nil),                // 37: hotspare.v1.Object
-	(*Lease)(nil),                 // 38: hotspare.v1.Lease
-	(*Failover)(nil),              // 39: hotspare.v1.Failover
-	(RunPhase)(0),                 // 40: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 41: hotspare.v1.StepPhase
-	(*EndpointValue)(nil),         // 42: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 43: hotspare.v1.Host
-	(*Evidence)(nil),              // 44: hotspare.v1.Evidence
+	(*PlaceRun)(nil),              // 10: hotspare.v1.PlaceRun
+	(*AdvanceRun)(nil),            // 11: hotspare.v1.AdvanceRun
+	(*StepChange)(nil),            // 12: hotspare.v1.StepChange
+	(*Failback)(nil),              // 13: hotspare.v1.Failback
+	(*StoreToken)(nil),            // 14: hotspare.v1.StoreToken
+	(*ForgetObjects)(nil),         // 15: hotspare.v1.ForgetObjects
+	(*ObjectVersion)(nil),         // 16: hotspare.v1.ObjectVersion
+	(*RecordPreimage)(nil),        // 17: hotspare.v1.RecordPreimage
+	(*RecordPoints)(nil),          // 18: hotspare.v1.RecordPoints
+	(*ObjectPoint)(nil),           // 19: hotspare.v1.ObjectPoint
+	(*RaiseLevel)(nil),            // 20: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 21: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 22: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 23: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 24: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 25: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 26: hotspare.v1.SnapshotRecord
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 28: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 29: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 30: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 31: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 32: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 33: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 34: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 35: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 36: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 37: hotspare.v1.Resource
+	(*Object)(nil),                // 38: hotspare.v1.Object
+	(*Lease)(nil),                 // 39: hotspare.v1.Lease
+	(*Failover)(nil),              // 40: hotspare.v1.Failover
+	(*Placement)(nil),             // 41: hotspare.v1.Placement
+	(*Victim)(nil),                // 42: hotspare.v1.Victim
+	(*Step)(nil),                  // 43: hotspare.v1.Step
+	(*Unplaced)(nil),              // 44: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 45: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 46: hotspare.v1.StepPhase
+	(*EndpointValue)(nil),         // 47: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 48: hotspare.v1.Host
+	(*Evidence)(nil),              // 49: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	26, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	27, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	2,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	3,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	27, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	28, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	4,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	28, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	29, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	5,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	29, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	30, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
 	6,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	30, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	31, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
 	7,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
 	9,  // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
-	10, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	31, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	32, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
-	12, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	33, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
-	13, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
-	14, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
-	16, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	19, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	20, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	11, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
+	32, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	33, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	13, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
+	34, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	14, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
+	15, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
+	17, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
+	20, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	21, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
 	8,  // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
-	17, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
-	34, // 25: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	35, // 26: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	36, // 27: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	37, // 28: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	38, // 29: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	37, // 30: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	26, // 31: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	39, // 32: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	37, // 33: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	11, // 34: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	40, // 35: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	41, // 36: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	26, // 37: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	26, // 38: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	26, // 39: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	15, // 40: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	42, // 41: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	18, // 42: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	26, // 43: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	26, // 44: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	26, // 45: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	26, // 46: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 47: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	23, // 48: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	43, // 49: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	36, // 50: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	38, // 51: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	37, // 52: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	39, // 53: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	21, // 54: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	22, // 55: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	44, // 56: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	18, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
+	10, // 25: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
+	35, // 26: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	36, // 27: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	37, // 28: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	38, // 29: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	39, // 30: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	38, // 31: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	27, // 32: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	40, // 33: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	38, // 34: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	41, // 35: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	42, // 36: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	43, // 37: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	38, // 38: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	44, // 39: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	12, // 40: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	45, // 41: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	46, // 42: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	27, // 43: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	27, // 44: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	27, // 45: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 46: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	47, // 47: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	19, // 48: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	27, // 49: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	27, // 50: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	27, // 51: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	27, // 52: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	27, // 53: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	24, // 54: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	48, // 55: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	37, // 56: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	39, // 57: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	38, // 58: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	40, // 59: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	22, // 60: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	23, // 61: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	49, // 62: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -2492,8 +2626,9 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_SetAuthority)(nil),
 		(*Command_ReturnLease)(nil),
 		(*Command_RecordPoints)(nil),
+		(*Command_PlaceRun)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[25].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[26].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -2510,7 +2645,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -196,7 +196,9 @@ type Failover struct {
 	Losses              []*DataLoss `protobuf:"bytes,19,rep,name=losses,proto3" json:"losses,omitempty"`
 	DiscardRecoveryData bool        `protobuf:"varint,20,opt,name=discard_recovery_data,json=discardRecoveryData,proto3" json:"discard_recovery_data,omitempty"`
 	// The keys of the declarations that this run answers.
-	Keys          []string `protobuf:"bytes,21,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []string `protobuf:"bytes,21,rep,name=keys,proto3" json:"keys,omitempty"`
+	// What the plans said, as declared, of which something is unplaced: it is placed by that when it can be.
+	Waiting       []*Plan `protobuf:"bytes,30,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +376,13 @@ func (x *Failover) GetDiscardRecoveryData() bool {
 func (x *Failover) GetKeys() []string {
 	if x != nil {
 		return x.Keys
+	}
+	return nil
+}
+
+func (x *Failover) GetWaiting() []*Plan {
+	if x != nil {
+		return x.Waiting
 	}
 	return nil
 }
@@ -1184,7 +1193,7 @@ var File_hotspare_v1_run_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x15hotspare/v1/run.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\"\xfa\x06\n" +
+	"\x15hotspare/v1/run.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\"\xa7\a\n" +
 	"\bFailover\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12&\n" +
@@ -1212,7 +1221,8 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\aversion\x18\x12 \x01(\x04R\aversion\x12-\n" +
 	"\x06losses\x18\x13 \x03(\v2\x15.hotspare.v1.DataLossR\x06losses\x122\n" +
 	"\x15discard_recovery_data\x18\x14 \x01(\bR\x13discardRecoveryData\x12\x12\n" +
-	"\x04keys\x18\x15 \x03(\tR\x04keys\">\n" +
+	"\x04keys\x18\x15 \x03(\tR\x04keys\x12+\n" +
+	"\awaiting\x18\x1e \x03(\v2\x11.hotspare.v1.PlanR\awaiting\">\n" +
 	"\fPlanRevision\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"g\n" +
@@ -1335,10 +1345,11 @@ var file_hotspare_v1_run_proto_goTypes = []any{
 	(*Condition)(nil),             // 11: hotspare.v1.Condition
 	(RunKind)(0),                  // 12: hotspare.v1.RunKind
 	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(ReclaimAction)(0),            // 14: hotspare.v1.ReclaimAction
-	(Kind)(0),                     // 15: hotspare.v1.Kind
-	(*Spec)(nil),                  // 16: hotspare.v1.Spec
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*Plan)(nil),                  // 14: hotspare.v1.Plan
+	(ReclaimAction)(0),            // 15: hotspare.v1.ReclaimAction
+	(Kind)(0),                     // 16: hotspare.v1.Kind
+	(*Spec)(nil),                  // 17: hotspare.v1.Spec
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
 }
 var file_hotspare_v1_run_proto_depIdxs = []int32{
 	12, // 0: hotspare.v1.Failover.run:type_name -> hotspare.v1.RunKind
@@ -1354,28 +1365,29 @@ var file_hotspare_v1_run_proto_depIdxs = []int32{
 	9,  // 10: hotspare.v1.Failover.steps:type_name -> hotspare.v1.Step
 	8,  // 11: hotspare.v1.Failover.oaths:type_name -> hotspare.v1.Oath
 	7,  // 12: hotspare.v1.Failover.losses:type_name -> hotspare.v1.DataLoss
-	14, // 13: hotspare.v1.Victim.action:type_name -> hotspare.v1.ReclaimAction
-	13, // 14: hotspare.v1.DataLoss.point:type_name -> google.protobuf.Timestamp
-	13, // 15: hotspare.v1.Oath.at:type_name -> google.protobuf.Timestamp
-	15, // 16: hotspare.v1.Step.kind:type_name -> hotspare.v1.Kind
-	16, // 17: hotspare.v1.Step.spec:type_name -> hotspare.v1.Spec
-	10, // 18: hotspare.v1.Step.gates:type_name -> hotspare.v1.Gate
-	17, // 19: hotspare.v1.Step.timeout:type_name -> google.protobuf.Duration
-	1,  // 20: hotspare.v1.Step.phase:type_name -> hotspare.v1.StepPhase
-	13, // 21: hotspare.v1.Step.released_at:type_name -> google.protobuf.Timestamp
-	13, // 22: hotspare.v1.Step.done_at:type_name -> google.protobuf.Timestamp
-	13, // 23: hotspare.v1.Step.reverting_at:type_name -> google.protobuf.Timestamp
-	13, // 24: hotspare.v1.Step.reverted_at:type_name -> google.protobuf.Timestamp
-	13, // 25: hotspare.v1.Step.call_began:type_name -> google.protobuf.Timestamp
-	13, // 26: hotspare.v1.Step.call_returned:type_name -> google.protobuf.Timestamp
-	13, // 27: hotspare.v1.Step.healthy_at:type_name -> google.protobuf.Timestamp
-	16, // 28: hotspare.v1.Step.base:type_name -> hotspare.v1.Spec
-	11, // 29: hotspare.v1.Gate.any_of:type_name -> hotspare.v1.Condition
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	14, // 13: hotspare.v1.Failover.waiting:type_name -> hotspare.v1.Plan
+	15, // 14: hotspare.v1.Victim.action:type_name -> hotspare.v1.ReclaimAction
+	13, // 15: hotspare.v1.DataLoss.point:type_name -> google.protobuf.Timestamp
+	13, // 16: hotspare.v1.Oath.at:type_name -> google.protobuf.Timestamp
+	16, // 17: hotspare.v1.Step.kind:type_name -> hotspare.v1.Kind
+	17, // 18: hotspare.v1.Step.spec:type_name -> hotspare.v1.Spec
+	10, // 19: hotspare.v1.Step.gates:type_name -> hotspare.v1.Gate
+	18, // 20: hotspare.v1.Step.timeout:type_name -> google.protobuf.Duration
+	1,  // 21: hotspare.v1.Step.phase:type_name -> hotspare.v1.StepPhase
+	13, // 22: hotspare.v1.Step.released_at:type_name -> google.protobuf.Timestamp
+	13, // 23: hotspare.v1.Step.done_at:type_name -> google.protobuf.Timestamp
+	13, // 24: hotspare.v1.Step.reverting_at:type_name -> google.protobuf.Timestamp
+	13, // 25: hotspare.v1.Step.reverted_at:type_name -> google.protobuf.Timestamp
+	13, // 26: hotspare.v1.Step.call_began:type_name -> google.protobuf.Timestamp
+	13, // 27: hotspare.v1.Step.call_returned:type_name -> google.protobuf.Timestamp
+	13, // 28: hotspare.v1.Step.healthy_at:type_name -> google.protobuf.Timestamp
+	17, // 29: hotspare.v1.Step.base:type_name -> hotspare.v1.Spec
+	11, // 30: hotspare.v1.Gate.any_of:type_name -> hotspare.v1.Condition
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_run_proto_init() }
@@ -1384,6 +1396,7 @@ func file_hotspare_v1_run_proto_init() {
 		return
 	}
 	file_hotspare_v1_object_proto_init()
+	file_hotspare_v1_resource_proto_init()
 	file_hotspare_v1_run_proto_msgTypes[9].OneofWrappers = []any{
 		(*Condition_StepDone)(nil),
 		(*Condition_StepFailed)(nil),

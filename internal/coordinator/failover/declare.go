@@ -61,7 +61,12 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 	for _, p := range plans {
 		f.Plans = append(f.Plans, &pb.PlanRevision{Plan: p.GetMetadata().GetName(), Revision: p.GetMetadata().GetRevision()})
 	}
-	assign(s, v, f, plans)
+	for _, r := range assign(s, v, f, replicas(plans)) {
+		f.Unplaced = append(f.Unplaced, &pb.Unplaced{
+			Plan: r.Plan, Workload: r.Name, Reason: fmt.Sprintf("%d vcpus, %s fit on no host, even with every lease preempted",
+				r.Workload.GetResources().GetVcpus(), model.Bytes(r.Workload.GetResources().GetMemoryBytes())),
+		})
+	}
 	losses(s, f, plans)
 	graph, err := runbook.Compile(runbook.Input{
 		Epoch: epoch, Run: f.GetRun(), Plans: plans, Placements: f.GetPlacements(), Victims: f.GetVictims(),
@@ -77,6 +82,7 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 			return p.GetPlan() == u.GetPlan() && p.GetWorkload() == u.GetWorkload()
 		})
 	}
+	f.Waiting = waiting(plans, f.GetUnplaced())
 	expects := []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}
 	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: graph.Release}, expects, nil
 }
@@ -113,20 +119,36 @@ func selectPlans(s *state.State, req *pb.DeclareRequest) ([]*pb.Plan, error) {
 	return out, nil
 }
 
-func assign(s *state.State, v live.View, f *pb.Failover, plans []*pb.Plan) {
-	site := demand.Site(s, v)
-	proof := placement.Prove(site)
-	var run []placement.VM
-	replicas := map[string]model.Replica{}
+// replicas lists the instances of all workloads of the plans.
+func replicas(plans []*pb.Plan) []replica {
+	var out []replica
 	for _, p := range plans {
 		for _, r := range model.Replicas(p) {
-			run = append(run, demand.VM(p, r))
-			replicas[r.Key()] = r
+			out = append(out, replica{r, p})
 		}
 	}
-	a := placement.Assign(site, proof, run)
+	return out
+}
+
+// replica is one instance of a workload and the plan that says what it needs.
+type replica struct {
+	model.Replica
+	of *pb.Plan
+}
+
+// assign adds to the run where each of the replicas goes and who is preempted for it, and returns those
+// that fit nowhere, by rank.
+func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left []replica) {
+	site := demand.Site(s, v)
+	byName := map[string]replica{}
+	var run []placement.VM
+	for _, r := range want {
+		run = append(run, demand.VM(r.of, r.Replica))
+		byName[r.Key()] = r
+	}
+	a := placement.Assign(site, placement.Prove(site), run)
 	for _, vm := range run {
-		r := replicas[vm.Name]
+		r := byName[vm.Name]
 		if host, ok := a.Hosts[vm.Name]; ok {
 			name := fmt.Sprintf("%s-%s-e%d", r.Plan, r.Name, f.GetEpoch())
 			f.Placements = append(f.Placements, &pb.Placement{
@@ -134,19 +156,19 @@ func assign(s *state.State, v live.View, f *pb.Failover, plans []*pb.Plan) {
 			})
 		}
 	}
-	for _, vm := range a.Unplaced {
-		r := replicas[vm.Name]
-		f.Unplaced = append(f.Unplaced, &pb.Unplaced{
-			Plan: r.Plan, Workload: r.Name,
-			Reason: fmt.Sprintf("%d vcpus, %s fit on no host, even with every lease preempted", vm.VCPUs, model.Bytes(vm.MemoryBytes)),
-		})
-	}
 	for _, vm := range a.Victims {
+		if slices.ContainsFunc(f.GetVictims(), func(v *pb.Victim) bool { return v.GetObject() == vm.Object }) {
+			continue // It was preempted by this run before.
+		}
 		f.Victims = append(f.Victims, &pb.Victim{
 			Lease: vm.Name, Object: vm.Object, Host: vm.Host, Action: s.Lease(vm.Name).GetSpec().GetOnPreempt(),
 			Reason: whyVictim(f, vm),
 		})
 	}
+	for _, vm := range a.Unplaced {
+		left = append(left, byName[vm.Name])
+	}
+	return left
 }
 
 // whyVictim says why an instance is preempted: a lease goes as a whole, also from hosts that nothing is placed on.

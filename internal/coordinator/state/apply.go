@@ -138,6 +138,8 @@ func (t *tx) dispatchRun(c *pb.Command) (string, error) {
 		return t.declare(b.Declare)
 	case *pb.Command_AdvanceRun:
 		return t.advanceRun(b.AdvanceRun)
+	case *pb.Command_PlaceRun:
+		return t.placeRun(b.PlaceRun)
 	case *pb.Command_Swear:
 		return t.swear(b.Swear)
 	case *pb.Command_Control:

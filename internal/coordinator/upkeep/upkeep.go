@@ -93,6 +93,13 @@ func busy(s *state.State) map[string]bool {
 		for _, st := range f.GetSteps() {
 			out[st.GetObject()] = true
 		}
+		for _, p := range f.GetWaiting() { // What has no step yet gets one when there is room.
+			for _, r := range model.Replicas(p) {
+				for _, vol := range r.Workload.GetVolumes() {
+					out[string(model.NewObjectID(pb.Kind_KIND_VOLUME, r.VolumeName(vol)))] = true
+				}
+			}
+		}
 	}
 	return out
 }
