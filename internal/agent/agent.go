@@ -126,12 +126,12 @@ func (a *Agent) runtime(ctx context.Context, j *journal.Journal) *runtime {
 func (r *runtime) Hello() *pb.Hello { return r.hello.Load() }
 
 // Leader implements session.Handler.
-func (r *runtime) Leader(era, term uint64) {
+func (r *runtime) Leader(w *pb.Welcome) {
 	r.submit(func() []reconcile.Effect {
 		r.reportFull = true
 		// The first permit must not wait for the ticker: it is on the way of every start.
 		r.beat()
-		return r.core.LeaderSeen(era, term, r.now())
+		return r.core.LeaderSeen(w, r.now())
 	})
 }
 

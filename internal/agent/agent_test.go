@@ -195,7 +195,7 @@ func TestAgentCompletesWhatReleasesWithoutASession(t *testing.T) {
 		release()
 		c.down()
 		s.start()
-		time.Sleep(20 * time.Second)
+		time.Sleep(time.Minute)
 		d, err := s.host.Inspect(context.Background(), vmA)
 		if err != nil || d.State != pb.State_STATE_SAVED {
 			t.Fatalf("the victim is %v, %v", d.State, err)

@@ -135,15 +135,20 @@ func (r *runtime) settle(effects []reconcile.Effect) error {
 		}
 		r.returned = nil
 	}
-	if r.changed {
-		r.changed = false
-		r.publish()
-	}
+	r.republish()
 	if r.reportFull {
 		r.reportFull = false
 		r.client.ReportFull(r.core.Statuses())
 	}
 	return nil
+}
+
+// republish makes the Hello anew if it has to be.
+func (r *runtime) republish() {
+	if r.changed {
+		r.changed = false
+		r.publish()
+	}
 }
 
 // publish makes the Hello of the next streams.
@@ -182,6 +187,8 @@ func (r *runtime) execute(effects []reconcile.Effect) error {
 			return err
 		}
 		writes = nil
+		// Before a report: a Hello must never know less than what was confirmed (R13).
+		r.republish()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +68,14 @@ func TestAgentBackWithOldSpecs(t *testing.T) {
 	})
 }
 
+func (s *site) readmit(host string) {
+	s.t.Helper()
+	s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewSiteServiceClient(c).UpdateHost(ctx, &pb.UpdateHostRequest{RequestId: s.request(), Name: host, Action: "readmit", Reason: "looked at it"})
+		return err
+	})
+}
+
 // An agent without its journal is a stranger: it reports, touches nothing, and goes on when an operator
 // readmits it.
 func TestLostJournalIsQuarantined(t *testing.T) {
@@ -85,15 +94,54 @@ func TestLostJournalIsQuarantined(t *testing.T) {
 		if calls := s.began(host, at); len(calls) > 0 {
 			t.Errorf("a stranger acted: %q", calls)
 		}
-		s.call(func(ctx context.Context, c *grpc.ClientConn) error {
-			_, err := pb.NewSiteServiceClient(c).UpdateHost(ctx, &pb.UpdateHostRequest{RequestId: s.request(), Name: host, Action: "readmit", Reason: "looked at it"})
-			return err
-		})
+		s.readmit(host)
 		if !s.within(2*time.Minute, func() bool { return s.phase(f.GetName()) == pb.RunPhase_RUN_PHASE_COMPLETED }) {
 			s.must(s.control(f.GetName(), pb.ControlAction_CONTROL_ACTION_RETRY, ""))
 		}
 		s.completes(f.GetName())
 		s.over(f.GetName())
+		s.kept(guests, leases)
+	})
+}
+
+// An agent comes back with an older copy of its own journal, in which victims of a failover that is long
+// over are to be saved, and the leader that saw it confirm more is gone. Nothing of that is acted on.
+func TestOlderJournalIsQuarantined(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		leases := s.fill()
+		guests := s.guests(leases...)
+		f := s.declare("webshop")
+		s.completes(f.GetName())
+		host := f.GetPlacements()[0].GetHost()
+		older, err := os.ReadFile(s.journalPath(host))
+		s.must(err)
+		s.over(f.GetName())
+		s.kept(guests, leases)
+		s.sleep(10 * time.Second) // What agents confirmed is kept every few seconds.
+		s.crashAgent(host)
+		<-s.agents[host].gone
+		s.must(os.WriteFile(s.journalPath(host), older, 0o600))
+		s.crashLeader()
+		at := time.Now()
+		s.startAgent(host)
+		s.until("quarantine", time.Minute, func() bool { return s.state().Host(host).GetQuarantined() })
+		s.sleep(time.Minute)
+		s.crashAgent(host)
+		s.startAgent(host)
+		s.sleep(time.Minute)
+		if calls := s.began(host, at); len(calls) > 0 {
+			t.Errorf("an older journal acted: %q", calls)
+		}
+		s.readmit(host)
+		s.seen(host)
+		s.sleep(time.Minute)
+		if s.state().Host(host).GetQuarantined() {
+			t.Error("quarantined again after the readmission")
+		}
+		s.kept(guests, leases)
+		g := s.declare("webshop")
+		s.completes(g.GetName())
+		s.over(g.GetName())
 		s.kept(guests, leases)
 	})
 }

@@ -144,14 +144,26 @@ func (x *session) welcome(h *pb.Hello) {
 	}
 	m.sessions[x.a.name] = x
 	x.held = held(x, h)
+	host := m.st.Host(h.GetAgent())
+	confirmed := model.OrderKey{Era: host.GetConfirmedEra(), Generation: host.GetConfirmedGeneration()}
+	if seen := m.view.Agent(h.GetAgent()).Confirmed; seen.Compare(confirmed) > 0 {
+		confirmed = seen
+	}
+	// What was confirmed was in the journal before: an agent that says less here forgot something. Package
+	// fleet asks it once more, for which there is no reason here: hellos do not overtake each other.
+	older := confirmed.Compare(model.OrderKey{Era: h.GetEra(), Generation: h.GetGeneration()}) > 0
+	if older {
+		x.s.fail("journal", "%s confirmed %v and says hello with (%d, %d)", x.a.name, confirmed, h.GetEra(), h.GetGeneration())
+	}
 	m.view = m.view.WithAgent(live.Agent{
 		Name: h.GetAgent(), Connected: true, Since: x.s.wall(), BootID: h.GetBootId(), JournalID: h.GetJournalId(),
-		Capacity: h.GetCapacity(), Offer: h.GetOffer(), Held: x.held,
+		Capacity: h.GetCapacity(), Offer: h.GetOffer(), Held: x.held, Confirmed: confirmed,
 	})
-	era, term := m.st.Meta().GetEra(), m.term
-	x.toAgent(func() { x.adopt(era, term) })
-	if x.held == "" {
-		x.sendAll(h)
+	all := x.allOrders()
+	w := &pb.Welcome{Leads: true, Era: m.st.Meta().GetEra(), Term: m.term, Held: x.held, OrdersFollow: x.held == "" && !holds(h, all)}
+	x.toAgent(func() { x.adopt(w) })
+	if w.GetOrdersFollow() {
+		x.send(all)
 	}
 	m.wake()
 }
@@ -171,15 +183,15 @@ func held(x *session, h *pb.Hello) string {
 }
 
 // adopt is the agent's side of a welcome.
-func (x *session) adopt(era, term uint64) {
-	a := x.a
+func (x *session) adopt(w *pb.Welcome) {
+	a, era, term := x.a, w.GetEra(), w.GetTerm()
 	if era < a.era || era == a.era && term < a.term {
 		a.session = nil
 		x.agentGone()
 		return
 	}
 	a.era, a.term = era, term
-	a.input(func(now reconcile.Now) []reconcile.Effect { return a.core.LeaderSeen(era, term, now) })
+	a.input(func(now reconcile.Now) []reconcile.Effect { return a.core.LeaderSeen(w, now) })
 	if a.alive && a.session == x {
 		x.report(true, a.core.Statuses())
 	}
@@ -195,7 +207,7 @@ func (x *session) report(full bool, statuses []*pb.Status) {
 			if x.s.o.Mutant == MutantAnyGeneration {
 				st.Generation = 1 << 40
 			}
-			m.view = m.view.WithStatus(st)
+			m.view = m.view.WithStatus(st).Confirm(m.st.Object(st.GetObject()), st)
 			if m.st.Object(st.GetObject()) == nil && st.GetState() == pb.State_STATE_ABSENT {
 				x.forget[st.GetObject()] = true
 			}
@@ -231,18 +243,23 @@ func (a *agent) heartbeat() {
 	a.after(heartbeatEvery, a.heartbeat)
 }
 
-// sendAll sends every spec of the agent, unless it holds exactly these.
-func (x *session) sendAll(h *pb.Hello) {
+// allOrders builds the message with every spec of the agent.
+func (x *session) allOrders() *pb.Orders {
 	st := x.m.st
 	all := &pb.Orders{Era: st.Meta().GetEra(), Term: x.m.term, Full: true}
-	var keys []model.OrderKey
 	for o := range st.ObjectsOf(x.a.name) {
 		all.Orders = append(all.Orders, order(o))
-		keys = append(keys, model.OrderKey{Object: model.ObjectID(o.GetId()), Era: all.GetEra(), Generation: o.GetGeneration()})
 	}
-	if !bytes.Equal(model.OrdersDigest(keys), h.GetOrdersDigest()) {
-		x.send(all)
+	return all
+}
+
+// holds says whether the agent holds exactly these orders.
+func holds(h *pb.Hello, all *pb.Orders) bool {
+	var keys []model.OrderKey
+	for _, o := range all.GetOrders() {
+		keys = append(keys, model.OrderKey{Object: model.ObjectID(o.GetObject()), Era: all.GetEra(), Generation: o.GetGeneration()})
 	}
+	return bytes.Equal(model.OrdersDigest(keys), h.GetOrdersDigest())
 }
 
 // mark notes which of the agent's objects an entry changed.

@@ -128,7 +128,8 @@ type Hello struct {
 	Agent     string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
 	BootId    string                 `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	JournalId string                 `protobuf:"bytes,3,opt,name=journal_id,json=journalId,proto3" json:"journal_id,omitempty"`
-	// Highest era, generation and raft term that the agent has seen.
+	// Highest era, generation and raft term that the agent has written down. They only rise: lower ones
+	// than it confirmed before come from an older journal.
 	Era        uint64 `protobuf:"varint,4,opt,name=era,proto3" json:"era,omitempty"`
 	Generation uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
 	Term       uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
@@ -456,7 +457,10 @@ type Welcome struct {
 	Term   uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	Era    uint64 `protobuf:"varint,4,opt,name=era,proto3" json:"era,omitempty"`
 	// Why this agent gets no orders: quarantined, or it knows a higher order than the coordinator.
-	Held          string `protobuf:"bytes,5,opt,name=held,proto3" json:"held,omitempty"`
+	Held string `protobuf:"bytes,5,opt,name=held,proto3" json:"held,omitempty"`
+	// True when the agent does not hold exactly the newest specs: all of them follow. Before they are there a
+	// restarted or readmitted agent does nothing.
+	OrdersFollow  bool `protobuf:"varint,6,opt,name=orders_follow,json=ordersFollow,proto3" json:"orders_follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +528,13 @@ func (x *Welcome) GetHeld() string {
 		return x.Held
 	}
 	return ""
+}
+
+func (x *Welcome) GetOrdersFollow() bool {
+	if x != nil {
+		return x.OrdersFollow
+	}
+	return false
 }
 
 // Orders carries the newest specs. They are journaled together before any is acted on.
@@ -1002,13 +1013,14 @@ const file_hotspare_v1_agent_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2\x14.hotspare.v1.WelcomeH\x00R\awelcome\x12-\n" +
 	"\x06orders\x18\x02 \x01(\v2\x13.hotspare.v1.OrdersH\x00R\x06orders\x12<\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1c.hotspare.v1.HeartbeatAnswerH\x00R\theartbeatB\t\n" +
-	"\amessage\"q\n" +
+	"\amessage\"\x96\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05leads\x18\x01 \x01(\bR\x05leads\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x10\n" +
 	"\x03era\x18\x04 \x01(\x04R\x03era\x12\x12\n" +
-	"\x04held\x18\x05 \x01(\tR\x04held\"\x86\x01\n" +
+	"\x04held\x18\x05 \x01(\tR\x04held\x12#\n" +
+	"\rorders_follow\x18\x06 \x01(\bR\fordersFollow\"\x86\x01\n" +
 	"\x06Orders\x12\x10\n" +
 	"\x03era\x18\x01 \x01(\x04R\x03era\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +

@@ -62,6 +62,7 @@ type Command struct {
 	//	*Command_SetAuthority
 	//	*Command_ReturnLease
 	//	*Command_RecordPoints
+	//	*Command_RecordConfirmed
 	//	*Command_PlaceRun
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -354,6 +355,15 @@ func (x *Command) GetRecordPoints() *RecordPoints {
 	return nil
 }
 
+func (x *Command) GetRecordConfirmed() *RecordConfirmed {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordConfirmed); ok {
+			return x.RecordConfirmed
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetPlaceRun() *PlaceRun {
 	if x != nil {
 		if x, ok := x.Body.(*Command_PlaceRun); ok {
@@ -459,6 +469,10 @@ type Command_RecordPoints struct {
 	RecordPoints *RecordPoints `protobuf:"bytes,32,opt,name=record_points,json=recordPoints,proto3,oneof"`
 }
 
+type Command_RecordConfirmed struct {
+	RecordConfirmed *RecordConfirmed `protobuf:"bytes,33,opt,name=record_confirmed,json=recordConfirmed,proto3,oneof"`
+}
+
 type Command_PlaceRun struct {
 	PlaceRun *PlaceRun `protobuf:"bytes,40,opt,name=place_run,json=placeRun,proto3,oneof"`
 }
@@ -508,6 +522,8 @@ func (*Command_SetAuthority) isCommand_Body() {}
 func (*Command_ReturnLease) isCommand_Body() {}
 
 func (*Command_RecordPoints) isCommand_Body() {}
+
+func (*Command_RecordConfirmed) isCommand_Body() {}
 
 func (*Command_PlaceRun) isCommand_Body() {}
 
@@ -625,8 +641,10 @@ type RecordHost struct {
 	Capacity  *Capacity              `protobuf:"bytes,2,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	Offer     *AgentOffer            `protobuf:"bytes,3,opt,name=offer,proto3" json:"offer,omitempty"`
 	JournalId string                 `protobuf:"bytes,4,opt,name=journal_id,json=journalId,proto3" json:"journal_id,omitempty"`
-	// The agent showed another journal than the known one.
-	Quarantine    bool `protobuf:"varint,5,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
+	// The agent showed another journal than the known one, or an older copy of it.
+	Quarantine bool `protobuf:"varint,5,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
+	// Why it is quarantined.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -694,6 +712,13 @@ func (x *RecordHost) GetQuarantine() bool {
 		return x.Quarantine
 	}
 	return false
+}
+
+func (x *RecordHost) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // ApplyResources stores resources and the base objects that follow from them.
@@ -1648,6 +1673,120 @@ func (x *ObjectPoint) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// RecordConfirmed keeps the newest order that each agent is known to have written down (R13).
+type RecordConfirmed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agents        []*ConfirmedOrder      `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordConfirmed) Reset() {
+	*x = RecordConfirmed{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordConfirmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordConfirmed) ProtoMessage() {}
+
+func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordConfirmed.ProtoReflect.Descriptor instead.
+func (*RecordConfirmed) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RecordConfirmed) GetAgents() []*ConfirmedOrder {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+// ConfirmedOrder is the newest order that one agent confirmed. It counts only for the journal named.
+type ConfirmedOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	JournalId     string                 `protobuf:"bytes,2,opt,name=journal_id,json=journalId,proto3" json:"journal_id,omitempty"`
+	Era           uint64                 `protobuf:"varint,3,opt,name=era,proto3" json:"era,omitempty"`
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmedOrder) Reset() {
+	*x = ConfirmedOrder{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmedOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmedOrder) ProtoMessage() {}
+
+func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmedOrder.ProtoReflect.Descriptor instead.
+func (*ConfirmedOrder) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ConfirmedOrder) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ConfirmedOrder) GetJournalId() string {
+	if x != nil {
+		return x.JournalId
+	}
+	return ""
+}
+
+func (x *ConfirmedOrder) GetEra() uint64 {
+	if x != nil {
+		return x.Era
+	}
+	return 0
+}
+
+func (x *ConfirmedOrder) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // RaiseLevel switches the logic of apply to a higher level (R6).
 type RaiseLevel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1658,7 +1797,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1809,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1822,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1704,7 +1843,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1855,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1868,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -1759,7 +1898,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1910,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1923,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Token) GetHash() []byte {
@@ -1831,7 +1970,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1982,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1995,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -1910,13 +2049,15 @@ type SiteMeta struct {
 	AuthorityKey         []byte                 `protobuf:"bytes,11,opt,name=authority_key,json=authorityKey,proto3" json:"authority_key,omitempty"`
 	// Version of the last change of placement: hosts, leases, plans, open runs.
 	PlacementVersion uint64 `protobuf:"varint,12,opt,name=placement_version,json=placementVersion,proto3" json:"placement_version,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// When what agents confirmed was kept last.
+	ConfirmedAt   *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=confirmed_at,json=confirmedAt,proto3" json:"confirmed_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2069,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2082,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -2028,6 +2169,13 @@ func (x *SiteMeta) GetPlacementVersion() uint64 {
 	return 0
 }
 
+func (x *SiteMeta) GetConfirmedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ConfirmedAt
+	}
+	return nil
+}
+
 // SnapshotHeader opens a snapshot of the state.
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2039,7 +2187,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2199,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2212,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2102,7 +2250,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2262,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2275,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2281,7 +2429,7 @@ var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xae\r\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf9\r\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2318,7 +2466,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"raiseLevel\x12@\n" +
 	"\rset_authority\x18\x1e \x01(\v2\x19.hotspare.v1.SetAuthorityH\x00R\fsetAuthority\x12=\n" +
 	"\freturn_lease\x18\x1f \x01(\v2\x18.hotspare.v1.ReturnLeaseH\x00R\vreturnLease\x12@\n" +
-	"\rrecord_points\x18  \x01(\v2\x19.hotspare.v1.RecordPointsH\x00R\frecordPoints\x124\n" +
+	"\rrecord_points\x18  \x01(\v2\x19.hotspare.v1.RecordPointsH\x00R\frecordPoints\x12I\n" +
+	"\x10record_confirmed\x18! \x01(\v2\x1c.hotspare.v1.RecordConfirmedH\x00R\x0frecordConfirmed\x124\n" +
 	"\tplace_run\x18( \x01(\v2\x15.hotspare.v1.PlaceRunH\x00R\bplaceRunB\x06\n" +
 	"\x04body\"4\n" +
 	"\x06Expect\x12\x10\n" +
@@ -2327,7 +2476,7 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\bJoinHost\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1d\n" +
 	"\n" +
-	"token_hash\x18\x02 \x01(\fR\ttokenHash\"\xc1\x01\n" +
+	"token_hash\x18\x02 \x01(\fR\ttokenHash\"\xd9\x01\n" +
 	"\n" +
 	"RecordHost\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x121\n" +
@@ -2337,7 +2486,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"journal_id\x18\x04 \x01(\tR\tjournalId\x12\x1e\n" +
 	"\n" +
 	"quarantine\x18\x05 \x01(\bR\n" +
-	"quarantine\"\x88\x01\n" +
+	"quarantine\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x88\x01\n" +
 	"\x0eApplyResources\x123\n" +
 	"\tresources\x18\x01 \x03(\v2\x15.hotspare.v1.ResourceR\tresources\x12-\n" +
 	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x12\n" +
@@ -2407,7 +2557,17 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06points\x18\x01 \x03(\v2\x18.hotspare.v1.ObjectPointR\x06points\"U\n" +
 	"\vObjectPoint\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\"\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"F\n" +
+	"\x0fRecordConfirmed\x123\n" +
+	"\x06agents\x18\x01 \x03(\v2\x1b.hotspare.v1.ConfirmedOrderR\x06agents\"u\n" +
+	"\x0eConfirmedOrder\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1d\n" +
+	"\n" +
+	"journal_id\x18\x02 \x01(\tR\tjournalId\x12\x10\n" +
+	"\x03era\x18\x03 \x01(\x04R\x03era\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"B\n" +
@@ -2426,7 +2586,7 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06result\x18\x03 \x01(\tR\x06result\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\x04R\x05index\"\xa9\x03\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\"\xe8\x03\n" +
 	"\bSiteMeta\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12.\n" +
@@ -2441,7 +2601,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x15authority_certificate\x18\n" +
 	" \x01(\fR\x14authorityCertificate\x12#\n" +
 	"\rauthority_key\x18\v \x01(\fR\fauthorityKey\x12+\n" +
-	"\x11placement_version\x18\f \x01(\x04R\x10placementVersion\"S\n" +
+	"\x11placement_version\x18\f \x01(\x04R\x10placementVersion\x12=\n" +
+	"\fconfirmed_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmedAt\"S\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12)\n" +
 	"\x04meta\x18\x02 \x01(\v2\x15.hotspare.v1.SiteMetaR\x04meta\"\xbf\x03\n" +
@@ -2469,7 +2630,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_command_proto_rawDescData
 }
 
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: hotspare.v1.Command
 	(*Expect)(nil),                // 1: hotspare.v1.Expect
@@ -2491,106 +2652,111 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*RecordPreimage)(nil),        // 17: hotspare.v1.RecordPreimage
 	(*RecordPoints)(nil),          // 18: hotspare.v1.RecordPoints
 	(*ObjectPoint)(nil),           // 19: hotspare.v1.ObjectPoint
-	(*RaiseLevel)(nil),            // 20: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 21: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 22: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 23: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 24: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 25: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 26: hotspare.v1.SnapshotRecord
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 28: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 29: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 30: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 31: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 32: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 33: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 34: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 35: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 36: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 37: hotspare.v1.Resource
-	(*Object)(nil),                // 38: hotspare.v1.Object
-	(*Lease)(nil),                 // 39: hotspare.v1.Lease
-	(*Failover)(nil),              // 40: hotspare.v1.Failover
-	(*Placement)(nil),             // 41: hotspare.v1.Placement
-	(*Victim)(nil),                // 42: hotspare.v1.Victim
-	(*Step)(nil),                  // 43: hotspare.v1.Step
-	(*Unplaced)(nil),              // 44: hotspare.v1.Unplaced
-	(RunPhase)(0),                 // 45: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 46: hotspare.v1.StepPhase
-	(*EndpointValue)(nil),         // 47: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 48: hotspare.v1.Host
-	(*Evidence)(nil),              // 49: hotspare.v1.Evidence
+	(*RecordConfirmed)(nil),       // 20: hotspare.v1.RecordConfirmed
+	(*ConfirmedOrder)(nil),        // 21: hotspare.v1.ConfirmedOrder
+	(*RaiseLevel)(nil),            // 22: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 23: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 24: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 25: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 26: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 27: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 28: hotspare.v1.SnapshotRecord
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 30: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 31: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 32: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 33: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 34: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 35: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 36: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 37: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 38: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 39: hotspare.v1.Resource
+	(*Object)(nil),                // 40: hotspare.v1.Object
+	(*Lease)(nil),                 // 41: hotspare.v1.Lease
+	(*Failover)(nil),              // 42: hotspare.v1.Failover
+	(*Placement)(nil),             // 43: hotspare.v1.Placement
+	(*Victim)(nil),                // 44: hotspare.v1.Victim
+	(*Step)(nil),                  // 45: hotspare.v1.Step
+	(*Unplaced)(nil),              // 46: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 47: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 48: hotspare.v1.StepPhase
+	(*EndpointValue)(nil),         // 49: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 50: hotspare.v1.Host
+	(*Evidence)(nil),              // 51: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	27, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	29, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	2,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	3,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	28, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	30, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	4,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	29, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	31, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	5,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	30, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	32, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
 	6,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	31, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	33, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
 	7,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
 	9,  // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
 	11, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	32, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	33, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	34, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	35, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
 	13, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	34, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	36, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
 	14, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
 	15, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
 	17, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	20, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	21, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	22, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	23, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
 	8,  // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
 	18, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
-	10, // 25: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
-	35, // 26: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	36, // 27: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	37, // 28: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	38, // 29: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	39, // 30: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	38, // 31: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	27, // 32: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	40, // 33: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	38, // 34: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	41, // 35: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	42, // 36: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	43, // 37: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	38, // 38: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	44, // 39: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
-	12, // 40: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	45, // 41: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	46, // 42: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	27, // 43: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	27, // 44: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	27, // 45: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 46: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	47, // 47: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	19, // 48: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	27, // 49: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	27, // 50: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	27, // 51: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	27, // 52: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	27, // 53: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	24, // 54: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	48, // 55: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	37, // 56: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	39, // 57: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	38, // 58: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	40, // 59: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	22, // 60: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	23, // 61: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	49, // 62: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	20, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
+	10, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
+	37, // 27: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	38, // 28: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	39, // 29: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	40, // 30: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	41, // 31: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	40, // 32: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	29, // 33: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	42, // 34: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	40, // 35: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	43, // 36: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	44, // 37: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	45, // 38: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	40, // 39: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	46, // 40: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	12, // 41: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	47, // 42: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	48, // 43: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	29, // 44: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	29, // 45: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	29, // 46: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 47: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	49, // 48: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	19, // 49: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	29, // 50: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	21, // 51: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	29, // 52: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 53: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	29, // 54: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	29, // 55: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	29, // 56: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	26, // 57: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	50, // 58: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	39, // 59: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	41, // 60: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	40, // 61: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	42, // 62: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	24, // 63: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	25, // 64: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	51, // 65: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -2626,9 +2792,10 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_SetAuthority)(nil),
 		(*Command_ReturnLease)(nil),
 		(*Command_RecordPoints)(nil),
+		(*Command_RecordConfirmed)(nil),
 		(*Command_PlaceRun)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[26].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[28].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -2645,7 +2812,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

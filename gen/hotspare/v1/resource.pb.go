@@ -2384,17 +2384,20 @@ type Host struct {
 	Capacity *Capacity              `protobuf:"bytes,3,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	Cordoned bool                   `protobuf:"varint,4,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
 	JoinedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
-	// Id of the agent's journal; an agent with another one is quarantined (R13).
+	// Id of the agent's journal; an agent with another one, or an older copy of it, is quarantined (R13).
 	JournalId string `protobuf:"bytes,6,opt,name=journal_id,json=journalId,proto3" json:"journal_id,omitempty"`
 	// What the agent offers besides capacity.
 	Offer  *AgentOffer     `protobuf:"bytes,7,opt,name=offer,proto3" json:"offer,omitempty"`
 	Policy *HostPolicySpec `protobuf:"bytes,8,opt,name=policy,proto3" json:"policy,omitempty"`
-	// Set when a new journal was shown: read-only until an operator readmits it.
+	// Set when a new or older journal was shown: read-only until an operator readmits it.
 	Quarantined bool `protobuf:"varint,9,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
 	// Live view, filled in on reading only.
-	Live          *HostLive `protobuf:"bytes,10,opt,name=live,proto3" json:"live,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Live *HostLive `protobuf:"bytes,10,opt,name=live,proto3" json:"live,omitempty"`
+	// The newest order that the agent is known to have written down. A journal that knows less is older.
+	ConfirmedEra        uint64 `protobuf:"varint,11,opt,name=confirmed_era,json=confirmedEra,proto3" json:"confirmed_era,omitempty"`
+	ConfirmedGeneration uint64 `protobuf:"varint,12,opt,name=confirmed_generation,json=confirmedGeneration,proto3" json:"confirmed_generation,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Host) Reset() {
@@ -2495,6 +2498,20 @@ func (x *Host) GetLive() *HostLive {
 		return x.Live
 	}
 	return nil
+}
+
+func (x *Host) GetConfirmedEra() uint64 {
+	if x != nil {
+		return x.ConfirmedEra
+	}
+	return 0
+}
+
+func (x *Host) GetConfirmedGeneration() uint64 {
+	if x != nil {
+		return x.ConfirmedGeneration
+	}
+	return 0
 }
 
 // Capacity is what a host can run.
@@ -3373,7 +3390,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.hotspare.v1.RoleBindingSpecR\x04spec\";\n" +
 	"\x0fRoleBindingSpec\x12\x14\n" +
 	"\x05users\x18\x01 \x03(\tR\x05users\x12\x12\n" +
-	"\x04role\x18\x02 \x01(\tR\x04role\"\x8c\x03\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\"\xe4\x03\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x121\n" +
@@ -3386,7 +3403,9 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x06policy\x18\b \x01(\v2\x1b.hotspare.v1.HostPolicySpecR\x06policy\x12 \n" +
 	"\vquarantined\x18\t \x01(\bR\vquarantined\x12)\n" +
 	"\x04live\x18\n" +
-	" \x01(\v2\x15.hotspare.v1.HostLiveR\x04live\"\xfd\x01\n" +
+	" \x01(\v2\x15.hotspare.v1.HostLiveR\x04live\x12#\n" +
+	"\rconfirmed_era\x18\v \x01(\x04R\fconfirmedEra\x121\n" +
+	"\x14confirmed_generation\x18\f \x01(\x04R\x13confirmedGeneration\"\xfd\x01\n" +
 	"\bCapacity\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1d\n" +

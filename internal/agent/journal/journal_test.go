@@ -43,7 +43,7 @@ func written(t *testing.T) (path string, want reconcile.Content) {
 		t.Fatalf("a new journal holds %v with id %q", content, j.ID())
 	}
 	want = reconcile.Content{
-		Marks:   reconcile.Marks{Era: 1, Generation: 7, Term: 4, BootID: "boot-1"},
+		Marks:   reconcile.Marks{Era: 1, Generation: 7, Term: 4, BootID: "boot-1", Held: true},
 		Records: []reconcile.Record{record("a"), record("b")},
 		Ledger: []reconcile.Artefact{{
 			ArtefactKey: reconcile.ArtefactKey{Object: "instance/a", Epoch: 3}, What: "domain a",

@@ -23,6 +23,9 @@ const (
 	cancelGrace = 5 * time.Second
 	// stuckPoll is how often an object is read while a call on it does not return.
 	stuckPoll = 5 * time.Second
+	// wordLimit is how long a restarted agent waits for a leader before it goes on with taking back what
+	// its journal says. Its journal may be an older copy, and only a coordinator can tell (R13).
+	wordLimit = 15 * time.Second
 	// stableAfter is how long an object must stay settled before its attempts are forgotten, so that
 	// a guest which dies a second after each start is not started in a tight loop.
 	stableAfter = time.Minute
@@ -45,7 +48,11 @@ type Core struct {
 	capacity    *pb.Capacity
 	permitUntil time.Duration
 	inventoried bool
-	seq         uint64
+	// startedAt is when this life of the agent began. heard: a leader has spoken since; lapsed: it was
+	// waited for long enough.
+	startedAt     time.Duration
+	heard, lapsed bool
+	seq           uint64
 
 	// What follows belongs to the input that is being handled.
 	now Now
@@ -97,6 +104,8 @@ type object struct {
 	probe          string
 	reported       *pb.Status
 	waitsForOthers bool
+	// unwanted: the coordinator has forgotten it; it is forgotten here once it is read as ABSENT.
+	unwanted bool
 }
 
 // call is a driver call under way.
@@ -125,7 +134,7 @@ type outcome struct {
 func New(cfg Config, content Content) (*Core, []Effect) {
 	c := &Core{
 		bootID: cfg.BootID, marks: content.Marks, savedMarks: content.Marks,
-		objects: map[model.ObjectID]*object{}, ledger: map[ArtefactKey]Artefact{},
+		objects: map[model.ObjectID]*object{}, ledger: map[ArtefactKey]Artefact{}, startedAt: cfg.RestoredAt.Boot,
 	}
 	c.begin(cfg.RestoredAt)
 	rebooted := c.marks.BootID != cfg.BootID

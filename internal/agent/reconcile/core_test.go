@@ -178,6 +178,9 @@ func TestReleasingNeedsNoPermit(t *testing.T) {
 	w.read()
 	w.start()
 	w.settle()
+	w.is(a, running, waiting)
+	w.live(wordLimit)
+	w.settle()
 	w.is(a, saved, settled)
 	w.began("a RUNNING>SAVED", "a RUNNING>SAVED")
 }

@@ -118,6 +118,11 @@ func (c *Core) settle(o *object) {
 
 // try begins a transition, or says what it waits for.
 func (c *Core) try(o *object, t model.Transition, want pb.State) {
+	if why := c.readOnly(t); why != "" {
+		c.hold(o, why)
+		o.waitsForOthers = true
+		return
+	}
 	if c.now.Boot < o.retryAt {
 		o.phase = pb.Phase_PHASE_FAILED
 		return
@@ -173,6 +178,22 @@ func (c *Core) start(o *object, k Call) {
 	o.began, o.returned = c.now.Wall, time.Time{}
 	o.phase, o.message = pb.Phase_PHASE_WORKING, ""
 	c.emit(k)
+}
+
+// readOnly says why nothing may be done about what was read, or "". A journal that is older than what was
+// done by it cannot be told from the newest one by the agent itself (R13): after a start it does nothing
+// before it has heard from a leader. But the coordinators may be gone for long. What takes a guest back,
+// or withdraws it, loses nothing that a newer order would miss: that is waited with for a while only (R10).
+func (c *Core) readOnly(t model.Transition) string {
+	harmless := t.Kind == pb.Kind_KIND_INSTANCE && t.From == pb.State_STATE_RUNNING || t.To == pb.State_STATE_WITHDRAWN
+	switch {
+	case c.marks.Held:
+		return "the coordinator gives this agent no orders; it is reported and not touched"
+	case c.heard || harmless && c.lapsed:
+		return ""
+	default:
+		return "waits for the first word of a leader since the agent started"
+	}
 }
 
 // gate returns what an acquiring transition waits for, or "" when nothing does.

@@ -8,7 +8,8 @@
 // again. What a driver answered is never believed without the read-back that follows it.
 //
 // What stops a call (in this order): the time of the next try; for acquiring transitions also the
-// local gates of the spec, the host's physical memory, and a live permit (R10).
+// local gates of the spec, the host's physical memory, and a live permit (R10). Nothing at all is done
+// while the coordinator holds the agent, and little before a leader has spoken since the start (R13).
 //
 // It never acts on an order older than one it has seen (R8), never has two calls under way for one
 // object (R11), never loads a RAM image that may have been loaded before, and never deletes what no

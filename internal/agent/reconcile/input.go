@@ -19,6 +19,7 @@ func (c *Core) Orders(o *pb.Orders, now Now) []Effect {
 	if !c.lead(o.GetEra(), o.GetTerm()) {
 		return c.finish()
 	}
+	c.word(false, true)
 	c.first = true
 	named := map[model.ObjectID]bool{}
 	for _, order := range o.GetOrders() {
@@ -49,7 +50,7 @@ func (c *Core) order(era uint64, order *pb.Order) {
 		o = &object{rec: Record{Object: id}, health: pb.HealthState_HEALTH_STATE_NONE}
 		c.objects[id] = o
 	}
-	o.rec.Unnamed = false
+	o.rec.Unnamed, o.unwanted = false, false
 	c.touch(o)
 	c.forced[id] = true
 	key := model.OrderKey{Object: id, Era: era, Generation: order.GetGeneration()}
@@ -87,27 +88,39 @@ func (c *Core) shorten(o *object) {
 	}
 }
 
-// forget removes the record of an object that is observed ABSENT; any other is only reported.
+// forget removes the record of an object that is observed ABSENT; any other is only reported. One that is
+// not read yet waits for that: an answer before would only be told again to forget it.
 func (c *Core) forget(id model.ObjectID) {
-	o := c.objects[id]
-	if o == nil {
-		return
-	}
-	if !o.known || !o.fresh || o.call != nil || o.obs.State != firstState(id.Kind()) {
-		c.forced[id] = true
+	if o := c.objects[id]; o != nil {
+		o.unwanted = true
 		c.touch(o)
-		return
+	}
+}
+
+// dropUnwanted forgets an object that was read, if that was asked for and it is gone.
+func (c *Core) dropUnwanted(o *object) (dropped bool) {
+	if !o.unwanted || o.call != nil {
+		return false
+	}
+	id := o.rec.Object
+	o.unwanted = false
+	if o.obs.State != firstState(id.Kind()) {
+		c.forced[id] = true
+		return false
 	}
 	delete(c.objects, id)
 	c.deleted = append(c.deleted, id)
+	return true
 }
 
-// LeaderSeen takes era and term of a coordinator that leads; orders of older ones are ignored from
-// now on.
-func (c *Core) LeaderSeen(era, term uint64, now Now) []Effect {
+// LeaderSeen takes the welcome of a coordinator that leads; orders of older ones are ignored from now
+// on. While it holds this agent nothing is touched; when orders follow they have the word.
+func (c *Core) LeaderSeen(w *pb.Welcome, now Now) []Effect {
 	c.begin(now)
-	c.lead(era, term)
 	c.first = true
+	if c.lead(w.GetEra(), w.GetTerm()) {
+		c.word(w.GetHeld() != "" || c.marks.Held && w.GetOrdersFollow(), !w.GetOrdersFollow())
+	}
 	return c.finish()
 }
 
@@ -122,6 +135,14 @@ func (c *Core) lead(era, term uint64) bool {
 	}
 	c.marks.Era, c.marks.Term = era, term
 	return true
+}
+
+// word notes what a leader lets this agent do.
+func (c *Core) word(held, heard bool) {
+	if c.marks.Held != held || !c.heard && heard {
+		c.marks.Held, c.heard = held, c.heard || heard
+		c.wake()
+	}
 }
 
 // Inventory takes the list of everything of ours that the hypervisor has. What is not known is
@@ -258,6 +279,10 @@ func (c *Core) Capacity(capacity *pb.Capacity, now Now) []Effect {
 // Tick lets time pass: deadlines, retries, terms of leases, and readings that are due.
 func (c *Core) Tick(now Now) []Effect {
 	c.begin(now)
+	if !c.heard && !c.lapsed && now.Boot >= c.startedAt+wordLimit {
+		c.lapsed = true
+		c.wake()
+	}
 	for _, o := range c.sorted() {
 		c.tickCall(o)
 		c.tickObject(o)
@@ -326,6 +351,9 @@ func (c *Core) pollOf(o *object) time.Duration {
 // NextTick returns how long the caller may wait before it calls Tick, at most a minute.
 func (c *Core) NextTick(now Now) time.Duration {
 	at := time.Duration(math.MaxInt64)
+	if !c.heard && !c.lapsed {
+		at = c.startedAt + wordLimit
+	}
 	for _, o := range c.objects {
 		at = min(at, c.nextOf(o, now))
 	}

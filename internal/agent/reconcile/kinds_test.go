@@ -222,6 +222,7 @@ func TestHooks(t *testing.T) {
 	// A hook whose end is not known is reverted when that is wanted, and run again when not.
 	w.order(3, h, spec(reverted))
 	w.start()
+	w.hear()
 	w.settle()
 	w.is(h, reverted, settled)
 	w.began("h APPLIED>REVERTED", "h APPLIED>REVERTED")

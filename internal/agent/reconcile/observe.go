@@ -24,7 +24,9 @@ func (c *Core) advance(o *object) {
 		}
 		return
 	}
-	c.decide(o)
+	if !c.dropUnwanted(o) {
+		c.decide(o)
+	}
 }
 
 // read asks the driver for the state. A hook has no state outside of the journal.

@@ -78,6 +78,8 @@ type Reclaim struct {
 type Marks struct {
 	Era, Generation, Term uint64
 	BootID                string
+	// Held is set while the newest leader heard gives no orders: everything is read, nothing is touched.
+	Held bool `json:",omitempty"`
 }
 
 // ArtefactKey names an entry of the ledger.

@@ -109,7 +109,12 @@ func (w *world) start() {
 	w.do(effects)
 }
 
+// hear lets the leader of era 1 say welcome, if none of a newer one has.
+func (w *world) hear() { w.do(w.core.LeaderSeen(&pb.Welcome{Era: 1, Term: 1}, w.now)) }
+
+// permit lets a leader speak and grant a permit.
 func (w *world) permit(d time.Duration) {
+	w.hear()
 	w.permitUntil = max(w.permitUntil, w.now.Boot+d)
 	w.do(w.core.PermitGranted(w.permitUntil, w.now))
 }

@@ -39,7 +39,7 @@ type Handler interface {
 	// Hello returns the first message of a new stream.
 	Hello() *pb.Hello
 	// Leader tells that a stream to a leader has begun; the agent answers with Client.ReportFull.
-	Leader(era, term uint64)
+	Leader(w *pb.Welcome)
 	// Orders takes orders of the leader.
 	Orders(o *pb.Orders)
 	// Permit takes a permit until a time on the boot-time clock.
@@ -212,7 +212,7 @@ func (c *Client) adopt(s *stream, w *pb.Welcome) {
 		log.Warn("coordinator gives no orders", "held", w.GetHeld())
 	}
 	log.Info("following the leader")
-	c.o.Handler.Leader(w.GetEra(), w.GetTerm())
+	c.o.Handler.Leader(w)
 }
 
 // newest raises the highest era and term seen, and says whether these are not older. The caller holds mu.

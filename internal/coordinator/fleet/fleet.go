@@ -1,7 +1,7 @@
 // Package fleet keeps the sessions of the agents: it takes statuses into the live view, sends each
 // agent the newest specs of its objects, and grants permits while this member leads. It decides
-// nothing about objects; it only refuses orders to an agent that must not get any (another journal,
-// a higher order than ours).
+// nothing about objects; it only refuses orders to an agent that must not get any (another or an older
+// journal, a higher order than ours).
 //
 // Agents reach it through AgentService; the coordinator tells it about changes of the state and of
 // leadership.
@@ -10,12 +10,14 @@ package fleet
 import (
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
 )
 
 // PermitDuration is how long an acquiring action may still begin after the agent sent the heartbeat
@@ -44,11 +46,13 @@ type Fleet struct {
 	leads    bool
 	verified time.Time // when leadership was last confirmed by a quorum
 	sessions map[string]*session
+	// doubted agents said less in their last hello than they had confirmed.
+	doubted map[string]bool
 }
 
 // New returns a fleet without sessions, on a member that does not lead.
 func New(o Options) *Fleet {
-	return &Fleet{o: o, view: live.New(o.Now()), sessions: map[string]*session{}}
+	return &Fleet{o: o, view: live.New(o.Now()), sessions: map[string]*session{}, doubted: map[string]bool{}}
 }
 
 // View returns the present live view.
@@ -65,6 +69,7 @@ func (f *Fleet) Lead() {
 	defer f.mu.Unlock()
 	f.leads, f.verified = true, f.o.Now()
 	f.view = live.New(f.o.Now())
+	clear(f.doubted)
 	f.endAll()
 }
 
@@ -120,6 +125,13 @@ func (f *Fleet) StateChanged(st *state.State, changed []string) {
 		f.endAll()
 		return
 	}
+	for _, key := range changed {
+		name, ok := strings.CutPrefix(key, "host/")
+		if a := f.view.Agent(name); ok && st.Host(name).GetQuarantined() && a.Name != "" {
+			a.Older, a.Confirmed = false, model.OrderKey{} // The state knows now; nothing of it outlasts a readmission.
+			f.view = f.view.WithAgent(a)
+		}
+	}
 	for _, s := range f.sessions {
 		if slices.Contains(changed, "host/"+s.agent) && held(st, s.agent, s.hello) != s.held {
 			s.end() // Readmitted, quarantined or removed: it says hello anew and is told.
@@ -152,7 +164,7 @@ func (f *Fleet) take(s *session, r *pb.StatusReport) {
 			if o != nil && (o.GetAgent() != s.agent || status.GetEra() != st.Meta().GetEra()) {
 				continue
 			}
-			v = v.WithStatus(status)
+			v = v.WithStatus(status).Confirm(o, status)
 		}
 		if a := v.Agent(s.agent); r.GetFull() && !a.Full {
 			a.Full = true

@@ -56,7 +56,10 @@ func (f *Fleet) Serve(agent string, stream Stream) error {
 		f: f, agent: agent, ctx: ctx, end: cancel, wake: make(chan struct{}, 1), hello: hello,
 		dirty: map[string]bool{}, forget: map[string]bool{},
 	}
-	welcome := f.open(s, hello)
+	welcome, err := f.open(s, hello)
+	if err != nil {
+		return err
+	}
 	defer f.close(s)
 	if err := stream.Send(&pb.SessionResponse{Message: &pb.SessionResponse_Welcome{Welcome: welcome}}); err != nil {
 		return err
@@ -79,10 +82,19 @@ func (f *Fleet) Serve(agent string, stream Stream) error {
 }
 
 // open registers the session and says what the agent may expect.
-func (f *Fleet) open(s *session, hello *pb.Hello) *pb.Welcome {
+func (f *Fleet) open(s *session, hello *pb.Hello) (*pb.Welcome, error) {
 	leader, term := f.o.Leader()
 	st := f.o.State()
 	f.mu.Lock()
+	older := f.leads && f.older(st, s.agent, hello)
+	if older && !f.doubted[s.agent] {
+		f.doubted[s.agent] = true
+		f.mu.Unlock()
+		f.o.Log.Warn("agent knows less than it confirmed; it is asked once more", "host", s.agent, "generation", hello.GetGeneration())
+		return nil, model.Errorf(model.FaultUnavailable, "host/"+s.agent, "this hello may be older than what the agent confirmed").
+			WithRemedy("the agent says hello again by itself")
+	}
+	f.doubted[s.agent] = older
 	if old := f.sessions[s.agent]; old != nil {
 		old.end()
 	}
@@ -91,15 +103,41 @@ func (f *Fleet) open(s *session, hello *pb.Hello) *pb.Welcome {
 	if f.leads {
 		w.Held = held(st, s.agent, hello)
 		s.held = w.Held
+		if older && w.GetHeld() == "" {
+			w.Held = "the agent's journal is older than what it confirmed before: look at the host, then hotspare host readmit " + s.agent
+		}
+		w.OrdersFollow = w.GetHeld() == "" && !holds(hello, s.all(st, w))
 		f.view = f.view.WithAgent(live.Agent{
 			Name: s.agent, Connected: true, Since: f.o.Now(), BootID: hello.GetBootId(), JournalID: hello.GetJournalId(),
-			Capacity: hello.GetCapacity(), Offer: hello.GetOffer(), Held: w.GetHeld(),
+			Capacity: hello.GetCapacity(), Offer: hello.GetOffer(), Held: w.GetHeld(), Older: older, Confirmed: f.confirmed(st, s.agent),
 		})
 	}
 	f.mu.Unlock()
 	f.o.Changed()
 	f.o.Log.Info("agent connected", "host", s.agent, "leads", w.GetLeads(), "held", w.GetHeld())
-	return w
+	return w, nil
+}
+
+// older says whether the hello knows less than the agent confirmed. One such hello proves nothing: it may
+// have been under way to this member while the agent confirmed more to another. A second one was said
+// after the first was answered, and what is confirmed was in the journal before it was reported (R13).
+// The caller holds mu.
+func (f *Fleet) older(st *state.State, agent string, hello *pb.Hello) bool {
+	says := model.OrderKey{Era: hello.GetEra(), Generation: hello.GetGeneration()}
+	return f.confirmed(st, agent).Compare(says) > 0
+}
+
+// confirmed is the newest order that the agent is known to have written down. The caller holds mu.
+func (f *Fleet) confirmed(st *state.State, agent string) model.OrderKey {
+	h := st.Host(agent)
+	if h.GetQuarantined() {
+		return model.OrderKey{}
+	}
+	kept := model.OrderKey{Era: h.GetConfirmedEra(), Generation: h.GetConfirmedGeneration()}
+	if seen := f.view.Agent(agent).Confirmed; seen.Compare(kept) > 0 {
+		return seen
+	}
+	return kept
 }
 
 // held says why an agent must get no orders.
@@ -110,7 +148,7 @@ func held(st *state.State, agent string, hello *pb.Hello) string {
 	case h == nil:
 		return "this host has not joined: hotspare agent token create --host " + agent
 	case h.GetQuarantined() || h.GetJournalId() != "" && h.GetJournalId() != hello.GetJournalId():
-		return "the agent has another journal than the one known: look at the host, then hotspare host readmit " + agent
+		return "the agent has another journal than the one known, or an older one: look at the host, then hotspare host readmit " + agent
 	case hello.GetEra() > meta.GetEra() || hello.GetEra() == meta.GetEra() && hello.GetGeneration() > meta.GetIndex():
 		return fmt.Sprintf("the agent knows a higher order (%d, %d) than the coordinators (%d, %d): they lost part of their log",
 			hello.GetEra(), hello.GetGeneration(), meta.GetEra(), meta.GetIndex())

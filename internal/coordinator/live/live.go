@@ -13,6 +13,7 @@ import (
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/model"
 )
 
 // Agent is the leader's knowledge of one agent.
@@ -29,6 +30,10 @@ type Agent struct {
 	Offer    *pb.AgentOffer
 	// Held says why the agent gets no orders; empty: it gets them.
 	Held string
+	// Older is set when its journal knows less than it confirmed before (R13).
+	Older bool
+	// Confirmed is the newest order that it is known to have written down; its object does not count.
+	Confirmed model.OrderKey
 }
 
 // View is one version of what is seen.
@@ -82,6 +87,17 @@ func (v View) Agent(name string) Agent {
 	}
 	a, _ := v.agents.Get([]byte(name))
 	return a
+}
+
+// Confirm returns a view that knows from a status what its agent has written down. An answer to what
+// was never ordered confirms nothing.
+func (v View) Confirm(o *pb.Object, s *pb.Status) View {
+	a, k := v.Agent(o.GetAgent()), model.OrderKey{Era: s.GetEra(), Generation: s.GetGeneration()}
+	if o == nil || s.GetGeneration() > o.GetGeneration() || a.Held != "" || a.Confirmed.Compare(k) >= 0 {
+		return v
+	}
+	a.Confirmed = k
+	return v.WithAgent(a)
 }
 
 // Agents walks all agents that were heard of, by name.

@@ -101,6 +101,8 @@ func (t *tx) dispatch(c *pb.Command) (string, error) {
 		return t.recordPreimage(b.RecordPreimage)
 	case *pb.Command_RecordPoints:
 		return t.recordPoints(b.RecordPoints)
+	case *pb.Command_RecordConfirmed:
+		return t.recordConfirmed(b.RecordConfirmed)
 	default:
 		if name, err, ok := t.dispatchLease(c); ok {
 			return name, err

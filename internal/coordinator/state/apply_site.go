@@ -48,10 +48,7 @@ func (t *tx) recordHost(c *pb.RecordHost) (string, error) {
 	h = edit(h)
 	if c.GetQuarantine() {
 		if !h.GetQuarantined() {
-			t.record(&pb.Evidence{
-				Action: "quarantine", Object: "host/" + h.GetName(),
-				Reason: "the agent showed another journal than the one known",
-			})
+			t.record(&pb.Evidence{Action: "quarantine", Object: "host/" + h.GetName(), Reason: c.GetReason()})
 		}
 		h.Quarantined = true
 	} else {
@@ -75,7 +72,9 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 	case "uncordon":
 		h.Cordoned = false
 	case "readmit":
+		// Whatever journal it shows next is the one that counts from now on.
 		h.Quarantined, h.JournalId = false, ""
+		h.ConfirmedEra, h.ConfirmedGeneration = 0, 0
 	case "remove":
 		for o := range t.ObjectsOf(c.GetName()) {
 			return "", model.Errorf(model.FaultPrecondition, key, "still holds %s", o.GetId()).
@@ -291,6 +290,27 @@ func (t *tx) recordPoints(c *pb.RecordPoints) (string, error) {
 			continue
 		}
 		t.editObject(p.GetObject(), func(n *pb.Object) { n.ConfirmedPoint = p.GetTime() })
+	}
+	return "", nil
+}
+
+// recordConfirmed raises what agents are known to have written down; it never falls. It is no reason
+// to decide anything anew, so the hosts' versions stay.
+func (t *tx) recordConfirmed(c *pb.RecordConfirmed) (string, error) {
+	t.meta.ConfirmedAt = t.stamp()
+	for _, a := range c.GetAgents() {
+		h := t.Host(a.GetHost())
+		if h == nil || h.GetQuarantined() || a.GetJournalId() == "" || h.GetJournalId() != a.GetJournalId() {
+			continue
+		}
+		was := model.OrderKey{Era: h.GetConfirmedEra(), Generation: h.GetConfirmedGeneration()}
+		if was.Compare(model.OrderKey{Era: a.GetEra(), Generation: a.GetGeneration()}) >= 0 {
+			continue
+		}
+		h = edit(h)
+		h.ConfirmedEra, h.ConfirmedGeneration = a.GetEra(), a.GetGeneration()
+		t.hosts.set(h.GetName(), h)
+		t.changed["host/"+h.GetName()] = true
 	}
 	return "", nil
 }

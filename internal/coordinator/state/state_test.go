@@ -26,7 +26,7 @@ func TestCommandNumbersArePinned(t *testing.T) {
 		"join_host": 10, "record_host": 11, "update_host": 12, "apply_resources": 13, "delete_resource": 14, "create_lease": 15,
 		"extend_lease": 16, "end_lease": 17, "undelete_lease": 18, "delete_lease": 19, "declare": 20, "advance_run": 21, "swear": 22,
 		"control": 23, "failback": 24, "arm": 25, "store_token": 26, "forget_objects": 27, "record_preimage": 28, "raise_level": 29,
-		"set_authority": 30, "return_lease": 31, "record_points": 32,
+		"set_authority": 30, "return_lease": 31, "record_points": 32, "record_confirmed": 33,
 	}
 	const rule = "the log of every site holds these numbers: never change or reuse one. A new command gets the next free number " +
 		"here, a level above the present SupportedLevel, and is proposed only once RaiseLevel was applied (R6)"

@@ -27,6 +27,7 @@ func Advance(s *state.State, v live.View, now time.Time) []*pb.Command {
 	out = append(out, objects(s)...)
 	out = append(out, forget(s, v)...)
 	out = append(out, preimages(s, v)...)
+	out = append(out, confirmed(s, v, now)...)
 	return append(out, points(s, v, now)...)
 }
 
@@ -43,7 +44,9 @@ func hosts(s *state.State, v live.View) []*pb.Command {
 		case h.GetQuarantined():
 			continue
 		case h.GetJournalId() != "" && h.GetJournalId() != a.JournalID:
-			rec = &pb.RecordHost{Host: a.Name, Quarantine: true}
+			rec = &pb.RecordHost{Host: a.Name, Quarantine: true, Reason: "the agent showed another journal than the one known"}
+		case a.Older:
+			rec = &pb.RecordHost{Host: a.Name, Quarantine: true, Reason: "the agent's journal is older than what it confirmed before"}
 		case h.GetJournalId() == a.JournalID && proto.Equal(h.GetCapacity(), a.Capacity) && proto.Equal(h.GetOffer(), a.Offer):
 			continue
 		}
@@ -53,6 +56,33 @@ func hosts(s *state.State, v live.View) []*pb.Command {
 		})
 	}
 	return out
+}
+
+// confirmInterval is the shortest time between two entries that keep what agents confirmed: one small
+// entry for all of them, whatever happens. Statuses are not replicated, so that a coordinator which begins
+// to lead within this time of a confirmation does not know of it.
+const confirmInterval = 5 * time.Second
+
+// confirmed keeps what agents are known to have written down, so that an older journal is noticed after a
+// change of the leader, too (R13).
+func confirmed(s *state.State, v live.View, now time.Time) []*pb.Command {
+	if now.Sub(s.Meta().GetConfirmedAt().AsTime()) < confirmInterval {
+		return nil
+	}
+	rec := &pb.RecordConfirmed{}
+	for a := range v.Agents() {
+		h := s.Host(a.Name)
+		kept := model.OrderKey{Era: h.GetConfirmedEra(), Generation: h.GetConfirmedGeneration()}
+		if a.Held == "" && h.GetJournalId() != "" && h.GetJournalId() == a.JournalID && a.Confirmed.Compare(kept) > 0 {
+			rec.Agents = append(rec.Agents, &pb.ConfirmedOrder{
+				Host: a.Name, JournalId: a.JournalID, Era: a.Confirmed.Era, Generation: a.Confirmed.Generation,
+			})
+		}
+	}
+	if len(rec.GetAgents()) == 0 {
+		return nil
+	}
+	return []*pb.Command{{Body: &pb.Command_RecordConfirmed{RecordConfirmed: rec}}}
 }
 
 // objects makes the base objects that are declared and do not exist yet, or exist with another base,

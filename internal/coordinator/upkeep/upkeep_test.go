@@ -10,6 +10,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
+	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
 
@@ -140,5 +141,43 @@ func TestReplicationGoesOn(t *testing.T) {
 	}
 	if at := w.State.Object(replica).GetConfirmedPoint().AsTime(); !at.Equal(lost) {
 		t.Errorf("confirmed until %v, want %v", at, lost)
+	}
+}
+
+// What agents confirm is kept in one small entry for all, now and then; an older journal is quarantined.
+func TestConfirmedOrdersAreKept(t *testing.T) {
+	w := fixture.New(t)
+	confirm := func(agent string, generation uint64) {
+		a := w.View.Agent(agent)
+		a.Confirmed = model.OrderKey{Era: 1, Generation: generation}
+		w.View = w.View.WithAgent(a)
+	}
+	confirm("h1", 7)
+	confirm("h2", 8)
+	cmds := upkeep.Advance(w.State, w.View, w.Now)
+	if len(cmds) != 1 || len(cmds[0].GetRecordConfirmed().GetAgents()) != 2 {
+		t.Fatalf("commands %v, want one for both", cmds)
+	}
+	w.Controllers()
+	confirm("h1", 9)
+	if cmds := upkeep.Advance(w.State, w.View, w.Now.Add(time.Second)); len(cmds) > 0 {
+		t.Errorf("a second after the last: %v", cmds)
+	}
+	confirm("h2", 3) // A new leader has not seen as much.
+	w.Now = w.Now.Add(5 * time.Second)
+	w.Controllers()
+	if h1, h2 := w.State.Host("h1"), w.State.Host("h2"); h1.GetConfirmedGeneration() != 9 || h2.GetConfirmedGeneration() != 8 {
+		t.Errorf("kept %d and %d, want 9 and 8", h1.GetConfirmedGeneration(), h2.GetConfirmedGeneration())
+	}
+	a := w.View.Agent("h1")
+	a.Older, a.Held = true, "its journal is older"
+	w.View = w.View.WithAgent(a)
+	w.Quiesce()
+	if !w.State.Host("h1").GetQuarantined() {
+		t.Fatal("an older journal is not quarantined")
+	}
+	w.Must("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: "h1", Action: "readmit"}}})
+	if h := w.State.Host("h1"); h.GetQuarantined() || h.GetConfirmedGeneration() != 0 {
+		t.Errorf("after the readmission: %v", h)
 	}
 }
