@@ -122,13 +122,20 @@ func (c *cycle) run() {
 // memory compares the RAM of guests that nobody had a reason to lose.
 func (c *cycle) memory(before view, leases []*pb.Lease) {
 	after := c.guests(leases...)
+	var lead *member // The last fault may have cost the site its leader a moment ago.
+	c.until("a leader that has heard from all hosts", time.Minute, func() bool {
+		lead = c.leader()
+		return lead != nil && !slices.ContainsFunc(leases, func(l *pb.Lease) bool {
+			return slices.ContainsFunc(l.GetInstances(), func(i *pb.LeaseInstance) bool { return !lead.c.Live().Agent(i.GetHost()).Full })
+		})
+	})
 	for _, l := range leases {
 		if l.GetSpec().GetOnPreempt() != pb.ReclaimAction_RECLAIM_ACTION_SAVE && l.GetSpec().GetOnPreempt() != 0 {
 			continue
 		}
 		for _, i := range l.GetInstances() {
 			was, is := before[i.GetObject()], after[i.GetObject()]
-			note := c.leader().c.Live().Raw(i.GetObject()).GetNote()
+			note := lead.c.Live().Raw(i.GetObject()).GetNote()
 			if was.BootID != is.BootID && note == "" && !c.spoilt[i.GetHost()] {
 				c.t.Errorf("invariant 6, leases: the RAM of %s was lost and nobody is told", i.GetObject())
 			}
