@@ -271,6 +271,20 @@ func (o *oldDisks) Unmirror(_ context.Context, spec *pb.VolumeSpec) error {
 	return nil
 }
 
+// Run implements storage.Source.
+func (o *oldDisks) Run(_ context.Context, spec *pb.VolumeSpec) error {
+	vm, err := o.vm(spec)
+	if err != nil {
+		return err
+	}
+	if o.w.fenced(vm.target) {
+		o.w.s.fail("1 single run", "%s is started at the old side while %s is fenced", spec.GetDomain(), vm.target)
+	}
+	vm.running = true
+	o.w.touched = true
+	return nil
+}
+
 // Inspect implements storage.Source.
 func (o *oldDisks) Inspect(_ context.Context, spec *pb.VolumeSpec) (storage.Volume, error) {
 	vm, err := o.vm(spec)

@@ -1218,7 +1218,9 @@ type StepChange struct {
 	CallReturned *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=call_returned,json=callReturned,proto3" json:"call_returned,omitempty"`
 	OpenedBy     string                 `protobuf:"bytes,6,opt,name=opened_by,json=openedBy,proto3" json:"opened_by,omitempty"`
 	// The step's instance was seen healthy.
-	Healthy       bool `protobuf:"varint,7,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	Healthy bool `protobuf:"varint,7,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// The synchronisation back that the step is about begins anew with this number.
+	Resync        uint64 `protobuf:"varint,8,opt,name=resync,proto3" json:"resync,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1302,14 +1304,24 @@ func (x *StepChange) GetHealthy() bool {
 	return false
 }
 
+func (x *StepChange) GetResync() uint64 {
+	if x != nil {
+		return x.Resync
+	}
+	return 0
+}
+
 // Failback begins the way back of a run.
 type Failback struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	Failover            string                 `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
 	Reason              string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	DiscardRecoveryData bool                   `protobuf:"varint,3,opt,name=discard_recovery_data,json=discardRecoveryData,proto3" json:"discard_recovery_data,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The steps that carry the data back, and the objects that they need.
+	Steps         []*Step   `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	Objects       []*Object `protobuf:"bytes,5,rep,name=objects,proto3" json:"objects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failback) Reset() {
@@ -1361,6 +1373,20 @@ func (x *Failback) GetDiscardRecoveryData() bool {
 		return x.DiscardRecoveryData
 	}
 	return false
+}
+
+func (x *Failback) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Failback) GetObjects() []*Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
 }
 
 // StoreToken keeps the hash of a join token.
@@ -1620,11 +1646,12 @@ func (x *RecordPoints) GetPoints() []*ObjectPoint {
 	return nil
 }
 
-// ObjectPoint is the newest confirmed time of one volume.
+// ObjectPoint is the newest confirmed time of one volume, or the file that a source is.
 type ObjectPoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Object        string                 `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	DiskPath      string                 `protobuf:"bytes,3,opt,name=disk_path,json=diskPath,proto3" json:"disk_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1671,6 +1698,13 @@ func (x *ObjectPoint) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *ObjectPoint) GetDiskPath() string {
+	if x != nil {
+		return x.DiskPath
+	}
+	return ""
 }
 
 // RecordConfirmed keeps the newest order that each agent is known to have written down (R13).
@@ -2521,7 +2555,7 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"AdvanceRun\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x121\n" +
 	"\achanges\x18\x02 \x03(\v2\x17.hotspare.v1.StepChangeR\achanges\x12+\n" +
-	"\x05phase\x18\x03 \x01(\x0e2\x15.hotspare.v1.RunPhaseR\x05phase\"\x9b\x02\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\x15.hotspare.v1.RunPhaseR\x05phase\"\xb3\x02\n" +
 	"\n" +
 	"StepChange\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12,\n" +
@@ -2531,11 +2565,14 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"call_began\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcallBegan\x12?\n" +
 	"\rcall_returned\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fcallReturned\x12\x1b\n" +
 	"\topened_by\x18\x06 \x01(\tR\bopenedBy\x12\x18\n" +
-	"\ahealthy\x18\a \x01(\bR\ahealthy\"r\n" +
+	"\ahealthy\x18\a \x01(\bR\ahealthy\x12\x16\n" +
+	"\x06resync\x18\b \x01(\x04R\x06resync\"\xca\x01\n" +
 	"\bFailback\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x122\n" +
-	"\x15discard_recovery_data\x18\x03 \x01(\bR\x13discardRecoveryData\"z\n" +
+	"\x15discard_recovery_data\x18\x03 \x01(\bR\x13discardRecoveryData\x12'\n" +
+	"\x05steps\x18\x04 \x03(\v2\x11.hotspare.v1.StepR\x05steps\x12-\n" +
+	"\aobjects\x18\x05 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\"z\n" +
 	"\n" +
 	"StoreToken\x12\x1d\n" +
 	"\n" +
@@ -2554,10 +2591,11 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.hotspare.v1.EndpointValueR\x05value\"@\n" +
 	"\fRecordPoints\x120\n" +
-	"\x06points\x18\x01 \x03(\v2\x18.hotspare.v1.ObjectPointR\x06points\"U\n" +
+	"\x06points\x18\x01 \x03(\v2\x18.hotspare.v1.ObjectPointR\x06points\"r\n" +
 	"\vObjectPoint\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"F\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
+	"\tdisk_path\x18\x03 \x01(\tR\bdiskPath\"F\n" +
 	"\x0fRecordConfirmed\x123\n" +
 	"\x06agents\x18\x01 \x03(\v2\x1b.hotspare.v1.ConfirmedOrderR\x06agents\"u\n" +
 	"\x0eConfirmedOrder\x12\x12\n" +
@@ -2732,31 +2770,33 @@ var file_hotspare_v1_command_proto_depIdxs = []int32{
 	48, // 43: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
 	29, // 44: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
 	29, // 45: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	29, // 46: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 47: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	49, // 48: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	19, // 49: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	29, // 50: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	21, // 51: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	29, // 52: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	29, // 53: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	29, // 54: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	29, // 55: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	29, // 56: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	26, // 57: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	50, // 58: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	39, // 59: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	41, // 60: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	40, // 61: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	42, // 62: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	24, // 63: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	25, // 64: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	51, // 65: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	45, // 46: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
+	40, // 47: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
+	29, // 48: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 49: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	49, // 50: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	19, // 51: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	29, // 52: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	21, // 53: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	29, // 54: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 55: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	29, // 56: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	29, // 57: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	29, // 58: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	26, // 59: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	50, // 60: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	39, // 61: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	41, // 62: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	40, // 63: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	42, // 64: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	24, // 65: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	25, // 66: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	51, // 67: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	68, // [68:68] is the sub-list for method output_type
+	68, // [68:68] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }

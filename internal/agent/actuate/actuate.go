@@ -227,7 +227,9 @@ func (d *Drivers) observeSource(ctx context.Context, id model.ObjectID, spec *pb
 	if err != nil {
 		return out, fmt.Errorf("inspect disk %s of domain %s: %w", v.GetDisk(), v.GetDomain(), err)
 	}
-	return reconcile.Observation{State: vol.State, Volume: vol.Status}, nil
+	return reconcile.Observation{
+		State: vol.State, Volume: vol.Status, Outdated: v.GetRunWriter() && !vol.Status.GetWriterRunning(),
+	}, nil
 }
 
 // observeNetwork reads a network back. One of which only a part is there counts as not reached,

@@ -45,6 +45,11 @@ func (h *harness) ReadDisk(*testing.T, string) (uint64, error) {
 
 func (h *harness) Residue(*testing.T) []string { return h.pool.Names() }
 
+func (h *harness) other(*testing.T) *conformance.Fixture {
+	o := &harness{world: h.world, pool: h.world.NewPool("10.77.1.9:10809", 1<<40)}
+	return &conformance.Fixture{Driver: o.Driver, Crash: o.Crash, Write: o.Write, Read: o.Read, Disk: o.Disk, ReadDisk: o.ReadDisk, Residue: o.Residue}
+}
+
 func newHarness() *harness {
 	w := sim.NewWorld()
 	return &harness{world: w, pool: w.NewPool(poolAddress, 1<<40)}
@@ -55,7 +60,7 @@ func TestConformance(t *testing.T) {
 		h := newHarness()
 		return &conformance.Fixture{
 			Driver: h.Driver, Crash: h.Crash, Write: h.Write, Read: h.Read,
-			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue,
+			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue, Other: h.other,
 		}
 	}})
 }

@@ -24,6 +24,8 @@ type Site struct {
 	dead  bool
 	// mirrors counts the mirrors that were started.
 	mirrors int
+	// starts counts the disks whose VM was started by an order.
+	starts int
 }
 
 var _ storage.Source = (*Site)(nil)
@@ -236,6 +238,27 @@ func (s *Site) Unmirror(ctx context.Context, spec *pb.VolumeSpec) error {
 	})
 }
 
+// Run starts the VM that owns the disk.
+func (s *Site) Run(ctx context.Context, spec *pb.VolumeSpec) error {
+	return s.call(ctx, "Run", spec, func(_ *disk, now time.Time) error {
+		for key, d := range s.disks {
+			if key.domain == spec.GetDomain() && !d.running {
+				d.running = true
+				d.journal.run(now)
+				s.starts++
+			}
+		}
+		return nil
+	})
+}
+
+// Starts returns how many disks came up because a VM was started by an order.
+func (s *Site) Starts() int {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return s.starts
+}
+
 // Inspect reports how the mirror of a disk is.
 func (s *Site) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volume, error) {
 	var out storage.Volume
@@ -247,7 +270,7 @@ func (s *Site) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volume
 }
 
 func (d *disk) status(spec *pb.VolumeSpec, now time.Time) *pb.VolumeStatus {
-	st := &pb.VolumeStatus{Resync: d.started, WriterRunning: d.running}
+	st := &pb.VolumeStatus{Resync: d.started, WriterRunning: d.running, DiskPath: d.path}
 	if spec.GetMirrorTo() == "" {
 		return st
 	}
