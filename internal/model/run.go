@@ -45,7 +45,7 @@ var runPhases = map[pb.RunPhase]struct {
 		[]pb.RunPhase{pb.RunPhase_RUN_PHASE_INCOMPLETE, pb.RunPhase_RUN_PHASE_FAILING_BACK, pb.RunPhase_RUN_PHASE_KEPT},
 		[]string{"failback"},
 	},
-	pb.RunPhase_RUN_PHASE_FAILING_BACK: {[]pb.RunPhase{pb.RunPhase_RUN_PHASE_FAILED_BACK}, []string{"retry"}},
+	pb.RunPhase_RUN_PHASE_FAILING_BACK: {[]pb.RunPhase{pb.RunPhase_RUN_PHASE_FAILED_BACK}, []string{"retry", "failback"}},
 	pb.RunPhase_RUN_PHASE_ABORTING:     {[]pb.RunPhase{pb.RunPhase_RUN_PHASE_ABORTED}, []string{"retry"}},
 	pb.RunPhase_RUN_PHASE_REJECTED:     {},
 	pb.RunPhase_RUN_PHASE_EXPIRED:      {},
@@ -90,6 +90,11 @@ var stepPhases = map[pb.StepPhase][]pb.StepPhase{
 	pb.StepPhase_STEP_PHASE_SKIPPED:   {pb.StepPhase_STEP_PHASE_DONE, pb.StepPhase_STEP_PHASE_REVERTING},
 	pb.StepPhase_STEP_PHASE_REVERTING: {pb.StepPhase_STEP_PHASE_REVERTED},
 	pb.StepPhase_STEP_PHASE_REVERTED:  {},
+}
+
+// StepWasDone says whether a step of the way back was done: it still is, or went back since.
+func StepWasDone(p pb.StepPhase) bool {
+	return p == pb.StepPhase_STEP_PHASE_DONE || p == pb.StepPhase_STEP_PHASE_REVERTING || p == pb.StepPhase_STEP_PHASE_REVERTED
 }
 
 // StepMayFollow says whether a step may go from one phase to the other.

@@ -117,9 +117,11 @@ func (r *run) canHold(c *pb.Condition, memo map[string]bool) bool {
 	}
 }
 
-// goBack reverts steps in reverse order of the graph: a step goes back once everything that stood on
-// it is back, and is back once its object is observed in what is then its effective spec.
+// goBack carries what was written here to the protected site, if the way back has steps for it, and
+// reverts steps in reverse order of the graph: a step goes back once everything that stood on it is
+// back, and is back once its object is observed in what is then its effective spec.
 func (r *run) goBack() {
+	r.carryBack()
 	for _, st := range r.f.GetSteps() {
 		if st.GetPhase() == pb.StepPhase_STEP_PHASE_REVERTING && r.back(st) {
 			r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTED
@@ -134,10 +136,19 @@ func (r *run) goBack() {
 	for _, st := range r.f.GetSteps() {
 		waiting[st.GetLease()] = waiting[st.GetLease()] || st.GetLease() != "" && burdened(st)
 	}
+	kept := r.keptFenced() != ""
 	for _, st := range r.f.GetSteps() {
-		if held(r.phaseOf(st), st) && !burdened(st) && !waiting[st.GetLease()] {
-			r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTING
+		if kept && len(st.GetBackAfter()) > 0 && !st.GetWayBack() {
+			continue
 		}
+		if !held(r.phaseOf(st), st) || burdened(st) || waiting[st.GetLease()] || !r.arrived(st) {
+			continue
+		}
+		// The steps of the way back give a promoted volume other orders: they end with its promotion.
+		if first := r.promotionOf(st); first != nil && (held(r.phaseOf(first), first) && burdened(first) || !r.arrived(first)) {
+			continue
+		}
+		r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTING
 	}
 	if slices.ContainsFunc(r.f.GetSteps(), func(st *pb.Step) bool { return !r.clean(st) }) {
 		return
@@ -160,11 +171,11 @@ func held(p pb.StepPhase, st *pb.Step) bool {
 	}
 }
 
-// clean says whether nothing of the step is left.
+// clean says whether nothing of the step is left, and nothing of it is still to come.
 func (r *run) clean(st *pb.Step) bool {
 	p := r.phaseOf(st)
 	return p == pb.StepPhase_STEP_PHASE_REVERTED || p == pb.StepPhase_STEP_PHASE_SKIPPED && st.GetGeneration() == 0 ||
-		p == pb.StepPhase_STEP_PHASE_PENDING
+		p == pb.StepPhase_STEP_PHASE_PENDING && !st.GetWayBack()
 }
 
 // back says whether the object is observed in its base (or another run's override).
@@ -182,6 +193,9 @@ func (r *run) dependents() map[string][]*pb.Step {
 	for _, o := range r.f.GetSteps() {
 		for _, id := range o.GetAfter() {
 			out[id] = append(out[id], o)
+		}
+		if o.GetWayBack() {
+			continue // Its gates order the way forward; what goes back before what is said by back_after.
 		}
 		for _, g := range o.GetGates() {
 			for _, c := range g.GetAnyOf() {
