@@ -73,8 +73,9 @@ func (r *run) arrive(st *pb.Step) {
 	case r.unknown(st.GetAgent()):
 	case !agent.Connected:
 		r.say(st, "agent "+st.GetAgent()+" is not connected")
-	case !settled:
+	case !settled && status.GetPhase() != pb.Phase_PHASE_WORKING:
 		r.say(st, status.GetMessage())
+	case !settled:
 	case v.GetDegradedSince() != nil && !v.GetMirroring():
 		r.say(st, v.GetDegradedReason())
 	case st.GetSpec().GetVolume().GetMirrorTo() != "" && v.GetMirroring():
