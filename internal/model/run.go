@@ -92,6 +92,19 @@ var stepPhases = map[pb.StepPhase][]pb.StepPhase{
 	pb.StepPhase_STEP_PHASE_REVERTED:  {},
 }
 
+// MayBeWritten says whether somebody may have written to the volume that a step of the way there promotes:
+// it was seen promoted, or what starts from it was let go.
+func MayBeWritten(f *pb.Failover, s *pb.Step) bool {
+	if s.GetKind() != pb.Kind_KIND_VOLUME || s.GetGeneration() == 0 || s.GetWayBack() {
+		return false
+	}
+	return s.GetDoneAt() != nil || slices.ContainsFunc(f.GetSteps(), func(o *pb.Step) bool {
+		return o.GetGeneration() > 0 && slices.ContainsFunc(o.GetGates(), func(g *pb.Gate) bool {
+			return slices.ContainsFunc(g.GetAnyOf(), func(c *pb.Condition) bool { return c.GetStepDone() == s.GetId() })
+		})
+	})
+}
+
 // StepWasDone says whether a step of the way back was done: it still is, or went back since.
 func StepWasDone(p pb.StepPhase) bool {
 	return p == pb.StepPhase_STEP_PHASE_DONE || p == pb.StepPhase_STEP_PHASE_REVERTING || p == pb.StepPhase_STEP_PHASE_REVERTED

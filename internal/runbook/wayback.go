@@ -55,7 +55,7 @@ func Back(in WayInput) (Way, error) {
 	var w Way
 	var all []*carried
 	for _, s := range in.Failover.GetSteps() {
-		if s.GetKind() != pb.Kind_KIND_VOLUME || s.GetGeneration() == 0 || s.GetWayBack() {
+		if !model.MayBeWritten(in.Failover, s) {
 			continue
 		}
 		v, err := in.carry(s)

@@ -57,8 +57,9 @@ type Driver interface {
 	// it. spec.converged says once more what has converged. ErrNoPoint when nothing has and
 	// spec.accept_unconverged is not set.
 	//
-	// With spec.mirror_to, what is written to the promoted volume is carried back as well, into the
-	// export of synchronisation spec.resync there; the call returns when the mirror was started. A
+	// With spec.mirror_to nothing is promoted: what is written to a volume that is promoted already is
+	// carried back as well, into the export of synchronisation spec.resync there; the call returns when
+	// the mirror was started. ErrInUse for any other volume: a call that comes late must do no harm. A
 	// mirror is started at most once for one number: one that died stays dead, and Inspect says since
 	// when, until the number is raised. With spec.sealed no writer may write any more, for good: the
 	// export ends, and so does the mirror as soon as its target holds everything, which Inspect then

@@ -37,7 +37,7 @@ func (t *tx) beginBack(f *pb.Failover, c *pb.Failback) error {
 		}
 	}
 	for _, s := range f.GetSteps() {
-		if promoted(s) && len(s.GetBackAfter()) == 0 && !c.GetDiscardRecoveryData() {
+		if model.MayBeWritten(f, s) && len(s.GetBackAfter()) == 0 && !c.GetDiscardRecoveryData() {
 			return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(),
 				"%s was promoted and the protected site does not hold what was written here", s.GetObject()).
 				WithRemedy("add --discard-recovery-data to throw that away")
@@ -61,11 +61,6 @@ func (t *tx) beginBack(f *pb.Failover, c *pb.Failback) error {
 	return t.changePhase(f, pb.RunPhase_RUN_PHASE_FAILING_BACK)
 }
 
-// promoted says whether a step of the way there may have let somebody write to its volume.
-func promoted(s *pb.Step) bool {
-	return s.GetKind() == pb.Kind_KIND_VOLUME && s.GetGeneration() > 0 && !s.GetWayBack()
-}
-
 // discard gives up what was not handed over yet. What was is at the protected site, and goes on.
 func (t *tx) discard(f *pb.Failover, c *pb.Failback) error {
 	key := "failover/" + f.GetName()
@@ -74,7 +69,7 @@ func (t *tx) discard(f *pb.Failover, c *pb.Failback) error {
 	}
 	var given []string
 	for _, s := range f.GetSteps() {
-		if promoted(s) && len(s.GetBackAfter()) > 0 && !handedOver(f, s) {
+		if model.MayBeWritten(f, s) && len(s.GetBackAfter()) > 0 && !handedOver(f, s) {
 			given = append(given, s.GetObject())
 			s.BackAfter = nil
 		}

@@ -83,7 +83,7 @@ func (t *tx) revert(f *pb.Failover, s *pb.Step) error {
 	if missing := notDone(f, s); missing != "" {
 		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "step %q cannot go back before %q is done", s.GetId(), missing)
 	}
-	if s.GetKind() == pb.Kind_KIND_VOLUME && !s.GetWayBack() && len(s.GetBackAfter()) == 0 && !f.GetDiscardRecoveryData() {
+	if model.MayBeWritten(f, s) && len(s.GetBackAfter()) == 0 && !f.GetDiscardRecoveryData() {
 		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "nothing carried back what was written to %s", s.GetObject())
 	}
 	t.editObject(s.GetObject(), func(o *pb.Object) {

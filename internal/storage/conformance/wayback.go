@@ -22,6 +22,7 @@ func wayBackCases() []namedCase {
 		{"a-sealed-volume-is-copied-anew-with-a-new-number", sealedCopiedAnew},
 		{"a-seal-survives-a-crash", sealSurvivesCrash},
 		{"a-sealed-volume-is-demoted-by-the-word-only", sealedDemoted},
+		{"a-late-order-of-the-way-back-does-no-harm", lateOrders},
 	}
 }
 
@@ -304,4 +305,24 @@ func sealedDemoted(t *testing.T, s *suite) {
 	f.state(t, "web-root", pb.State_STATE_REPLICA)
 	f.mirror(t, 2, 11)
 	f.handedOver(t, 1, 9)
+}
+
+// lateOrders: what was asked for on an earlier way back, and comes when it is over, neither promotes nor
+// seals anything.
+func lateOrders(t *testing.T, s *suite) {
+	f := s.synced(t)
+	must(t, f.carry(t, 1, true))
+	f.awaitSeal(t, 1)
+	late, lateSeal := f.back(t, 1, false), f.back(t, 1, true)
+	spec := replica(2, 1)
+	spec.DropPromoted = true
+	must(t, f.Driver().Demote(f.context(t), spec))
+	for _, o := range []*pb.VolumeSpec{late, lateSeal} {
+		wants(t, "a late order", f.Driver().Promote(f.context(t), o), storage.ErrInUse)
+		f.state(t, "web-root", pb.State_STATE_REPLICA)
+	}
+	s.promote(t)
+	wants(t, "a late seal", f.Driver().Promote(f.context(t), lateSeal), storage.ErrInUse)
+	f.write(t, "web-root", 12)
+	f.holds(t, "web-root", 12)
 }

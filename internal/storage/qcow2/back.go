@@ -89,6 +89,8 @@ func (d *Driver) carryBack(ctx context.Context, q *qmp, v volume, spec *pb.Volum
 		return fmt.Errorf("disk %s was handed over and cannot be mirrored: %w", v.Disk, storage.ErrInUse)
 	case spec.GetResync() == 0:
 		return errors.New("synchronisations are numbered from 1")
+	case v.Back == nil && spec.GetSealed():
+		return fmt.Errorf("nothing of it was mirrored yet: it is not sealed: %w", storage.ErrInUse)
 	case v.Back == nil || spec.GetResync() > v.Back.Sync:
 		return d.beginBack(ctx, q, v, &wayBack{To: spec.GetMirrorTo(), Sync: spec.GetResync(), Sealed: sealed || spec.GetSealed()})
 	case spec.GetResync() == v.Back.Sync && spec.GetSealed() && !sealed:

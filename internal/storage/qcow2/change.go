@@ -98,7 +98,7 @@ func (d *Driver) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		if v.State == isPrimary {
 			return d.carryBack(ctx, q, v, spec)
 		}
-		if v.State != isReplica {
+		if v.State != isReplica || spec.GetMirrorTo() != "" {
 			return fmt.Errorf("it is a %s: %w", v.State, storage.ErrInUse)
 		}
 		v = v.copy()
@@ -110,10 +110,7 @@ func (d *Driver) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		if point == nil {
 			return storage.ErrNoPoint
 		}
-		if err := d.promote(ctx, q, v, *point); err != nil {
-			return err
-		}
-		return d.carryBack(ctx, q, d.volumes[v.Name], spec)
+		return d.promote(ctx, q, v, *point)
 	})
 }
 

@@ -55,6 +55,8 @@ func (p *Pool) carryBack(v *volume, spec *pb.VolumeSpec, now time.Time) error {
 		return fmt.Errorf("promote volume %s: its disk was handed over: %w", v.name, storage.ErrInUse)
 	case spec.GetResync() == 0:
 		return errors.New("synchronisations are numbered from 1")
+	case b == nil && spec.GetSealed():
+		return fmt.Errorf("promote volume %s: nothing of it was mirrored yet: %w", v.name, storage.ErrInUse)
 	case b == nil || spec.GetResync() > b.sync:
 		return p.beginBack(v, spec, now)
 	case spec.GetResync() == b.sync && spec.GetSealed() && !sealed:

@@ -182,6 +182,9 @@ func (p *Pool) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		default:
 			return fmt.Errorf("promote volume %s: it is %v: %w", name, v.state, storage.ErrInUse)
 		}
+		if spec.GetMirrorTo() != "" {
+			return fmt.Errorf("promote volume %s: it is %v: %w", name, v.state, storage.ErrInUse)
+		}
 		v.mark(spec.GetConverged(), now)
 		point := v.point()
 		if point == nil && spec.GetAcceptUnconverged() {
@@ -203,7 +206,7 @@ func (p *Pool) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		p.promotions = append(p.promotions, Promotion{
 			Volume: name, Time: now, Layer: point.name(), Content: point.content(now),
 		})
-		return p.carryBack(v, spec, now)
+		return nil
 	})
 }
 
