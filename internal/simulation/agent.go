@@ -212,6 +212,8 @@ func (a *agent) crash() {
 	}
 	if a.name == poolAgent {
 		a.s.world.pool.crash()
+	} else if a.name == oldAgent {
+		a.s.world.home.crash()
 	}
 }
 

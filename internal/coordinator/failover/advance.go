@@ -124,6 +124,11 @@ func (r *run) observe(st *pb.Step) {
 	default:
 		return
 	}
+	r.judgeTime(st, r.see(st))
+}
+
+// see takes what is seen of an ordered step: done, or healthy.
+func (r *run) see(st *pb.Step) *pb.Status {
 	o := r.s.Object(st.GetObject())
 	status := r.v.Current(o)
 	reached := status.GetGeneration() >= st.GetGeneration() && status.GetPhase() == pb.Phase_PHASE_SETTLED
@@ -136,7 +141,7 @@ func (r *run) observe(st *pb.Step) {
 		status.GetInstance().GetHealth() == pb.HealthState_HEALTH_STATE_HEALTHY {
 		r.change(st).Healthy = true
 	}
-	r.judgeTime(st, status)
+	return status
 }
 
 // lateUnhealthy says that a step which failed for want of health is still unhealthy: running alone

@@ -184,6 +184,10 @@ func (r *run) back(st *pb.Step) bool {
 	if o == nil {
 		return true // It was made by the run, seen ABSENT and forgotten.
 	}
+	if st.GetSpec().GetVolume().GetRunWriter() {
+		// Its replication may need a new number, which it gets when the run has ended.
+		return r.v.Current(o) != nil
+	}
 	return r.v.Settled(o)
 }
 

@@ -35,6 +35,9 @@ func Failback(s *state.State, f *pb.Failover, reason string, discard bool) (*pb.
 func (r *run) carryBack() {
 	for _, st := range r.f.GetSteps() {
 		if !st.GetWayBack() {
+			if len(st.GetBackAfter()) > 0 && orderedNow(st.GetPhase()) {
+				r.see(st) // It runs on here, and others may depend on it.
+			}
 			continue
 		}
 		switch st.GetPhase() {

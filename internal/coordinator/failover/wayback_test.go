@@ -324,3 +324,41 @@ func TestSharedFence(t *testing.T) {
 	phases(t, w, other.GetName(), failedBack, nil)
 	nothingLeft(t, w.State, f.GetEpoch())
 }
+
+// TestReplicationNeedsANumber: that the old side cannot mirror under the number that the promotion used up
+// does not keep the run open; when it has ended the number is raised.
+func TestReplicationNeedsANumber(t *testing.T) {
+	w, f := failedOver(t)
+	carryBack(t, w, f)
+	w.Stuck[sourceDB] = true
+	w.Quiesce()
+	reports(w, sourceDB)
+	phases(t, w, f.GetName(), failingBack, map[string]pb.StepPhase{startOld: reverting})
+	w.Report(sourceDB, func(s *pb.Status) { s.Phase = pb.Phase_PHASE_FAILED })
+	w.Quiesce()
+	phases(t, w, f.GetName(), failedBack, nil)
+}
+
+// TestServesOnTheWayBack: what still runs here is seen to become healthy, so that others can start.
+func TestServesOnTheWayBack(t *testing.T) {
+	w := fixture.New(t)
+	w.Replicates = true
+	w.Join("east1", &pb.AgentOffer{ProtectedSite: true, Pools: []string{"east"}})
+	w.ApplyManifests(vault, strings.NewReplacer("webshop/db", "vault/db").Replace(second))
+	w.Quiesce()
+	f := w.Declare("vault")
+	w.Sick[w.Step(f.GetName(), startVault).GetObject()] = true
+	w.Quiesce()
+	w.Stuck[returnDB] = true
+	carryBack(t, w, f)
+	other := w.Declare("billing")
+	if err := w.Swear(other.GetName()); err != nil {
+		t.Fatal(err)
+	}
+	w.Quiesce()
+	phases(t, w, other.GetName(), running, map[string]pb.StepPhase{"start billing/app": pending})
+	clear(w.Sick)
+	w.Quiesce()
+	phases(t, w, other.GetName(), completed, nil)
+	phases(t, w, f.GetName(), failingBack, map[string]pb.StepPhase{startVault: done})
+}
