@@ -1,7 +1,8 @@
 // Package mirror is the side of replication where the VM runs: it mirrors a disk of a libvirt domain
 // to an NBD export, synchronously (QEMU's write-blocking copy mode), so that a converged target is
-// crash consistent at every instant. The protected site's agent uses it on production VMs, and a
-// recovery host's agent on promoted ones for the way back.
+// crash consistent at every instant. The protected site's agent uses it on production VMs. The way back
+// is not its work: the recovery site's pool mirrors what it has promoted. It starts the VM again whose
+// disk came back.
 //
 // A mirror is started at most once for one number; the number is written to a file and synced before
 // libvirt is asked. libvirt's own description of the domain says which mirror runs.

@@ -229,7 +229,6 @@ func (p *Pool) Demote(ctx context.Context, spec *pb.VolumeSpec) error {
 			if !spec.GetDropPromoted() {
 				return fmt.Errorf("demote volume %s: %w", name, storage.ErrWouldDrop)
 			}
-			p.breakMirrorsOf(&v.top.disk, now)
 		}
 		if v.back.runs() {
 			v.back.end(now, "the volume was demoted")
@@ -350,15 +349,4 @@ func (p *Pool) exported(name string) *layer {
 		return nil
 	}
 	return v.top
-}
-
-// breakMirrorsOf cuts every mirror that copies a disk which goes away.
-func (p *Pool) breakMirrorsOf(j *journal, now time.Time) {
-	for _, s := range p.world.sites {
-		for _, d := range s.disks {
-			if d.journal == j && d.mirror != nil {
-				d.mirror.sever(now)
-			}
-		}
-	}
 }

@@ -15,8 +15,8 @@ import (
 // errSiteDown is what every call gets while the site is dead.
 var errSiteDown = errors.New("site is down")
 
-// Site is the side whose VMs write to mirrored disks: the protected site, or the recovery site when
-// promoted volumes are mirrored back. It is its own driver (storage.Source).
+// Site is the side whose VMs write to mirrored disks: the protected site. It is its own driver
+// (storage.Source).
 type Site struct {
 	faults
 	world *World
@@ -80,23 +80,6 @@ func (s *Site) AddDisk(d Disk) {
 	s.disks[diskKey{d.Domain, d.Disk}] = &disk{
 		journal: &journal{records: d.Records, every: d.Every, since: now}, path: d.Path, running: true, degraded: now,
 	}
-}
-
-// AddExport adds a VM's disk whose content is an export of a pool: a promoted volume that is to be
-// mirrored back.
-func (s *Site) AddExport(domain, name, url string) error {
-	s.world.mu.Lock()
-	defer s.world.mu.Unlock()
-	p, export, err := s.world.export(url)
-	if err != nil {
-		return err
-	}
-	l := p.exported(export)
-	if l == nil {
-		return fmt.Errorf("attach %q to %s: no such export", url, domain)
-	}
-	s.disks[diskKey{domain, name}] = &disk{journal: &l.disk, running: true, degraded: time.Now()}
-	return nil
 }
 
 // Write lets the VM write records now. It does nothing to a VM that does not run.
