@@ -337,7 +337,7 @@ site is there again it waits; 'hotspare failover describe' says what for.
 gives up every volume that was not handed over yet.`,
 		Example: "  hotspare failback webshop --reason \"site east is repaired\" --wait\n" +
 			"  hotspare failback webshop --discard-recovery-data --reason \"it was a drill\" --wait",
-		Args:    exactly("RUN"),
+		Args: exactly("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if discard {
 				if reason == "" {

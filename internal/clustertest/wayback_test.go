@@ -41,6 +41,9 @@ func (s *site) atSeal(after bool, do func(at point)) {
 	})
 }
 
+// agentAway is how long a killed agent stays away.
+const agentAway = 2 * time.Second
+
 // TestKilledOnTheWayBack kills the leader, the agent that is at work, or both, before and after each step
 // of the way back. It costs time, and nothing else.
 func TestKilledOnTheWayBack(t *testing.T) {
@@ -67,7 +70,7 @@ func TestKilledOnTheWayBack(t *testing.T) {
 							}
 							if who != "leader" {
 								s.crashAgent(at.host)
-								time.AfterFunc(2*time.Second, func() { s.startAgent(at.host) })
+								time.AfterFunc(agentAway, func() { s.startAgent(at.host) })
 							}
 						}
 					}
@@ -78,7 +81,9 @@ func TestKilledOnTheWayBack(t *testing.T) {
 						}
 						s.world.at(p, kill(s))
 					})
-					t.Logf("took %v, undisturbed %v", took, undisturbed)
+					if bound := killBound + agentAway; took-undisturbed > bound {
+						t.Errorf("took %v, undisturbed %v: the kill added more than %v", took, undisturbed, bound)
+					}
 				})
 			}
 		}

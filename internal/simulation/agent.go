@@ -210,9 +210,10 @@ func (a *agent) crash() {
 	if a.host != nil {
 		a.host.crash()
 	}
-	if a.name == poolAgent {
+	switch a.name {
+	case poolAgent:
 		a.s.world.pool.crash()
-	} else if a.name == oldAgent {
+	case oldAgent:
 		a.s.world.home.crash()
 	}
 }

@@ -39,6 +39,7 @@ func (s *sim) heal() {
 	s.oldSiteReturns()
 	s.bringBack()
 	s.await("every run to go back", backLimit, s.backward)
+	s.world.startOld() // Nobody waits for a way back any more.
 	for _, name := range s.site.hosts {
 		if s.state.Host(name).GetCordoned() {
 			s.must(&pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: name, Action: "uncordon"}}})
@@ -132,7 +133,7 @@ func (s *sim) waitsForOther(f *pb.Failover) bool {
 // backward fails back what is open, and says what still is. An old VM that runs although its plan was
 // sworn dead is turned off: its disk comes back.
 func (s *sim) backward() string {
-	open := ""
+	var open strings.Builder
 	for f := range s.state.OpenFailovers() {
 		if !model.Reverting(f.GetPhase()) {
 			s.failBack(f.GetName(), s.chance(0.2))
@@ -144,9 +145,9 @@ func (s *sim) backward() string {
 				s.world.stopOld(vm)
 			}
 		}
-		open += f.GetName() + ": " + describeRun(f) + s.describeObjects(f)
+		open.WriteString(f.GetName() + ": " + describeRun(f) + s.describeObjects(f))
 	}
-	return open
+	return open.String()
 }
 
 func describeRun(f *pb.Failover) string {

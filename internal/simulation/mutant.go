@@ -62,7 +62,7 @@ func Mutants() map[string]Broken {
 		"keep a network":          {MutantKeepNetwork, []string{"5 exact failback"}},
 		"skip the seal":           {MutantSkipSeal, []string{"5 exact failback", "10 promotion"}},
 		"early hand over":         {MutantEarlyHandOver, []string{"5 exact failback", "10 promotion"}},
-		"skip an entry":           {MutantSkipEntry, []string{"R1 same state"}},
+		"skip an entry":           {MutantSkipEntry, []string{"R1 same state", "6 leases kept"}},
 	}
 }
 

@@ -41,7 +41,7 @@ func (p *pool) carryBack(v *volume, spec *pb.VolumeSpec) error {
 	b := v.back
 	sealed := b != nil && b.sealed
 	switch {
-	case spec.GetMirrorTo() == "" && sealed, v.given, b == nil && spec.GetSealed():
+	case spec.GetMirrorTo() == "" && sealed, spec.GetMirrorTo() != "" && v.given, b == nil && spec.GetSealed():
 		return storage.ErrInUse
 	case spec.GetMirrorTo() == "":
 		if b.runs() {

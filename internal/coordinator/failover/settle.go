@@ -127,6 +127,18 @@ func (r *run) goBack() {
 			r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTED
 		}
 	}
+	r.takeBack()
+	if slices.ContainsFunc(r.f.GetSteps(), func(st *pb.Step) bool { return !r.clean(st) }) {
+		return
+	}
+	r.phase = pb.RunPhase_RUN_PHASE_FAILED_BACK
+	if r.f.GetPhase() == pb.RunPhase_RUN_PHASE_ABORTING {
+		r.phase = pb.RunPhase_RUN_PHASE_ABORTED
+	}
+}
+
+// takeBack reverts the steps that nothing stands on any more, and that wait for nothing.
+func (r *run) takeBack() {
 	dependents := r.dependents()
 	burdened := func(st *pb.Step) bool {
 		return slices.ContainsFunc(dependents[st.GetId()], func(o *pb.Step) bool { return !r.clean(o) })
@@ -138,25 +150,20 @@ func (r *run) goBack() {
 	}
 	kept := r.keptFenced() != ""
 	for _, st := range r.f.GetSteps() {
-		if kept && len(st.GetBackAfter()) > 0 && !st.GetWayBack() {
+		stays := kept && len(st.GetBackAfter()) > 0 && !st.GetWayBack()
+		if stays || !held(r.phaseOf(st), st) || burdened(st) || waiting[st.GetLease()] || !r.arrived(st) {
 			continue
 		}
-		if !held(r.phaseOf(st), st) || burdened(st) || waiting[st.GetLease()] || !r.arrived(st) {
-			continue
+		if first := r.promotionOf(st); first == nil || r.endsWith(first, burdened(first)) {
+			r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTING
 		}
-		// The steps of the way back give a promoted volume other orders: they end with its promotion.
-		if first := r.promotionOf(st); first != nil && (held(r.phaseOf(first), first) && burdened(first) || !r.arrived(first)) {
-			continue
-		}
-		r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTING
 	}
-	if slices.ContainsFunc(r.f.GetSteps(), func(st *pb.Step) bool { return !r.clean(st) }) {
-		return
-	}
-	r.phase = pb.RunPhase_RUN_PHASE_FAILED_BACK
-	if r.f.GetPhase() == pb.RunPhase_RUN_PHASE_ABORTING {
-		r.phase = pb.RunPhase_RUN_PHASE_ABORTED
-	}
+}
+
+// endsWith says whether a promotion may end, or has ended. The steps of the way back give the promoted
+// volume other orders, and end with it.
+func (r *run) endsWith(first *pb.Step, burdened bool) bool {
+	return r.arrived(first) && (!burdened || !held(r.phaseOf(first), first))
 }
 
 // held says whether the step's override is in force.

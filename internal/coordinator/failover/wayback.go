@@ -147,40 +147,48 @@ func (r *run) keptFenced() string {
 	return ""
 }
 
+// route is the way back of one volume: each of its steps carries the number of the synchronisation.
+type route struct{ receive, mirror, seal, handOver *pb.Step }
+
+// routeOf returns the way back that a step makes the target for; false when a part of it is missing.
+func (r *run) routeOf(receive *pb.Step) (route, bool) {
+	w := route{receive: receive}
+	for _, st := range r.f.GetSteps() {
+		switch v := st.GetSpec().GetVolume(); {
+		case !st.GetWayBack():
+		case slices.Contains(st.GetAfter(), receive.GetId()):
+			w.mirror = st
+		case v.GetSealed() && st.GetObject() == w.mirror.GetObject():
+			w.seal = st
+		case st.GetObject() == receive.GetObject() && st != receive:
+			w.handOver = st
+		}
+	}
+	return w, w.mirror != nil && w.seal != nil && w.handOver != nil
+}
+
 // renew raises the number of a volume's synchronisation when its mirror died before everything was at
 // the target. receive is the step that makes the target.
 func (r *run) renew(receive *pb.Step) {
-	var mirror, seal, handOver *pb.Step
-	for _, st := range r.f.GetSteps() {
-		switch v := st.GetSpec().GetVolume(); {
-		case !st.GetWayBack() || v.GetRunWriter():
-		case v.GetSealed() && slices.Contains(mirror.GetAfter(), receive.GetId()) && st.GetObject() == mirror.GetObject():
-			seal = st
-		case !v.GetSealed() && slices.Contains(st.GetAfter(), receive.GetId()):
-			mirror = st
-		case st.GetObject() == receive.GetObject() && st != receive:
-			handOver = st
-		}
-	}
-	if mirror == nil || seal == nil || handOver == nil || r.phaseOf(seal) == pb.StepPhase_STEP_PHASE_DONE || !orderedNow(mirror.GetPhase()) {
+	w, ok := r.routeOf(receive)
+	if !ok || r.phaseOf(w.seal) == pb.StepPhase_STEP_PHASE_DONE || !orderedNow(w.mirror.GetPhase()) {
 		return
 	}
 	n := receive.GetSpec().GetVolume().GetResync()
-	here, there := r.v.Current(r.s.Object(mirror.GetObject())).GetVolume(), r.v.Current(r.s.Object(receive.GetObject())).GetVolume()
+	here, there := r.v.Current(r.s.Object(w.mirror.GetObject())).GetVolume(), r.v.Current(r.s.Object(receive.GetObject())).GetVolume()
 	if !r.died(here, n) && !r.died(there, n) || here.GetSealed() {
 		return
 	}
-	for _, st := range []*pb.Step{receive, mirror, seal, handOver} {
+	for _, st := range []*pb.Step{receive, w.mirror, w.seal, w.handOver} {
 		r.changes[st.GetId()] = &pb.StepChange{
 			Step: st.GetId(), Resync: n + 1, Message: fmt.Sprintf("synchronisation %d died; it begins anew", n),
 		}
 	}
-	r.change(receive).Phase = pb.StepPhase_STEP_PHASE_RELEASED
-	if orderedNow(seal.GetPhase()) {
-		r.change(seal).Phase = pb.StepPhase_STEP_PHASE_RELEASED
-	} else {
-		r.change(mirror).Phase = pb.StepPhase_STEP_PHASE_RELEASED
+	inForce := w.mirror
+	if orderedNow(w.seal.GetPhase()) {
+		inForce = w.seal
 	}
+	r.change(receive).Phase, r.change(inForce).Phase = pb.StepPhase_STEP_PHASE_RELEASED, pb.StepPhase_STEP_PHASE_RELEASED
 }
 
 // orderedNow says whether a step's order is in force or was until a later one of the same object.

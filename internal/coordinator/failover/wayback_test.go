@@ -301,7 +301,6 @@ func TestWayBackIsEvidence(t *testing.T) {
 	if want := []string{receiveBack, mirrorBack, seal, handOver, startOld}; !slices.Equal(said, want) {
 		t.Errorf("got %v, want %v", said, want)
 	}
-
 }
 
 // TestSharedFence: as long as another run holds the fence of the old side, its VM could not start there,

@@ -73,18 +73,10 @@ func jobs(q *qmp, v *volume) ([]jobInfo, error) {
 // carryBack makes a promoted volume's writes go where the spec says as well, and seals it.
 func (d *Driver) carryBack(ctx context.Context, q *qmp, v volume, spec *pb.VolumeSpec) error {
 	sealed := v.Back != nil && v.Back.Sealed
+	if spec.GetMirrorTo() == "" {
+		return d.leaveBack(ctx, q, v, sealed)
+	}
 	switch {
-	case spec.GetMirrorTo() == "" && sealed:
-		return fmt.Errorf("it is sealed, and stays so until it is demoted: %w", storage.ErrInUse)
-	case spec.GetMirrorTo() == "" && v.Back != nil:
-		next := v.copy()
-		next.Back = nil
-		if err := d.replace(&v, next); err != nil {
-			return err
-		}
-		return d.tidy(ctx, q, &v)
-	case spec.GetMirrorTo() == "":
-		return nil
 	case v.Given != nil:
 		return fmt.Errorf("disk %s was handed over and cannot be mirrored: %w", v.Disk, storage.ErrInUse)
 	case spec.GetResync() == 0:
@@ -98,6 +90,22 @@ func (d *Driver) carryBack(ctx context.Context, q *qmp, v volume, spec *pb.Volum
 	default:
 		return nil // An older number changes nothing, and this one was begun.
 	}
+}
+
+// leaveBack ends a way back that is not wanted any more, unless the volume is sealed.
+func (d *Driver) leaveBack(ctx context.Context, q *qmp, v volume, sealed bool) error {
+	if sealed {
+		return fmt.Errorf("it is sealed, and stays so until it is demoted: %w", storage.ErrInUse)
+	}
+	if v.Back == nil {
+		return nil
+	}
+	next := v.copy()
+	next.Back = nil
+	if err := d.replace(&v, next); err != nil {
+		return err
+	}
+	return d.tidy(ctx, q, &v)
 }
 
 // beginBack starts the mirror of a new synchronisation. The number is noted as used and ended before

@@ -118,6 +118,22 @@ func (v volume) check() error {
 	if !slices.Contains([]state{isReplica, isPrimary, isClone}, v.State) {
 		return fmt.Errorf("state %q", v.State)
 	}
+	if err := v.checkLayers(); err != nil {
+		return err
+	}
+	if (v.State == isClone) != (v.Origin != 0) || (v.State == isClone) != (v.Of != "") {
+		return errors.New("only a clone has an origin")
+	}
+	if v.Back != nil && v.State != isPrimary {
+		return errors.New("only a promoted volume is mirrored back")
+	}
+	if v.Disk != "" && !filepath.IsAbs(v.Disk) {
+		return fmt.Errorf("disk %q is not an absolute path", v.Disk)
+	}
+	return nil
+}
+
+func (v volume) checkLayers() error {
 	last := uint64(0)
 	for _, l := range v.Layers {
 		if l.Number <= last || l.Number >= v.Next || l.Base >= l.Number {
@@ -130,15 +146,6 @@ func (v volume) check() error {
 	}
 	if v.Top != 0 && v.layer(v.Top) == nil {
 		return fmt.Errorf("top layer %d does not exist", v.Top)
-	}
-	if (v.State == isClone) != (v.Origin != 0) || (v.State == isClone) != (v.Of != "") {
-		return errors.New("only a clone has an origin")
-	}
-	if v.Back != nil && v.State != isPrimary {
-		return errors.New("only a promoted volume is mirrored back")
-	}
-	if v.Disk != "" && !filepath.IsAbs(v.Disk) {
-		return fmt.Errorf("disk %q is not an absolute path", v.Disk)
 	}
 	return nil
 }

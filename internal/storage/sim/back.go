@@ -42,15 +42,10 @@ func (p *Pool) carryBack(v *volume, spec *pb.VolumeSpec, now time.Time) error {
 	if b != nil {
 		b.look(now)
 	}
-	switch sealed := b != nil && b.sealed; {
-	case spec.GetMirrorTo() == "" && sealed:
-		return fmt.Errorf("promote volume %s: it is sealed: %w", v.name, storage.ErrInUse)
-	case spec.GetMirrorTo() == "":
-		if b.runs() {
-			b.end(now, "it was not wanted any more")
-		}
-		v.back = nil
-		return nil
+	if spec.GetMirrorTo() == "" {
+		return v.leaveBack(now)
+	}
+	switch {
 	case v.given != nil:
 		return fmt.Errorf("promote volume %s: its disk was handed over: %w", v.name, storage.ErrInUse)
 	case spec.GetResync() == 0:
@@ -59,14 +54,32 @@ func (p *Pool) carryBack(v *volume, spec *pb.VolumeSpec, now time.Time) error {
 		return fmt.Errorf("promote volume %s: nothing of it was mirrored yet: %w", v.name, storage.ErrInUse)
 	case b == nil || spec.GetResync() > b.sync:
 		return p.beginBack(v, spec, now)
-	case spec.GetResync() == b.sync && spec.GetSealed() && !sealed:
-		if b.runs() && !b.link.converged(now) {
-			return fmt.Errorf("promote volume %s: the mirror of synchronisation %d has not caught up", v.name, b.sync)
-		}
-		b.sealed = true
-		v.top.disk.stop(now)
-		b.finish(now)
+	case spec.GetResync() == b.sync && spec.GetSealed() && !b.sealed:
+		return v.seal(now)
+	default:
+		return nil
 	}
+}
+
+// leaveBack ends a way back that is not wanted any more, unless the volume is sealed.
+func (v *volume) leaveBack(now time.Time) error {
+	if v.back != nil && v.back.sealed {
+		return fmt.Errorf("promote volume %s: it is sealed: %w", v.name, storage.ErrInUse)
+	}
+	if v.back.runs() {
+		v.back.end(now, "it was not wanted any more")
+	}
+	v.back = nil
+	return nil
+}
+
+func (v *volume) seal(now time.Time) error {
+	if v.back.runs() && !v.back.link.converged(now) {
+		return fmt.Errorf("promote volume %s: the mirror of synchronisation %d has not caught up", v.name, v.back.sync)
+	}
+	v.back.sealed = true
+	v.top.disk.stop(now)
+	v.back.finish(now)
 	return nil
 }
 
