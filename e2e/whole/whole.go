@@ -244,11 +244,17 @@ func (s *Story) failBack(ctx context.Context) error {
 // listen asks the VM that serves now, over and over, until the returned function is called, which says
 // what it answered last. Answers of another VM do not count.
 func (s *Story) listen(ctx context.Context) (last func() site.Answer) {
-	ctx, stop := context.WithCancel(ctx)
-	answers := make(chan site.Answer, 1)
+	stop, answers := make(chan struct{}), make(chan site.Answer, 1)
 	go func() {
 		var last site.Answer
 		for ctx.Err() == nil {
+			select {
+			case <-stop:
+				answers <- last
+				return
+			default:
+			}
+			// A question is never cut short: its shell would be left behind with the answer's pipe.
 			a, err := s.Site.AskProduction(ctx, site.ProductionAddress)
 			if err == nil && (last.BootID == "" || a.BootID == last.BootID) {
 				last = a
@@ -257,7 +263,7 @@ func (s *Story) listen(ctx context.Context) (last func() site.Answer) {
 		answers <- last
 	}()
 	return func() site.Answer {
-		stop()
+		close(stop)
 		return <-answers
 	}
 }
