@@ -83,7 +83,7 @@ In another terminal:
   hotspare status
   hotspare lease create -p web --vm 3x12cpu,40GiB --image debian-12 --term 8h --wait
   hotspare failover declare webshop --reason "trying it out" --yes --wait
-  hotspare failback webshop --discard-recovery-data --reason "only a try" --yes --wait
+  hotspare failback webshop --reason "only a try" --wait
   hotspare lease list
 
 The log is %s/log. Webhook: https://%s/v1/triggers/east-down:alertmanager, token dev-token.

@@ -32,6 +32,8 @@ const (
 	devOverhead    = 256 << 20
 	devPoolBytes   = 10 << 40
 	devPoolAddress = "127.0.0.1:10809"
+	devEastAddress = "127.0.0.1:10810"
+	devDiskPath    = "/var/lib/libvirt/images/prod-db.qcow2"
 	// devBoot is how long a simulated guest takes until it answers.
 	devBoot = 800 * time.Millisecond
 	// devSaveBandwidth is faster than real disks, so that trying out does not mean waiting.
@@ -47,6 +49,7 @@ type devWorld struct {
 	nets  map[string]*sdnsim.Networks
 	pool  *storagesim.Pool
 	east  *storagesim.Site
+	home  *storagesim.Pool
 	zone  *sdnsim.Zone
 	fence *fencesim.Site
 }
@@ -68,7 +71,8 @@ func newDevWorld(hosts int) *devWorld {
 	storageWorld := storagesim.NewWorld()
 	w.pool = storageWorld.NewPool(devPoolAddress, devPoolBytes)
 	w.east = storageWorld.NewSite(devEast)
-	w.east.AddDisk(storagesim.Disk{Domain: "prod-db", Disk: "vda", Every: devWrites})
+	w.home = storageWorld.NewPool(devEastAddress, devPoolBytes)
+	w.east.AddDisk(storagesim.Disk{Domain: "prod-db", Disk: "vda", Path: devDiskPath, Every: devWrites})
 	w.fence = fencesim.NewSite(func(string) { w.east.Stop("prod-db") }, "east-power")
 	w.zone = sdnsim.NewZone(devKey, devZone)
 	w.zone.SetByHand(&pb.DnsRecord{Zone: devZone, Name: "www", Type: "A", Values: []string{"198.51.100.10"}})
@@ -98,7 +102,9 @@ func (w *devWorld) drivers(name string) actuate.Drivers {
 			Pools: map[string]storage.Driver{"west": w.pool}, Zones: map[string]sdn.Endpoints{devZone: w.zone.Endpoints(devKey)},
 		}
 	case devEast:
-		return actuate.Drivers{Source: w.east, Fence: devFence{w.fence, w.east}}
+		return actuate.Drivers{
+			Pools: map[string]storage.Driver{"east": w.home}, Source: w.east, Fence: devFence{w.fence, w.east, w.home},
+		}
 	default:
 		for i, n := range w.names {
 			if n == name {
@@ -109,19 +115,22 @@ func (w *devWorld) drivers(name string) actuate.Drivers {
 	}
 }
 
-// devFence is the fence of the simulated protected site. Nobody is there to power the old side on
-// again after a failback, so lifting the fence does.
+// devFence is the fence of the simulated protected site. Nobody is there to power the old side on again
+// after a failback that discards, so lifting the fence does.
 type devFence struct {
 	*fencesim.Site
 	east *storagesim.Site
+	home *storagesim.Pool
 }
 
-// Lift lifts the fence and starts the production VM.
+// Lift lifts the fence, and starts the production VM unless its disk came back: then the agent does.
 func (f devFence) Lift(ctx context.Context, spec *pb.FenceSpec) error {
 	if err := f.Site.Lift(ctx, spec); err != nil {
 		return err
 	}
 	f.SetAlive(spec.GetTarget(), true)
-	f.east.Start("prod-db")
+	if len(f.home.Names()) == 0 {
+		f.east.Start("prod-db")
+	}
 	return nil
 }

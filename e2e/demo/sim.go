@@ -160,7 +160,7 @@ func (s *sim) disaster(ctx context.Context) error {
 // wayBack fails back and compares with the day before.
 func (s *sim) wayBack(ctx context.Context) error {
 	s.Head("The disaster is over: everything goes back")
-	if _, err := s.Follow(ctx, "failback", "webshop", "--discard-recovery-data", "--reason", "end of the demo", "--yes", "--wait"); err != nil {
+	if _, err := s.Follow(ctx, "failback", "webshop", "--reason", "site east is repaired", "--wait"); err != nil {
 		return err
 	}
 	if _, err := s.AskUntil(ctx, "the leases to return", func(out string) bool { return !strings.Contains(out, "preempted") },

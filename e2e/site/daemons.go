@@ -99,7 +99,8 @@ func (s *Site) joinAgents(ctx context.Context) error {
 		{s.GW, fmt.Sprintf("zones:\n- {name: %s., server: \"%s:53\", key_name: %s., key_file: %s}\n"+
 			"fence_targets:\n- {name: east-power, socket: %s, domains: [%s]}\n", zoneName, s.DNS.MgmtAddr, keyName, key,
 			s.East.LibvirtSocket, ProductionDomain)},
-		{s.East, "source: {socket: /run/libvirt/libvirt-sock}\n"},
+		{s.East, fmt.Sprintf("source: {socket: /run/libvirt/libvirt-sock}\npools:\n- {name: east, dir: %s/data/back, export_address: \"%s:10809\"}\n",
+			s.East.Dir, s.East.MgmtAddr)},
 	}
 	for _, a := range agents {
 		if err := s.join(ctx, a.host, a.text); err != nil {
@@ -165,7 +166,8 @@ func (s *Site) AwaitReady(ctx context.Context, plan string) error {
 // applyManifests declares what every plan needs: networks, pool, image, hosts and project.
 func (s *Site) applyManifests(ctx context.Context) error {
 	cmdline := guest.Params{}.CommandLine()
-	if err := s.Apply(ctx, fmt.Sprintf(manifests, s.Store.MgmtAddr, s.Image.Kernel, s.Image.Initrd, cmdline, roomVCPUs/float64(runtime.NumCPU()))); err != nil {
+	if err := s.Apply(ctx, fmt.Sprintf(manifests, s.Store.MgmtAddr, s.Image.Kernel, s.Image.Initrd, cmdline,
+		roomVCPUs/float64(runtime.NumCPU()), s.East.MgmtAddr)); err != nil {
 		return err
 	}
 	// Until the hosts have reported what they have, no plan fits anywhere.

@@ -32,6 +32,11 @@ metadata: {name: west}
 spec: {agent: store, exportAddress: "%[1]s:10809"}
 ---
 apiVersion: hotspare/v1
+kind: Pool
+metadata: {name: east}
+spec: {agent: east, exportAddress: "%[6]s:10809"}
+---
+apiVersion: hotspare/v1
 kind: Image
 metadata: {name: tiny}
 spec: {kernel: %[2]s, initrd: %[3]s, cmdline: "%[4]s"}
@@ -77,7 +82,7 @@ spec:
     resources: {vcpus: 2, memory: 128MiB}
     image: tiny
     volumes:
-    - {name: root, pool: west, replica: webshop-db-root, size: 64MiB, source: {agent: east, domain: prod-db, disk: vda}}
+    - {name: root, pool: west, replica: webshop-db-root, size: 64MiB, source: {agent: east, domain: prod-db, disk: vda, pool: east}}
     nics: [{network: prod-10, mac: "52:54:00:aa:00:01", address: 10.10.0.11/24}]
     healthy: {http: "http://{address}/health", within: 2m}
   endpoints:

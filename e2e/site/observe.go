@@ -180,9 +180,9 @@ func awaitAnswer(ctx context.Context, address string, question func(context.Cont
 	return a, err
 }
 
-// Exports lists what the storage host's daemon exports over NBD; no server means nothing.
-func (s *Site) Exports(ctx context.Context) []string {
-	out, err := s.Store.Run(ctx, "qemu-nbd", "--list", "--bind", s.Store.MgmtAddr, "--port", "10809")
+// Exports lists what the storage daemon of a host exports over NBD; no server means nothing.
+func (s *Site) Exports(ctx context.Context, h *lab.Host) []string {
+	out, err := h.Run(ctx, "qemu-nbd", "--list", "--bind", h.MgmtAddr, "--port", "10809")
 	if err != nil {
 		return nil
 	}

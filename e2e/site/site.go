@@ -188,7 +188,7 @@ func (s *Site) startProduction(ctx context.Context) error {
 
 func (s *Site) productionDisk() string { return filepath.Join(s.East.Dir, "data", "prod-db.qcow2") }
 
-// StartProduction starts the production VM, as the protected site's people do when the disaster is over.
+// StartProduction starts the production VM, as the protected site's people do when nothing was carried back to it.
 func (s *Site) StartProduction(ctx context.Context) error {
 	_, err := s.East.Run(ctx, "virsh", "--connect", "qemu:///system", "start", ProductionDomain)
 	return err

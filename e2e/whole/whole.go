@@ -26,6 +26,8 @@ type Story struct {
 	Site *site.Site
 	// Strike, when set, does some harm in the middle of the failover.
 	Strike func(context.Context) error
+	// StrikeBack, when set, does some harm in the middle of the failback.
+	StrikeBack func(context.Context) error
 
 	leases    []site.Lease
 	lent      map[string]site.Answer // what the lent guests said on the ordinary day
@@ -178,7 +180,7 @@ func (s *Story) proveFailover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	exports := s.Site.Exports(ctx)
+	exports := s.Site.Exports(ctx, s.Site.Store)
 	return firstError(
 		s.Check(state == "shut off", "the old hypervisor says of the old VM: %s", state),
 		s.Check(slices.Equal(exports, []string{"webshop-db-root"}), "the storage daemon exports the promoted volume only: %v", exports),
@@ -192,29 +194,78 @@ func (s *Story) proveFailover(ctx context.Context) error {
 	)
 }
 
-// failBack brings everything back; the protected site's people start their VM again.
+// failBack brings everything back, with what was written here. Nobody at the protected site does anything.
 func (s *Story) failBack(ctx context.Context) error {
-	s.Head("Site east is back: the way back")
+	s.Head("Site east is back: what was written here goes back with it")
 	if err := s.Site.East.LinkUp(ctx, "prod0"); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
-	if _, err := s.Follow(ctx, "failback", "webshop", "--discard-recovery-data", "--reason", "the site is back", "--yes", "--wait"); err != nil {
+	here := s.listen(ctx)
+	struck := make(chan error, 1)
+	go func() {
+		if s.StrikeBack == nil {
+			struck <- nil
+			return
+		}
+		struck <- s.StrikeBack(ctx)
+	}()
+	if _, err := s.Follow(ctx, "failback", "webshop", "--reason", "the site is back", "--wait"); err != nil {
 		return err
 	}
-	if err := s.Site.StartProduction(ctx); err != nil {
+	last := here()
+	if err := <-struck; err != nil {
 		return err
 	}
-	s.Say("the people of site east have started their VM")
-	if _, err := s.Site.AwaitProduction(ctx, site.ProductionAddress); err != nil {
+	a, err := s.Site.AwaitProduction(ctx, site.ProductionAddress)
+	if err != nil {
+		return err
+	}
+	state, err := s.Site.ProductionState(ctx)
+	if err != nil {
+		return err
+	}
+	if err := firstError(
+		s.Check(state == "running", "the old hypervisor says of the production VM: %s; nobody has started it by hand", state),
+		s.Check(last.Disk.LastRecord > s.lastSeen.Disk.LastRecord, "the last record that the recovery site acknowledged to us is %d", last.Disk.LastRecord),
+		s.Check(a.BootID != last.BootID && a.Disk.Marker == last.Disk.Marker && a.Disk.LastRecord >= last.Disk.LastRecord,
+			"production at site east has it: disk %q with record %d", a.Disk.Marker, a.Disk.LastRecord),
+	); err != nil {
 		return err
 	}
 	if err := s.Site.AwaitReady(ctx, "webshop"); err != nil {
 		return err
 	}
-	_, err := s.Run(ctx, "status")
+	_, err = s.Run(ctx, "status")
 	return err
+}
+
+// listen asks the VM that serves now, over and over, until the returned function is called, which says
+// what it answered last. Answers of another VM do not count.
+func (s *Story) listen(ctx context.Context) (last func() site.Answer) {
+	stop, answers := make(chan struct{}), make(chan site.Answer, 1)
+	go func() {
+		var last site.Answer
+		for ctx.Err() == nil {
+			select {
+			case <-stop:
+				answers <- last
+				return
+			default:
+			}
+			// A question is never cut short: its shell would be left behind with the answer's pipe.
+			a, err := s.Site.AskProduction(ctx, site.ProductionAddress)
+			if err == nil && (last.BootID == "" || a.BootID == last.BootID) {
+				last = a
+			}
+		}
+		answers <- last
+	}()
+	return func() site.Answer {
+		close(stop)
+		return <-answers
+	}
 }
 
 // proveFailback compares with the ordinary day.

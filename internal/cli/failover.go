@@ -327,10 +327,17 @@ func (a *app) failbackCommand() *cobra.Command {
 		Use:   "failback RUN",
 		Short: "Bring everything back to where it was before a failover",
 		Long: `Bring a failover's workloads back to the protected site and give the lent VMs back to their owners.
-After a promotion it is refused unless --discard-recovery-data throws away what was written here:
-nothing carries that to the old side yet.`,
-		Example: "  hotspare failback webshop --discard-recovery-data --reason \"it was a drill\" --wait",
-		Args:    exactly("RUN"),
+
+What was written here is carried back first, while the workloads run on: each promoted volume is mirrored
+to a pool at the protected site (the plan's source.pool). Once all are in sync the workloads are shut
+down, the last writes follow, the disks are handed over, and the old VMs are started. Until the protected
+site is there again it waits; 'hotspare failover describe' says what for.
+
+--discard-recovery-data throws away what was written here instead. Said while a failback is under way, it
+gives up every volume that was not handed over yet.`,
+		Example: "  hotspare failback webshop --reason \"site east is repaired\" --wait\n" +
+			"  hotspare failback webshop --discard-recovery-data --reason \"it was a drill\" --wait",
+		Args: exactly("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if discard {
 				if reason == "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/hypervisor/sim"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/runbook"
 	"github.com/hotspare/hotspare/internal/trust/evidence"
 )
 
@@ -91,9 +92,10 @@ func (s *site) declare(plans ...string) *pb.Failover {
 	return f
 }
 
-func (s *site) failback(name string) {
+// failback begins the way back, with what was written here or without.
+func (s *site) failback(name string, discard bool) {
 	s.t.Helper()
-	req := &pb.FailbackRequest{RequestId: s.request(), Name: name, Reason: "over", DiscardRecoveryData: true}
+	req := &pb.FailbackRequest{RequestId: s.request(), Name: name, Reason: "over", DiscardRecoveryData: discard}
 	s.call(func(ctx context.Context, c *grpc.ClientConn) error {
 		_, err := pb.NewFailoverServiceClient(c).Failback(ctx, req)
 		return err
@@ -130,11 +132,50 @@ func (s *site) completes(name string) {
 	s.reaches(name, pb.RunPhase_RUN_PHASE_COMPLETED, runLimit)
 }
 
-// over fails a run back and waits until everything is as before, and all leases run.
+// over fails a run back and waits until everything is as before: with what was written here.
 func (s *site) over(name string) {
 	s.t.Helper()
-	s.failback(name)
+	wrote := s.write(name)
+	s.failback(name, false)
 	s.reaches(name, pb.RunPhase_RUN_PHASE_FAILED_BACK, runLimit)
+	s.carried(wrote)
+}
+
+// write has every workload of a run write to its promoted volume, and returns how many records each
+// production VM's disk must hold in the end.
+func (s *site) write(name string) map[string]uint64 {
+	s.t.Helper()
+	out := map[string]uint64{}
+	for _, st := range s.state().Failover(name).GetSteps() {
+		volume := model.ObjectID(st.GetObject()).Name()
+		src := s.state().Object(string(model.NewObjectID(pb.Kind_KIND_VOLUME, runbook.SourceName(volume))))
+		if st.GetKind() != pb.Kind_KIND_VOLUME || st.GetGeneration() == 0 || src == nil {
+			continue
+		}
+		url := "nbd://" + poolAddress + "/" + volume
+		has, err := s.world.store.Read(url)
+		s.must(err)
+		out[src.GetBase().GetVolume().GetDomain()] = has.Records + recordsHere
+		s.must(s.world.store.Write(url, has.Records+recordsHere))
+	}
+	return out
+}
+
+// recordsHere is how many records a workload writes at the recovery site: more than its old self would
+// have meanwhile.
+const recordsHere = 1_000_000
+
+// carried checks that what was written here is at the protected site, and that the VMs there run.
+func (s *site) carried(wrote map[string]uint64) {
+	s.t.Helper()
+	for domain, n := range wrote {
+		if has := s.world.east.Records(domain, "vda"); has < n {
+			s.t.Errorf("invariant 5, failback: %s has %d records, %d were written here", domain, has, n)
+		}
+	}
+	if len(wrote) > 0 && s.world.east.Starts() == 0 {
+		s.t.Errorf("no VM at the protected site was started by an order")
+	}
 }
 
 // view is what a guest looked like.

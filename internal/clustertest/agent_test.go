@@ -47,7 +47,7 @@ func TestAgentBackWithOldSpecs(t *testing.T) {
 		s.crashAgent(host)
 		// The protected VM dies while nobody looks: by the old specs it would be started again.
 		s.world.hosts[host].Kill(model.ObjectID(f.GetPlacements()[0].GetObject()))
-		s.failback(f.GetName())
+		s.failback(f.GetName(), true)
 		s.sleep(time.Minute)
 		s.cutAgent(host)
 		at := time.Now()
@@ -188,7 +188,7 @@ func TestPowerCut(t *testing.T) {
 					}
 				}
 				s.completes(f.GetName())
-				s.failback(f.GetName())
+				s.failback(f.GetName(), true)
 				if !early {
 					s.until("the power cut", time.Minute, func() bool { return lost != "" })
 					back()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -98,8 +99,13 @@ func (c *cycle) run() {
 	if c.r.IntN(2) == 0 {
 		slices.Reverse(runs)
 	}
+	wrote := map[string]uint64{}
 	for _, f := range runs {
-		c.failback(f)
+		discard := c.r.IntN(4) == 0
+		if !discard {
+			maps.Copy(wrote, c.write(f))
+		}
+		c.failback(f, discard)
 		if c.r.IntN(2) == 0 {
 			c.fault()
 			c.pause(2 * time.Second)
@@ -111,6 +117,7 @@ func (c *cycle) run() {
 	for _, f := range runs {
 		c.reaches(f, pb.RunPhase_RUN_PHASE_FAILED_BACK, 20*time.Minute)
 	}
+	c.carried(wrote)
 	leases = slices.DeleteFunc(leases, func(l *pb.Lease) bool {
 		return c.state().Lease(l.GetName()).GetPhase() == pb.LeasePhase_LEASE_PHASE_ENDED
 	})

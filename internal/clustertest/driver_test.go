@@ -273,6 +273,10 @@ func (s *source) Unmirror(ctx context.Context, v *pb.VolumeSpec) error {
 	return s.l.call(ctx, "Unmirror", v.GetName(), func(ctx context.Context) error { return s.d.Unmirror(ctx, v) })
 }
 
+func (s *source) Run(ctx context.Context, v *pb.VolumeSpec) error {
+	return s.l.call(ctx, "Run", v.GetName(), func(ctx context.Context) error { return s.d.Run(ctx, v) })
+}
+
 func (s *source) Inspect(ctx context.Context, v *pb.VolumeSpec) (storage.Volume, error) {
 	return ask(ctx, s.l, "Inspect", v.GetName(), func(ctx context.Context) (storage.Volume, error) { return s.d.Inspect(ctx, v) })
 }

@@ -160,7 +160,7 @@ func (s *site) promotions() {
 	runs := map[string]int{}
 	for f := range s.state().Failovers() {
 		for _, st := range f.GetSteps() {
-			if st.GetKind() == pb.Kind_KIND_VOLUME && st.GetGeneration() > 0 {
+			if st.GetKind() == pb.Kind_KIND_VOLUME && st.GetGeneration() > 0 && !st.GetWayBack() {
 				runs[st.GetSpec().GetVolume().GetName()]++
 			}
 		}

@@ -28,6 +28,7 @@ const (
 	dnsZone     = "shop.example."
 	dnsKey      = "cluster"
 	poolAddress = "10.77.0.9:10809"
+	homeAddress = "10.88.0.9:10809"
 	hostVCPUs   = 16
 	hostMemory  = 64 << 30
 	overhead    = 256 << 20
@@ -43,7 +44,10 @@ type world struct {
 	names []string
 	hosts map[string]*sim.Host
 	nets  map[string]*sdnsim.Networks
+	store *storagesim.World
 	pool  *storagesim.Pool
+	// home is the pool at the protected site that the way back ends in.
+	home  *storagesim.Pool
 	east  *storagesim.Site
 	zone  *sdnsim.Zone
 	fence *fencesim.Site
@@ -73,11 +77,11 @@ func newWorld(ctx context.Context, hosts int) *world {
 		w.nets[name] = sdnsim.NewNetworks(w.answers)
 	}
 	st := storagesim.NewWorld()
-	w.pool = st.NewPool(poolAddress, 10<<40)
+	w.store, w.pool, w.home = st, st.NewPool(poolAddress, 10<<40), st.NewPool(homeAddress, 10<<40)
 	w.east = st.NewSite(eastAgent)
 	w.fence = fencesim.NewSite(func(target string) { w.east.Stop(domains()[target]) }, "east-power", "east-bill")
 	for _, d := range domains() {
-		w.east.AddDisk(storagesim.Disk{Domain: d, Disk: "vda", Every: writesEvery})
+		w.east.AddDisk(storagesim.Disk{Domain: d, Disk: "vda", Path: "/images/" + d, Every: writesEvery})
 	}
 	w.zone = sdnsim.NewZone(dnsKey, dnsZone)
 	w.zone.SetByHand(&pb.DnsRecord{Zone: dnsZone, Name: "www", Type: "A", Values: []string{"198.51.100.10"}})
@@ -111,19 +115,21 @@ func (w *world) drivers(agent string) actuate.Drivers {
 			Pools: map[string]storage.Driver{"west": w.pool}, Zones: map[string]sdn.Endpoints{dnsZone: w.zone.Endpoints(dnsKey)},
 		}
 	case eastAgent:
-		return actuate.Drivers{Source: w.east, Fence: w.fence}
+		return actuate.Drivers{Pools: map[string]storage.Driver{"east": w.home}, Source: w.east, Fence: w.fence}
 	default:
 		return actuate.Drivers{Hypervisor: w.hosts[agent], Networks: w.nets[agent]}
 	}
 }
 
-// powerOn is what the people at the old site do: once no fence holds a target down they start what ran
-// there.
+// powerOn is what the people at the old site do: once no fence holds a target down they power it on. They
+// start what ran there, too, unless its disk comes back: then its agent does.
 func (w *world) powerOn() {
 	for target, domain := range domains() {
 		if w.fence.Fences(target) == 0 && !w.fence.Alive(target) {
 			w.fence.SetAlive(target, true)
-			w.east.Start(domain)
+			if len(w.home.Names()) == 0 {
+				w.east.Start(domain)
+			}
 		}
 	}
 }
@@ -142,6 +148,9 @@ func (w *world) inventory() []string {
 		for _, d := range domains {
 			out = append(out, fmt.Sprintf("%s %s %v", n, d.ID, d.State))
 		}
+	}
+	for _, v := range w.home.Names() {
+		out = append(out, "volume at home "+v)
 	}
 	for _, v := range w.pool.Names() {
 		vol, err := w.pool.Inspect(w.ctx, v)
@@ -175,6 +184,11 @@ apiVersion: hotspare/v1
 kind: Pool
 metadata: {name: west}
 spec: {agent: store1, exportAddress: "10.77.0.9:10809"}
+---
+apiVersion: hotspare/v1
+kind: Pool
+metadata: {name: east}
+spec: {agent: east, exportAddress: "10.88.0.9:10809"}
 ---
 apiVersion: hotspare/v1
 kind: Image
@@ -213,7 +227,7 @@ spec:
   - name: db
     resources: {vcpus: 8, memory: 32GiB}
     volumes:
-    - {name: root, pool: west, replica: webshop-db-root, size: 64MiB, source: {agent: east, domain: prod-db, disk: vda}}
+    - {name: root, pool: west, replica: webshop-db-root, size: 64MiB, source: {agent: east, domain: prod-db, disk: vda, pool: east}}
     nics: [{network: prod-10, address: 10.10.0.11/24}]
     healthy: {tcp: "10.10.0.11:5432", within: 60s}
   - name: web
@@ -239,7 +253,7 @@ spec:
   - name: app
     resources: {vcpus: 4, memory: 16GiB}
     volumes:
-    - {name: root, pool: west, replica: billing-app-root, size: 64MiB, source: {agent: east, domain: prod-bill, disk: vda}}
+    - {name: root, pool: west, replica: billing-app-root, size: 64MiB, source: {agent: east, domain: prod-bill, disk: vda, pool: east}}
     nics: [{network: prod-10, address: 10.10.0.31/24}]
     healthy: {tcp: "10.10.0.31:8443", within: 60s}
   endpoints:

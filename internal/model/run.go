@@ -45,7 +45,7 @@ var runPhases = map[pb.RunPhase]struct {
 		[]pb.RunPhase{pb.RunPhase_RUN_PHASE_INCOMPLETE, pb.RunPhase_RUN_PHASE_FAILING_BACK, pb.RunPhase_RUN_PHASE_KEPT},
 		[]string{"failback"},
 	},
-	pb.RunPhase_RUN_PHASE_FAILING_BACK: {[]pb.RunPhase{pb.RunPhase_RUN_PHASE_FAILED_BACK}, []string{"retry"}},
+	pb.RunPhase_RUN_PHASE_FAILING_BACK: {[]pb.RunPhase{pb.RunPhase_RUN_PHASE_FAILED_BACK}, []string{"retry", "failback"}},
 	pb.RunPhase_RUN_PHASE_ABORTING:     {[]pb.RunPhase{pb.RunPhase_RUN_PHASE_ABORTED}, []string{"retry"}},
 	pb.RunPhase_RUN_PHASE_REJECTED:     {},
 	pb.RunPhase_RUN_PHASE_EXPIRED:      {},
@@ -90,6 +90,24 @@ var stepPhases = map[pb.StepPhase][]pb.StepPhase{
 	pb.StepPhase_STEP_PHASE_SKIPPED:   {pb.StepPhase_STEP_PHASE_DONE, pb.StepPhase_STEP_PHASE_REVERTING},
 	pb.StepPhase_STEP_PHASE_REVERTING: {pb.StepPhase_STEP_PHASE_REVERTED},
 	pb.StepPhase_STEP_PHASE_REVERTED:  {},
+}
+
+// MayBeWritten says whether somebody may have written to the volume that a step of the way there promotes:
+// it was seen promoted, or what starts from it was let go.
+func MayBeWritten(f *pb.Failover, s *pb.Step) bool {
+	if s.GetKind() != pb.Kind_KIND_VOLUME || s.GetGeneration() == 0 || s.GetWayBack() {
+		return false
+	}
+	return s.GetDoneAt() != nil || slices.ContainsFunc(f.GetSteps(), func(o *pb.Step) bool {
+		return o.GetGeneration() > 0 && slices.ContainsFunc(o.GetGates(), func(g *pb.Gate) bool {
+			return slices.ContainsFunc(g.GetAnyOf(), func(c *pb.Condition) bool { return c.GetStepDone() == s.GetId() })
+		})
+	})
+}
+
+// StepWasDone says whether a step of the way back was done: it still is, or went back since.
+func StepWasDone(p pb.StepPhase) bool {
+	return p == pb.StepPhase_STEP_PHASE_DONE || p == pb.StepPhase_STEP_PHASE_REVERTING || p == pb.StepPhase_STEP_PHASE_REVERTED
 }
 
 // StepMayFollow says whether a step may go from one phase to the other.

@@ -118,6 +118,7 @@ func References(r *pb.Resource) []string {
 		}
 		for _, v := range w.GetVolumes() {
 			add("pool", v.GetPool())
+			add("pool", v.GetSource().GetPool())
 		}
 	}
 	for _, f := range r.GetPlan().GetSpec().GetFencing() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 )
@@ -132,6 +133,27 @@ func TestReplicas(t *testing.T) {
 	for name, want := range map[string]bool{"web": true, "web-0": true, "web-12": true, "web-x": false, "webs": false, "web-": false, "web-0-1": false} { // Any order.
 		if IsReplicaOf(name, "web") != want {
 			t.Errorf("IsReplicaOf(%q) is not %v", name, want)
+		}
+	}
+}
+
+// A volume needs no way back only while nobody can have written to it.
+func TestMayBeWritten(t *testing.T) {
+	start := &pb.Step{Id: "start", Gates: []*pb.Gate{{AnyOf: []*pb.Condition{{Condition: &pb.Condition_StepDone{StepDone: "promote"}}}}}}
+	for name, c := range map[string]struct {
+		promote *pb.Step
+		started uint64
+		want    bool
+	}{
+		"not ordered":                    {&pb.Step{Kind: pb.Kind_KIND_VOLUME}, 0, false},
+		"ordered":                        {&pb.Step{Kind: pb.Kind_KIND_VOLUME, Generation: 7}, 0, false},
+		"seen promoted":                  {&pb.Step{Kind: pb.Kind_KIND_VOLUME, Generation: 7, DoneAt: timestamppb.Now()}, 0, true},
+		"passed over, and the VM let go": {&pb.Step{Kind: pb.Kind_KIND_VOLUME, Generation: 7}, 9, true},
+		"of the way back":                {&pb.Step{Kind: pb.Kind_KIND_VOLUME, Generation: 7, DoneAt: timestamppb.Now(), WayBack: true}, 9, false},
+	} {
+		c.promote.Id, start.Generation = "promote", c.started
+		if got := MayBeWritten(&pb.Failover{Steps: []*pb.Step{c.promote, start}}, c.promote); got != c.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

@@ -132,6 +132,9 @@ func (c *checker) volumes(path string, w *pb.Workload) {
 			c.name(at+".source.agent", src.GetAgent(), "agent")
 			c.required(at+".source.domain", src.GetDomain(), "domain")
 			c.required(at+".source.disk", src.GetDisk(), "disk")
+			if src.GetPool() != "" {
+				c.name(at+".source.pool", src.GetPool(), "pool")
+			}
 		}
 	}
 }

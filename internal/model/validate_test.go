@@ -68,6 +68,7 @@ func TestPlanFaults(t *testing.T) {
 		"spec.workloads[1].volumes[0].replica: 2 replicas would share":                           func(s *pb.PlanSpec) { s.Workloads[1].Volumes[0].Replica = "web" },
 		"spec.workloads[0].volumes[0].replica: replica \"../x\" is not":                          func(s *pb.PlanSpec) { s.Workloads[0].Volumes[0].Replica = "../x" },
 		"spec.workloads[0].volumes[0].source.agent: the agent is missing":                        func(s *pb.PlanSpec) { s.Workloads[0].Volumes[0].Source.Agent = "" },
+		"spec.workloads[0].volumes[0].source.pool: pool \"East!\" is not a name":                 func(s *pb.PlanSpec) { s.Workloads[0].Volumes[0].Source.Pool = "East!" },
 		"spec.workloads[1].nics[0].mac: 2 replicas cannot share":                                 func(s *pb.PlanSpec) { s.Workloads[1].Nics[0].Mac = "52:54:00:aa:00:02" },
 		"spec.workloads[0].nics[0].mac: \"525400aa0001\" is not a MAC":                           func(s *pb.PlanSpec) { s.Workloads[0].Nics[0].Mac = "525400aa0001" },
 		"spec.workloads[0].nics[0].mac: \"5:254:00:aa:00:01\" is not":                            func(s *pb.PlanSpec) { s.Workloads[0].Nics[0].Mac = "5:254:00:aa:00:01" },

@@ -188,12 +188,20 @@ func (s *sim) someRun() *pb.Failover {
 
 func (s *sim) failback() {
 	if f := s.someRun(); f != nil {
-		s.failBack(f.GetName())
+		s.failBack(f.GetName(), s.chance(0.25))
 	}
 }
 
-func (s *sim) failBack(name string) {
-	s.user(&pb.Command{Body: &pb.Command_Failback{Failback: &pb.Failback{Failover: name, Reason: "repaired", DiscardRecoveryData: true}}})
+// failBack does what the handler of Failback does.
+func (s *sim) failBack(name string, discard bool) {
+	s.ask("operator/ann", func(m *member) (*pb.Command, error) {
+		body, expects, err := failover.Failback(m.st, m.st.Failover(name), "repaired", discard)
+		if err != nil {
+			return nil, err
+		}
+		s.mutateFailback(body)
+		return &pb.Command{Expects: expects, Body: &pb.Command_Failback{Failback: body}}, nil
+	}, s.ignore(fmt.Sprintf("failback %s, discard %v", name, discard)))
 }
 
 func (s *sim) control(f *pb.Failover, a pb.ControlAction, step string) {

@@ -210,8 +210,11 @@ func (a *agent) crash() {
 	if a.host != nil {
 		a.host.crash()
 	}
-	if a.name == poolAgent {
+	switch a.name {
+	case poolAgent:
 		a.s.world.pool.crash()
+	case oldAgent:
+		a.s.world.home.crash()
 	}
 }
 

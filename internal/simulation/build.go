@@ -39,6 +39,7 @@ func (s *sim) build() {
 		old: &oldSite{alive: true, reach: true, vms: map[string]*oldVM{}},
 	}
 	w.pool = &pool{w: w, volumes: map[string]*volume{}}
+	w.home = &pool{w: w, volumes: map[string]*volume{}, site: true}
 	s.world = w
 	for i := range s.number(2, 4) {
 		name := fmt.Sprintf("h%d", i+1)
@@ -53,7 +54,7 @@ func (s *sim) build() {
 	s.addAgent(gatewayAgent, nil, actuate.Drivers{
 		Zones: map[string]sdn.Endpoints{zoneName: &zone{w}}, Fence: fence.Driver(&switches{w}),
 	})
-	s.addAgent(oldAgent, nil, actuate.Drivers{Source: &oldDisks{w}})
+	s.addAgent(oldAgent, nil, actuate.Drivers{Source: &oldDisks{w}, Pools: map[string]storage.Driver{"east": w.home}})
 	for i := range 3 {
 		s.members = append(s.members, &member{s: s, name: fmt.Sprintf("c%d", i+1), up: true, st: state.New(), sessions: map[string]*session{}})
 	}
@@ -69,7 +70,7 @@ func (s *sim) build() {
 			}
 		}
 		for _, r := range model.Replicas(p) {
-			w.old.vms[oldName(p.GetMetadata().GetName(), r.Name)] = &oldVM{running: true, target: target}
+			w.old.vms[oldName(p.GetMetadata().GetName(), r.Name)] = &oldVM{running: true, target: target, holds: w.token()}
 		}
 		for _, e := range p.GetSpec().GetEndpoints() {
 			w.records[recordKey(&pb.DnsRecord{Zone: zoneName, Name: e.GetDns().GetName(), Type: "A"})] = &pb.EndpointValue{
@@ -141,7 +142,7 @@ func (s *sim) plans() []*pb.Plan {
 func volumeOf(replica, domain string) *pb.WorkloadVolume {
 	return &pb.WorkloadVolume{
 		Name: "root", Pool: "west", Replica: replica, SizeBytes: 10 * gib,
-		Source: &pb.ReplicationSource{Agent: oldAgent, Domain: domain, Disk: "vda"},
+		Source: &pb.ReplicationSource{Agent: oldAgent, Domain: domain, Disk: "vda", Pool: "east"},
 	}
 }
 
@@ -179,6 +180,9 @@ func (s *sim) resources() []*pb.Resource {
 		network("lent", &pb.NetworkDecl{Role: pb.NetworkRole_NETWORK_ROLE_LENT, Bridge: "br-lent", Subnet: "10.20.0.0/24", Gateway: "10.20.0.1"}),
 		{Resource: &pb.Resource_Pool{Pool: &pb.Pool{
 			Metadata: &pb.Metadata{Name: "west"}, Spec: &pb.PoolSpec{Agent: poolAgent, ExportAddress: "10.77.0.9:10809"},
+		}}},
+		{Resource: &pb.Resource_Pool{Pool: &pb.Pool{
+			Metadata: &pb.Metadata{Name: "east"}, Spec: &pb.PoolSpec{Agent: oldAgent, ExportAddress: homeAddress},
 		}}},
 		{Resource: &pb.Resource_Image{Image: &pb.Image{Metadata: &pb.Metadata{Name: "debian"}, Spec: &pb.ImageSpec{Kernel: "/k", Disk: "/d"}}}},
 		target("east-a"), target("east-b"),

@@ -70,7 +70,11 @@ func (s *sim) really(o *pb.Object) pb.State {
 		if spec.GetVolume().GetDomain() != "" {
 			return pb.State_STATE_PRIMARY
 		}
-		if v := w.pool.volumes[spec.GetVolume().GetName()]; v != nil {
+		p := w.pool
+		if o.GetAgent() == oldAgent {
+			p = w.home
+		}
+		if v := p.volumes[spec.GetVolume().GetName()]; v != nil {
 			return v.state
 		}
 	case pb.Kind_KIND_NETWORK:
@@ -111,6 +115,9 @@ func (s *sim) checkResidue() {
 		if s.state.Object(string(volumeID(name))) == nil {
 			s.fail("5 exact failback", "volume %s is left in the pool", name)
 		}
+	}
+	for _, name := range s.world.home.names() {
+		s.fail("5 exact failback", "volume %s is left in the pool of the protected site", name)
 	}
 	for _, a := range s.agents {
 		for _, e := range a.core.Ledger() {

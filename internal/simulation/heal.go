@@ -39,6 +39,7 @@ func (s *sim) heal() {
 	s.oldSiteReturns()
 	s.bringBack()
 	s.await("every run to go back", backLimit, s.backward)
+	s.world.startOld() // Nobody waits for a way back any more.
 	for _, name := range s.site.hosts {
 		if s.state.Host(name).GetCordoned() {
 			s.must(&pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: name, Action: "uncordon"}}})
@@ -122,21 +123,31 @@ func (s *sim) waitsForOther(f *pb.Failover) bool {
 		for _, g := range st.GetGates() {
 			plan, _, _ := strings.Cut(g.GetAnyOf()[0].GetWorkloadHealthy(), "/")
 			other := s.state.OpenFailoverOf(plan)
-			waits = waits || other != nil && other.GetPhase() == pb.RunPhase_RUN_PHASE_INCOMPLETE
+			// One that goes back may itself wait for this one, which holds the fence of its old side.
+			waits = waits || other != nil && (other.GetPhase() == pb.RunPhase_RUN_PHASE_INCOMPLETE || model.Reverting(other.GetPhase()))
 		}
 	}
 	return waits
 }
 
-// backward fails back what is open, and says what still is.
+// backward fails back what is open, and says what still is. An old VM that runs although its plan was
+// sworn dead is turned off: its disk comes back.
 func (s *sim) backward() string {
+	var open strings.Builder
 	for f := range s.state.OpenFailovers() {
 		if !model.Reverting(f.GetPhase()) {
-			s.failBack(f.GetName())
+			s.failBack(f.GetName(), s.chance(0.2))
 		}
-		return f.GetName() + ": " + describeRun(f) + s.describeObjects(f)
+		for _, st := range f.GetSteps() {
+			domain := st.GetSpec().GetVolume().GetDomain()
+			if vm := s.world.old.vms[domain]; vm != nil && vm.running && st.GetWayBack() && st.GetPhase() == pb.StepPhase_STEP_PHASE_PENDING {
+				s.logf("people turn old %s off", domain)
+				s.world.stopOld(vm)
+			}
+		}
+		open.WriteString(f.GetName() + ": " + describeRun(f) + s.describeObjects(f))
 	}
-	return ""
+	return open.String()
 }
 
 func describeRun(f *pb.Failover) string {

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"slices"
+	"strings"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 )
@@ -32,6 +33,10 @@ const (
 	MutantDropLease
 	// MutantKeepNetwork forgets to take a network of the failover away.
 	MutantKeepNetwork
+	// MutantSkipSeal hands a volume over without sealing it.
+	MutantSkipSeal
+	// MutantEarlyHandOver hands a volume over before it was sealed.
+	MutantEarlyHandOver
 	// MutantSkipEntry has one member leave out an entry of the log.
 	MutantSkipEntry
 )
@@ -55,7 +60,9 @@ func Mutants() map[string]Broken {
 		"early lift":              {MutantEarlyLift, []string{"1 single run"}},
 		"drop a lease":            {MutantDropLease, []string{"6 leases kept"}},
 		"keep a network":          {MutantKeepNetwork, []string{"5 exact failback"}},
-		"skip an entry":           {MutantSkipEntry, []string{"R1 same state"}},
+		"skip the seal":           {MutantSkipSeal, []string{"5 exact failback", "10 promotion"}},
+		"early hand over":         {MutantEarlyHandOver, []string{"5 exact failback", "10 promotion"}},
+		"skip an entry":           {MutantSkipEntry, []string{"R1 same state", "6 leases kept"}},
 	}
 }
 
@@ -69,6 +76,25 @@ func (s *sim) mutateDeclare(d *pb.Declare) {
 			st.Gates = nil
 			d.Release = append(d.Release, st.GetId())
 		}
+	}
+}
+
+// mutateFailback changes the decision of a failback: the seal is left out, or not waited for.
+func (s *sim) mutateFailback(c *pb.Failback) {
+	if s.o.Mutant != MutantSkipSeal && s.o.Mutant != MutantEarlyHandOver {
+		return
+	}
+	for _, st := range c.GetSteps() {
+		for _, g := range st.GetGates() {
+			for _, cond := range g.GetAnyOf() {
+				if name, ok := strings.CutPrefix(cond.GetStepDone(), "seal "); ok {
+					cond.Condition = &pb.Condition_StepDone{StepDone: "mirror back " + name}
+				}
+			}
+		}
+	}
+	if s.o.Mutant == MutantSkipSeal {
+		c.Steps = slices.DeleteFunc(c.GetSteps(), func(st *pb.Step) bool { return st.GetSpec().GetVolume().GetSealed() })
 	}
 }
 

@@ -22,6 +22,7 @@ func (r *Report) add(o Report) {
 	r.Leases += o.Leases
 	r.Elections += o.Elections
 	r.Placed += o.Placed
+	r.CarriedBack += o.CarriedBack
 	r.Virtual += o.Virtual
 	for c, n := range o.Faults {
 		r.Faults[c] += n
@@ -69,8 +70,8 @@ func (r *Report) empty() []Cell {
 // String is a summary with the table of faults.
 func (r *Report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d events, %d entries, %d driver calls, %d runs (%d times something was placed later), %d leases, %d elections in %v of virtual time\n",
-		r.Events, r.Entries, r.Calls, r.Runs, r.Placed, r.Leases, r.Elections, r.Virtual)
+	fmt.Fprintf(&b, "%d events, %d entries, %d driver calls, %d runs (%d times something was placed later, %d volumes carried back), %d leases, %d elections in %v of virtual time\n",
+		r.Events, r.Entries, r.Calls, r.Runs, r.Placed, r.CarriedBack, r.Leases, r.Elections, r.Virtual)
 	fmt.Fprintf(&b, "%-24s %-9s", "fault", "kind")
 	for _, p := range phases {
 		fmt.Fprintf(&b, " %11s", p)

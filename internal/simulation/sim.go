@@ -24,8 +24,10 @@ type Options struct {
 type Report struct {
 	Events, Entries, Calls, Runs, Leases, Elections int
 	// Placed counts what runs took in later than they were declared.
-	Placed  int
-	Virtual time.Duration
+	Placed int
+	// CarriedBack counts the volumes that were dropped here because the old side holds them.
+	CarriedBack int
+	Virtual     time.Duration
 	// Faults counts what went wrong on purpose, by fault, phase and object kind.
 	Faults map[Cell]int
 }

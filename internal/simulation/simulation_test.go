@@ -129,7 +129,7 @@ func TestReplay(t *testing.T) {
 }
 
 // mutantSeeds is how many seeds may pass before a mutant must have been caught.
-const mutantSeeds = 60
+const mutantSeeds = 200
 
 // TestMutants: every thing that is broken on purpose is noticed, by the check that is meant for it.
 func TestMutants(t *testing.T) {

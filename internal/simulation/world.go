@@ -17,7 +17,9 @@ type world struct {
 	s     *sim
 	hosts map[string]*host
 	pool  *pool
-	old   *oldSite
+	// home is the pool at the protected site.
+	home *pool
+	old  *oldSite
 	// records of DNS by "name.zone type".
 	records map[string]*pb.EndpointValue
 	// fences holds the epochs whose fence of a target holds.
@@ -117,6 +119,8 @@ type oldVM struct {
 	// started is the newest synchronisation for which a mirror was ever started.
 	started  uint64
 	degraded time.Duration
+	// holds identifies what is on its disk: each writer makes it another.
+	holds uint64
 }
 
 // names returns the old VMs in order.
@@ -125,6 +129,7 @@ func (o *oldSite) names() []string { return slices.Sorted(maps.Keys(o.vms)) }
 // die is the disaster.
 func (w *world) die() {
 	w.old.alive = false
+	w.home.crash()
 	for _, vm := range w.old.vms {
 		w.stopOld(vm)
 	}
@@ -148,8 +153,9 @@ func (w *world) startOld() {
 		return
 	}
 	for _, name := range w.old.names() {
-		if vm := w.old.vms[name]; !vm.running && len(w.fences[vm.target]) == 0 {
-			vm.running = true
+		// They know that a way back starts it by itself.
+		if vm := w.old.vms[name]; !vm.running && len(w.fences[vm.target]) == 0 && !w.s.comesBack(name) {
+			vm.running, vm.holds = true, w.token()
 			w.s.logf("old %s runs", name)
 		}
 	}

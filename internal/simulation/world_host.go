@@ -73,8 +73,23 @@ func (h *host) Start(_ context.Context, id model.ObjectID) error {
 		return hypervisor.ErrState
 	}
 	d.running, d.since, d.ram = true, h.w.s.now, h.w.token()
+	h.w.writes(d)
 	h.changed(id)
 	return nil
+}
+
+// writes: a guest that boots writes to its volumes.
+func (w *world) writes(d *domain) {
+	for _, disk := range d.def.Spec.GetDisks() {
+		v := w.pool.volumes[model.ObjectID(disk.GetVolume()).Name()]
+		if v == nil || v.state != pb.State_STATE_PRIMARY || v.of != "" {
+			continue
+		}
+		if v.back != nil && v.back.sealed {
+			w.s.fail("5 exact failback", "%s starts from a sealed volume", d.def.ID)
+		}
+		v.holds, v.wrote = w.token(), true
+	}
 }
 
 // Stop implements hypervisor.Driver.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -23,6 +24,8 @@ var (
 type pool struct {
 	w       *world
 	volumes map[string]*volume
+	// site: it is at the protected site, and dies with it.
+	site bool
 }
 
 type volume struct {
@@ -35,6 +38,13 @@ type volume struct {
 	of    string
 	// lost: the server of the export died, and the mirror with it.
 	lost bool
+	// holds identifies what a promoted volume holds, wrote: a guest wrote to it; back is its way back.
+	holds uint64
+	wrote bool
+	back  *wayBack
+	// domain is the old VM whose disk the volume is handed over to; given: it was.
+	domain string
+	given  bool
 }
 
 // layer is what one synchronisation wrote. complete is the truth about it.
@@ -42,6 +52,8 @@ type layer struct {
 	sync     uint64
 	mirror   *mirror
 	complete bool
+	// holds identifies what a sealed volume left here; 0: nothing that is known to be whole.
+	holds uint64
 }
 
 // mirror copies an old VM's disk; cut is when it ended, 0 while it runs.
@@ -88,6 +100,9 @@ func (p *pool) List(ctx context.Context) ([]storage.Volume, error) {
 // Inspect implements storage.Driver.
 func (p *pool) Inspect(_ context.Context, name string) (storage.Volume, error) {
 	v := p.volumes[name]
+	if p.down() {
+		return storage.Volume{}, errDown
+	}
 	if v == nil {
 		return storage.Volume{}, storage.ErrNotFound
 	}
@@ -98,8 +113,14 @@ func (p *pool) Inspect(_ context.Context, name string) (storage.Volume, error) {
 	if v.state == pb.State_STATE_REPLICA && (v.lost || v.into == nil) {
 		st.DegradedSince, st.DegradedReason = timestamppb.New(epochStart()), "waits for a new synchronisation"
 	}
+	if v.back != nil {
+		p.showBack(v, st)
+	}
 	return storage.Volume{Name: name, State: v.state, Status: st}, nil
 }
+
+// down says whether the machines of the pool are off.
+func (p *pool) down() bool { return p.site && !p.w.old.alive }
 
 // crash ends every mirror; what was written is kept.
 func (p *pool) crash() {
@@ -107,14 +128,20 @@ func (p *pool) crash() {
 		v := p.volumes[name]
 		p.cut(v)
 		v.lost = v.into != nil && v.into.mirror != nil
+		if v.back.runs() {
+			v.back.end(p.w.s.now)
+		}
 	}
 }
 
 // Receive implements storage.Driver.
 func (p *pool) Receive(_ context.Context, spec *pb.VolumeSpec) error {
+	if p.down() {
+		return errDown
+	}
 	v := p.volumes[spec.GetName()]
 	if v == nil {
-		v = &volume{state: pb.State_STATE_REPLICA}
+		v = &volume{state: pb.State_STATE_REPLICA, domain: strings.TrimPrefix(spec.GetDisk(), images)}
 		p.volumes[spec.GetName()] = v
 	}
 	if v.state != pb.State_STATE_REPLICA {
@@ -124,12 +151,17 @@ func (p *pool) Receive(_ context.Context, spec *pb.VolumeSpec) error {
 	return nil
 }
 
-func (p *pool) receive(v *volume, spec *pb.VolumeSpec) {
-	if v.into != nil && v.into.sync == spec.GetConverged() {
+// mark takes the source's word that a synchronisation has converged.
+func (p *pool) mark(v *volume, converged uint64) {
+	if v.into != nil && v.into.sync == converged {
 		m := v.into.mirror
 		v.into.complete = v.into.complete || m != nil && m.converged(p.w.s.now)
 		v.point = v.into
 	}
+}
+
+func (p *pool) receive(v *volume, spec *pb.VolumeSpec) {
+	p.mark(v, spec.GetConverged())
 	if spec.GetResync() > v.sync {
 		p.cut(v)
 		v.sync, v.lost = spec.GetResync(), false
@@ -148,18 +180,26 @@ func (p *pool) cut(v *volume) {
 func (p *pool) Promote(_ context.Context, spec *pb.VolumeSpec) error {
 	v := p.volumes[spec.GetName()]
 	switch {
+	case p.down():
+		return errDown
 	case v == nil:
 		return storage.ErrNotFound
 	case v.state == pb.State_STATE_PRIMARY:
-		return nil
-	case v.state != pb.State_STATE_REPLICA:
+		return p.carryBack(v, spec)
+	case v.state != pb.State_STATE_REPLICA || spec.GetMirrorTo() != "":
 		return storage.ErrInUse
-	case v.point == nil:
+	}
+	p.mark(v, spec.GetConverged())
+	if v.point == nil {
 		return storage.ErrNoPoint
+	}
+	if v.domain != "" {
+		p.handOver(v)
+		return nil
 	}
 	p.w.s.checkPromotion(spec.GetName(), v)
 	p.cut(v)
-	v.state, v.into = pb.State_STATE_PRIMARY, nil
+	v.state, v.into, v.holds, v.wrote = pb.State_STATE_PRIMARY, nil, p.w.token(), false
 	return nil
 }
 
@@ -167,16 +207,24 @@ func (p *pool) Promote(_ context.Context, spec *pb.VolumeSpec) error {
 func (p *pool) Demote(_ context.Context, spec *pb.VolumeSpec) error {
 	v := p.volumes[spec.GetName()]
 	switch {
+	case p.down():
+		return errDown
 	case v == nil:
 		return storage.ErrNotFound
 	case v.state == pb.State_STATE_REPLICA:
 		return nil
 	case v.state != pb.State_STATE_PRIMARY:
 		return storage.ErrInUse
-	case !spec.GetDropPromoted():
+	case !v.given && !spec.GetDropPromoted():
 		return storage.ErrWouldDrop
 	}
-	v.state = pb.State_STATE_REPLICA
+	if !v.given {
+		p.w.s.checkDropped(spec.GetName(), v)
+	}
+	if v.back.runs() {
+		v.back.end(p.w.s.now)
+	}
+	v.state, v.back, v.given, v.point = pb.State_STATE_REPLICA, nil, false, v.pointAfter()
 	p.receive(v, &pb.VolumeSpec{Resync: spec.GetResync()})
 	return nil
 }
@@ -204,6 +252,9 @@ func (p *pool) Clone(_ context.Context, spec *pb.VolumeSpec) error {
 // Remove implements storage.Driver.
 func (p *pool) Remove(_ context.Context, name string) error {
 	v := p.volumes[name]
+	if p.down() {
+		return errDown
+	}
 	if v == nil {
 		return nil
 	}
@@ -215,7 +266,9 @@ func (p *pool) Remove(_ context.Context, name string) error {
 			return storage.ErrInUse
 		}
 	}
-	p.w.s.checkRemoval(string(volumeID(name)))
+	if !p.site {
+		p.w.s.checkRemoval(string(volumeID(name)))
+	}
 	p.cut(v)
 	delete(p.volumes, name)
 	return nil
@@ -271,13 +324,28 @@ func (o *oldDisks) Unmirror(_ context.Context, spec *pb.VolumeSpec) error {
 	return nil
 }
 
+// Run implements storage.Source.
+func (o *oldDisks) Run(_ context.Context, spec *pb.VolumeSpec) error {
+	vm, err := o.vm(spec)
+	if err != nil {
+		return err
+	}
+	if o.w.fenced(vm.target) {
+		return errDown // The machine is off.
+	}
+	if !vm.running {
+		vm.running, o.w.touched = true, true
+	}
+	return nil
+}
+
 // Inspect implements storage.Source.
 func (o *oldDisks) Inspect(_ context.Context, spec *pb.VolumeSpec) (storage.Volume, error) {
 	vm, err := o.vm(spec)
 	if err != nil {
 		return storage.Volume{}, err
 	}
-	st := &pb.VolumeStatus{Resync: vm.started, WriterRunning: vm.running}
+	st := &pb.VolumeStatus{Resync: vm.started, WriterRunning: vm.running, DiskPath: images + spec.GetDomain()}
 	if m := vm.mirror; vm.running && m != nil && m.cut == 0 {
 		st.InSync = m.converged(o.w.s.now)
 		st.Mirroring = true

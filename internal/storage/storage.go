@@ -54,7 +54,16 @@ type Driver interface {
 	// Promote cuts the protected site off, and exports the newest consistent point writable, in a
 	// layer of its own, so that the point itself stays as it was. A replica whose spec names a disk
 	// hands the point over instead: afterwards the disk's path holds it, and the VM there starts from
-	// it. ErrNoPoint when nothing has converged and spec.accept_unconverged is not set.
+	// it. spec.converged says once more what has converged. ErrNoPoint when nothing has and
+	// spec.accept_unconverged is not set.
+	//
+	// With spec.mirror_to nothing is promoted: what is written to a volume that is promoted already is
+	// carried back as well, into the export of synchronisation spec.resync there; the call returns when
+	// the mirror was started. ErrInUse for any other volume: a call that comes late must do no harm. A
+	// mirror is started at most once for one number: one that died stays dead, and Inspect says since
+	// when, until the number is raised. With spec.sealed no writer may write any more, for good: the
+	// export ends, and so does the mirror as soon as its target holds everything, which Inspect then
+	// reports as sealed and which no crash takes back. A mirror that has not caught up is not sealed.
 	Promote(ctx context.Context, spec *pb.VolumeSpec) error
 	// Demote makes a promoted volume a replica again. What was written while it was promoted is
 	// dropped only when spec.drop_promoted says that it may be; else ErrWouldDrop. The replica then
@@ -90,7 +99,10 @@ type Source interface {
 	Mirror(ctx context.Context, spec *pb.VolumeSpec) error
 	// Unmirror ends the mirror and leaves the disk as it is.
 	Unmirror(ctx context.Context, spec *pb.VolumeSpec) error
+	// Run starts the VM that owns the disk, if it is off. It returns when the VM runs.
+	Run(ctx context.Context, spec *pb.VolumeSpec) error
 	// Inspect reports PRIMARY while the VM owns the disk, running or not, with in_sync, sync_percent
-	// and since when the mirror is degraded; ErrNotFound when there is no such VM or disk.
+	// since when the mirror is degraded, and the disk's file; ErrNotFound when there is no such VM or
+	// disk.
 	Inspect(ctx context.Context, spec *pb.VolumeSpec) (Volume, error)
 }

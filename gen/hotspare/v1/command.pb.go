@@ -1218,7 +1218,9 @@ type StepChange struct {
 	CallReturned *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=call_returned,json=callReturned,proto3" json:"call_returned,omitempty"`
 	OpenedBy     string                 `protobuf:"bytes,6,opt,name=opened_by,json=openedBy,proto3" json:"opened_by,omitempty"`
 	// The step's instance was seen healthy.
-	Healthy       bool `protobuf:"varint,7,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	Healthy bool `protobuf:"varint,7,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// The synchronisation back that the step is about begins anew with this number.
+	Resync        uint64 `protobuf:"varint,8,opt,name=resync,proto3" json:"resync,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1302,14 +1304,25 @@ func (x *StepChange) GetHealthy() bool {
 	return false
 }
 
+func (x *StepChange) GetResync() uint64 {
+	if x != nil {
+		return x.Resync
+	}
+	return 0
+}
+
 // Failback begins the way back of a run.
 type Failback struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	Failover            string                 `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
 	Reason              string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	DiscardRecoveryData bool                   `protobuf:"varint,3,opt,name=discard_recovery_data,json=discardRecoveryData,proto3" json:"discard_recovery_data,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The steps that carry the data back, the objects that they need, and what waits for them.
+	Steps         []*Step      `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	Objects       []*Object    `protobuf:"bytes,5,rep,name=objects,proto3" json:"objects,omitempty"`
+	Orders        []*BackOrder `protobuf:"bytes,6,rep,name=orders,proto3" json:"orders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failback) Reset() {
@@ -1363,6 +1376,80 @@ func (x *Failback) GetDiscardRecoveryData() bool {
 	return false
 }
 
+func (x *Failback) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Failback) GetObjects() []*Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *Failback) GetOrders() []*BackOrder {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+// BackOrder says which steps of the way back must be done before a step may go back.
+type BackOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	After         []string               `protobuf:"bytes,2,rep,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackOrder) Reset() {
+	*x = BackOrder{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackOrder) ProtoMessage() {}
+
+func (x *BackOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackOrder.ProtoReflect.Descriptor instead.
+func (*BackOrder) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *BackOrder) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *BackOrder) GetAfter() []string {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 // StoreToken keeps the hash of a join token.
 type StoreToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1375,7 +1462,7 @@ type StoreToken struct {
 
 func (x *StoreToken) Reset() {
 	*x = StoreToken{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1474,7 @@ func (x *StoreToken) String() string {
 func (*StoreToken) ProtoMessage() {}
 
 func (x *StoreToken) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1487,7 @@ func (x *StoreToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreToken.ProtoReflect.Descriptor instead.
 func (*StoreToken) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoreToken) GetTokenHash() []byte {
@@ -1434,7 +1521,7 @@ type ForgetObjects struct {
 
 func (x *ForgetObjects) Reset() {
 	*x = ForgetObjects{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1533,7 @@ func (x *ForgetObjects) String() string {
 func (*ForgetObjects) ProtoMessage() {}
 
 func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1546,7 @@ func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetObjects.ProtoReflect.Descriptor instead.
 func (*ForgetObjects) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ForgetObjects) GetObjects() []*ObjectVersion {
@@ -1480,7 +1567,7 @@ type ObjectVersion struct {
 
 func (x *ObjectVersion) Reset() {
 	*x = ObjectVersion{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1579,7 @@ func (x *ObjectVersion) String() string {
 func (*ObjectVersion) ProtoMessage() {}
 
 func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1592,7 @@ func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectVersion.ProtoReflect.Descriptor instead.
 func (*ObjectVersion) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ObjectVersion) GetObject() string {
@@ -1533,7 +1620,7 @@ type RecordPreimage struct {
 
 func (x *RecordPreimage) Reset() {
 	*x = RecordPreimage{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1632,7 @@ func (x *RecordPreimage) String() string {
 func (*RecordPreimage) ProtoMessage() {}
 
 func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1645,7 @@ func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreimage.ProtoReflect.Descriptor instead.
 func (*RecordPreimage) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordPreimage) GetObject() string {
@@ -1585,7 +1672,7 @@ type RecordPoints struct {
 
 func (x *RecordPoints) Reset() {
 	*x = RecordPoints{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1684,7 @@ func (x *RecordPoints) String() string {
 func (*RecordPoints) ProtoMessage() {}
 
 func (x *RecordPoints) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1697,7 @@ func (x *RecordPoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPoints.ProtoReflect.Descriptor instead.
 func (*RecordPoints) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordPoints) GetPoints() []*ObjectPoint {
@@ -1620,18 +1707,19 @@ func (x *RecordPoints) GetPoints() []*ObjectPoint {
 	return nil
 }
 
-// ObjectPoint is the newest confirmed time of one volume.
+// ObjectPoint is the newest confirmed time of one volume, or the file that a source is.
 type ObjectPoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Object        string                 `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	DiskPath      string                 `protobuf:"bytes,3,opt,name=disk_path,json=diskPath,proto3" json:"disk_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ObjectPoint) Reset() {
 	*x = ObjectPoint{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1731,7 @@ func (x *ObjectPoint) String() string {
 func (*ObjectPoint) ProtoMessage() {}
 
 func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1744,7 @@ func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectPoint.ProtoReflect.Descriptor instead.
 func (*ObjectPoint) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ObjectPoint) GetObject() string {
@@ -1673,6 +1761,13 @@ func (x *ObjectPoint) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ObjectPoint) GetDiskPath() string {
+	if x != nil {
+		return x.DiskPath
+	}
+	return ""
+}
+
 // RecordConfirmed keeps the newest order that each agent is known to have written down (R13).
 type RecordConfirmed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1683,7 +1778,7 @@ type RecordConfirmed struct {
 
 func (x *RecordConfirmed) Reset() {
 	*x = RecordConfirmed{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1790,7 @@ func (x *RecordConfirmed) String() string {
 func (*RecordConfirmed) ProtoMessage() {}
 
 func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1803,7 @@ func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordConfirmed.ProtoReflect.Descriptor instead.
 func (*RecordConfirmed) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordConfirmed) GetAgents() []*ConfirmedOrder {
@@ -1731,7 +1826,7 @@ type ConfirmedOrder struct {
 
 func (x *ConfirmedOrder) Reset() {
 	*x = ConfirmedOrder{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1838,7 @@ func (x *ConfirmedOrder) String() string {
 func (*ConfirmedOrder) ProtoMessage() {}
 
 func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1851,7 @@ func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmedOrder.ProtoReflect.Descriptor instead.
 func (*ConfirmedOrder) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ConfirmedOrder) GetHost() string {
@@ -1797,7 +1892,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1904,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1917,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1843,7 +1938,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1950,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1963,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -1898,7 +1993,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2005,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2018,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Token) GetHash() []byte {
@@ -1970,7 +2065,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2077,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2090,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -2057,7 +2152,7 @@ type SiteMeta struct {
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2164,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2177,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -2187,7 +2282,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2294,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2307,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2250,7 +2345,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2262,7 +2357,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2275,7 +2370,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2521,7 +2616,7 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"AdvanceRun\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x121\n" +
 	"\achanges\x18\x02 \x03(\v2\x17.hotspare.v1.StepChangeR\achanges\x12+\n" +
-	"\x05phase\x18\x03 \x01(\x0e2\x15.hotspare.v1.RunPhaseR\x05phase\"\x9b\x02\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\x15.hotspare.v1.RunPhaseR\x05phase\"\xb3\x02\n" +
 	"\n" +
 	"StepChange\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12,\n" +
@@ -2531,11 +2626,18 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"call_began\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcallBegan\x12?\n" +
 	"\rcall_returned\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fcallReturned\x12\x1b\n" +
 	"\topened_by\x18\x06 \x01(\tR\bopenedBy\x12\x18\n" +
-	"\ahealthy\x18\a \x01(\bR\ahealthy\"r\n" +
+	"\ahealthy\x18\a \x01(\bR\ahealthy\x12\x16\n" +
+	"\x06resync\x18\b \x01(\x04R\x06resync\"\xfa\x01\n" +
 	"\bFailback\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x122\n" +
-	"\x15discard_recovery_data\x18\x03 \x01(\bR\x13discardRecoveryData\"z\n" +
+	"\x15discard_recovery_data\x18\x03 \x01(\bR\x13discardRecoveryData\x12'\n" +
+	"\x05steps\x18\x04 \x03(\v2\x11.hotspare.v1.StepR\x05steps\x12-\n" +
+	"\aobjects\x18\x05 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12.\n" +
+	"\x06orders\x18\x06 \x03(\v2\x16.hotspare.v1.BackOrderR\x06orders\"5\n" +
+	"\tBackOrder\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
+	"\x05after\x18\x02 \x03(\tR\x05after\"z\n" +
 	"\n" +
 	"StoreToken\x12\x1d\n" +
 	"\n" +
@@ -2554,10 +2656,11 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.hotspare.v1.EndpointValueR\x05value\"@\n" +
 	"\fRecordPoints\x120\n" +
-	"\x06points\x18\x01 \x03(\v2\x18.hotspare.v1.ObjectPointR\x06points\"U\n" +
+	"\x06points\x18\x01 \x03(\v2\x18.hotspare.v1.ObjectPointR\x06points\"r\n" +
 	"\vObjectPoint\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"F\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
+	"\tdisk_path\x18\x03 \x01(\tR\bdiskPath\"F\n" +
 	"\x0fRecordConfirmed\x123\n" +
 	"\x06agents\x18\x01 \x03(\v2\x1b.hotspare.v1.ConfirmedOrderR\x06agents\"u\n" +
 	"\x0eConfirmedOrder\x12\x12\n" +
@@ -2630,7 +2733,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_command_proto_rawDescData
 }
 
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: hotspare.v1.Command
 	(*Expect)(nil),                // 1: hotspare.v1.Expect
@@ -2646,117 +2749,121 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*AdvanceRun)(nil),            // 11: hotspare.v1.AdvanceRun
 	(*StepChange)(nil),            // 12: hotspare.v1.StepChange
 	(*Failback)(nil),              // 13: hotspare.v1.Failback
-	(*StoreToken)(nil),            // 14: hotspare.v1.StoreToken
-	(*ForgetObjects)(nil),         // 15: hotspare.v1.ForgetObjects
-	(*ObjectVersion)(nil),         // 16: hotspare.v1.ObjectVersion
-	(*RecordPreimage)(nil),        // 17: hotspare.v1.RecordPreimage
-	(*RecordPoints)(nil),          // 18: hotspare.v1.RecordPoints
-	(*ObjectPoint)(nil),           // 19: hotspare.v1.ObjectPoint
-	(*RecordConfirmed)(nil),       // 20: hotspare.v1.RecordConfirmed
-	(*ConfirmedOrder)(nil),        // 21: hotspare.v1.ConfirmedOrder
-	(*RaiseLevel)(nil),            // 22: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 23: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 24: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 25: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 26: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 27: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 28: hotspare.v1.SnapshotRecord
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 30: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 31: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 32: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 33: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 34: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 35: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 36: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 37: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 38: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 39: hotspare.v1.Resource
-	(*Object)(nil),                // 40: hotspare.v1.Object
-	(*Lease)(nil),                 // 41: hotspare.v1.Lease
-	(*Failover)(nil),              // 42: hotspare.v1.Failover
-	(*Placement)(nil),             // 43: hotspare.v1.Placement
-	(*Victim)(nil),                // 44: hotspare.v1.Victim
-	(*Step)(nil),                  // 45: hotspare.v1.Step
-	(*Unplaced)(nil),              // 46: hotspare.v1.Unplaced
-	(RunPhase)(0),                 // 47: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 48: hotspare.v1.StepPhase
-	(*EndpointValue)(nil),         // 49: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 50: hotspare.v1.Host
-	(*Evidence)(nil),              // 51: hotspare.v1.Evidence
+	(*BackOrder)(nil),             // 14: hotspare.v1.BackOrder
+	(*StoreToken)(nil),            // 15: hotspare.v1.StoreToken
+	(*ForgetObjects)(nil),         // 16: hotspare.v1.ForgetObjects
+	(*ObjectVersion)(nil),         // 17: hotspare.v1.ObjectVersion
+	(*RecordPreimage)(nil),        // 18: hotspare.v1.RecordPreimage
+	(*RecordPoints)(nil),          // 19: hotspare.v1.RecordPoints
+	(*ObjectPoint)(nil),           // 20: hotspare.v1.ObjectPoint
+	(*RecordConfirmed)(nil),       // 21: hotspare.v1.RecordConfirmed
+	(*ConfirmedOrder)(nil),        // 22: hotspare.v1.ConfirmedOrder
+	(*RaiseLevel)(nil),            // 23: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 24: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 25: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 26: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 27: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 28: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 29: hotspare.v1.SnapshotRecord
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 31: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 32: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 33: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 34: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 35: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 36: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 37: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 38: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 39: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 40: hotspare.v1.Resource
+	(*Object)(nil),                // 41: hotspare.v1.Object
+	(*Lease)(nil),                 // 42: hotspare.v1.Lease
+	(*Failover)(nil),              // 43: hotspare.v1.Failover
+	(*Placement)(nil),             // 44: hotspare.v1.Placement
+	(*Victim)(nil),                // 45: hotspare.v1.Victim
+	(*Step)(nil),                  // 46: hotspare.v1.Step
+	(*Unplaced)(nil),              // 47: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 48: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 49: hotspare.v1.StepPhase
+	(*EndpointValue)(nil),         // 50: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 51: hotspare.v1.Host
+	(*Evidence)(nil),              // 52: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	29, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	30, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	2,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	3,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	30, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	31, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	4,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	31, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	32, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	5,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	32, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	33, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
 	6,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	33, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	34, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
 	7,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
 	9,  // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
 	11, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	34, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	35, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	35, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	36, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
 	13, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	36, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
-	14, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
-	15, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
-	17, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	22, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	23, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	37, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	15, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
+	16, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
+	18, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
+	23, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	24, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
 	8,  // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
-	18, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
-	20, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
+	19, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
+	21, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
 	10, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
-	37, // 27: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	38, // 28: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	39, // 29: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	40, // 30: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	41, // 31: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	40, // 32: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	29, // 33: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	42, // 34: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	40, // 35: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	43, // 36: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	44, // 37: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	45, // 38: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	40, // 39: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	46, // 40: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	38, // 27: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	39, // 28: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	40, // 29: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	41, // 30: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	42, // 31: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	41, // 32: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	30, // 33: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	43, // 34: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	41, // 35: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	44, // 36: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	45, // 37: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	46, // 38: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	41, // 39: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	47, // 40: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
 	12, // 41: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	47, // 42: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	48, // 43: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	29, // 44: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	29, // 45: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	29, // 46: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 47: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	49, // 48: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	19, // 49: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	29, // 50: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	21, // 51: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	29, // 52: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	29, // 53: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	29, // 54: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	29, // 55: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	29, // 56: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	26, // 57: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	50, // 58: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	39, // 59: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	41, // 60: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	40, // 61: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	42, // 62: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	24, // 63: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	25, // 64: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	51, // 65: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	48, // 42: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	49, // 43: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	30, // 44: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	30, // 45: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	46, // 46: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
+	41, // 47: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
+	14, // 48: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
+	30, // 49: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	17, // 50: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	50, // 51: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	20, // 52: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	30, // 53: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	22, // 54: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	30, // 55: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 56: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	30, // 57: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	30, // 58: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	30, // 59: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	27, // 60: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	51, // 61: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	40, // 62: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	42, // 63: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	41, // 64: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	43, // 65: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	25, // 66: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	26, // 67: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	52, // 68: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -2795,7 +2902,7 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_RecordConfirmed)(nil),
 		(*Command_PlaceRun)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[28].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[29].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -2812,7 +2919,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -578,8 +578,10 @@ type Object struct {
 	MadeBy uint64 `protobuf:"varint,11,opt,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`
 	// Newest time at which a replicated volume's content was confirmed to be consistent and complete.
 	ConfirmedPoint *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=confirmed_point,json=confirmedPoint,proto3" json:"confirmed_point,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Of a source: the file that its agent last named as the disk of the VM, for the way back.
+	DiskPath      string `protobuf:"bytes,13,opt,name=disk_path,json=diskPath,proto3" json:"disk_path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Object) Reset() {
@@ -694,6 +696,13 @@ func (x *Object) GetConfirmedPoint() *timestamppb.Timestamp {
 		return x.ConfirmedPoint
 	}
 	return nil
+}
+
+func (x *Object) GetDiskPath() string {
+	if x != nil {
+		return x.DiskPath
+	}
+	return ""
 }
 
 // Override replaces the base spec while its epoch is open. Failover beats drill.
@@ -1543,7 +1552,12 @@ type VolumeSpec struct {
 	Converged uint64 `protobuf:"varint,11,opt,name=converged,proto3" json:"converged,omitempty"`
 	// REPLICA after PRIMARY: what was written while promoted may be dropped, because the protected
 	// site holds it or because a person said so.
-	DropPromoted  bool `protobuf:"varint,12,opt,name=drop_promoted,json=dropPromoted,proto3" json:"drop_promoted,omitempty"`
+	DropPromoted bool `protobuf:"varint,12,opt,name=drop_promoted,json=dropPromoted,proto3" json:"drop_promoted,omitempty"`
+	// PRIMARY with mirror_to: no writer may write any more. The export ends, and so does the mirror once
+	// its target holds everything.
+	Sealed bool `protobuf:"varint,13,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// On the protected side: the VM that owns the disk is to run.
+	RunWriter     bool `protobuf:"varint,14,opt,name=run_writer,json=runWriter,proto3" json:"run_writer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1658,6 +1672,20 @@ func (x *VolumeSpec) GetConverged() uint64 {
 func (x *VolumeSpec) GetDropPromoted() bool {
 	if x != nil {
 		return x.DropPromoted
+	}
+	return false
+}
+
+func (x *VolumeSpec) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+func (x *VolumeSpec) GetRunWriter() bool {
+	if x != nil {
+		return x.RunWriter
 	}
 	return false
 }
@@ -2361,6 +2389,10 @@ type VolumeStatus struct {
 	Mirroring bool `protobuf:"varint,10,opt,name=mirroring,proto3" json:"mirroring,omitempty"`
 	// Of a source: the VM that writes to the disk runs, so a mirror can be started.
 	WriterRunning bool `protobuf:"varint,11,opt,name=writer_running,json=writerRunning,proto3" json:"writer_running,omitempty"`
+	// The target of that synchronisation holds everything, and nothing can be written any more.
+	Sealed bool `protobuf:"varint,12,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// Of a source: the file that the VM has as its disk.
+	DiskPath      string `protobuf:"bytes,13,opt,name=disk_path,json=diskPath,proto3" json:"disk_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2470,6 +2502,20 @@ func (x *VolumeStatus) GetWriterRunning() bool {
 		return x.WriterRunning
 	}
 	return false
+}
+
+func (x *VolumeStatus) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+func (x *VolumeStatus) GetDiskPath() string {
+	if x != nil {
+		return x.DiskPath
+	}
+	return ""
 }
 
 // ConsistentPoint is a moment at which a volume's content is known to be crash consistent.
@@ -2689,7 +2735,7 @@ var File_hotspare_v1_object_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x18hotspare/v1/object.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x03\n" +
+	"\x18hotspare/v1/object.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x03\n" +
 	"\x06Object\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x11.hotspare.v1.KindR\x04kind\x12\x14\n" +
@@ -2705,7 +2751,8 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\bworkload\x18\n" +
 	" \x01(\tR\bworkload\x12\x17\n" +
 	"\amade_by\x18\v \x01(\x04R\x06madeBy\x12C\n" +
-	"\x0fconfirmed_point\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0econfirmedPoint\"\x83\x01\n" +
+	"\x0fconfirmed_point\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0econfirmedPoint\x12\x1b\n" +
+	"\tdisk_path\x18\r \x01(\tR\bdiskPath\"\x83\x01\n" +
 	"\bOverride\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12&\n" +
 	"\x03run\x18\x02 \x01(\x0e2\x14.hotspare.v1.RunKindR\x03run\x12\x12\n" +
@@ -2767,7 +2814,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x03tcp\x18\x02 \x01(\tR\x03tcp\x121\n" +
 	"\x06within\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06within\x125\n" +
 	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x18\n" +
-	"\anetwork\x18\x05 \x01(\tR\anetwork\"\xd7\x02\n" +
+	"\anetwork\x18\x05 \x01(\tR\anetwork\"\x8e\x03\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x12\n" +
@@ -2783,7 +2830,10 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x06resync\x18\n" +
 	" \x01(\x04R\x06resync\x12\x1c\n" +
 	"\tconverged\x18\v \x01(\x04R\tconverged\x12#\n" +
-	"\rdrop_promoted\x18\f \x01(\bR\fdropPromoted\"\xa4\x01\n" +
+	"\rdrop_promoted\x18\f \x01(\bR\fdropPromoted\x12\x16\n" +
+	"\x06sealed\x18\r \x01(\bR\x06sealed\x12\x1d\n" +
+	"\n" +
+	"run_writer\x18\x0e \x01(\bR\trunWriter\"\xa4\x01\n" +
 	"\vNetworkSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x18.hotspare.v1.NetworkRoleR\x04role\x12\x16\n" +
@@ -2839,7 +2889,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x0eInstanceStatus\x120\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x18.hotspare.v1.HealthStateR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\x02 \x01(\tR\rhealthMessage\x12\x1b\n" +
-	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\x96\x03\n" +
+	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xcb\x03\n" +
 	"\fVolumeStatus\x122\n" +
 	"\x05point\x18\x01 \x01(\v2\x1c.hotspare.v1.ConsistentPointR\x05point\x12A\n" +
 	"\x0edegraded_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rdegradedSince\x12'\n" +
@@ -2853,7 +2903,9 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\x06resync\x18\t \x01(\x04R\x06resync\x12\x1c\n" +
 	"\tmirroring\x18\n" +
 	" \x01(\bR\tmirroring\x12%\n" +
-	"\x0ewriter_running\x18\v \x01(\bR\rwriterRunning\"W\n" +
+	"\x0ewriter_running\x18\v \x01(\bR\rwriterRunning\x12\x16\n" +
+	"\x06sealed\x18\f \x01(\bR\x06sealed\x12\x1b\n" +
+	"\tdisk_path\x18\r \x01(\tR\bdiskPath\"W\n" +
 	"\x0fConsistentPoint\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\tR\x05layer\"'\n" +

@@ -942,10 +942,12 @@ func (x *WorkloadVolume) GetSource() *ReplicationSource {
 
 // ReplicationSource is where a replica's data comes from.
 type ReplicationSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
-	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
-	Disk          string                 `protobuf:"bytes,3,opt,name=disk,proto3" json:"disk,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Agent  string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Domain string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	Disk   string                 `protobuf:"bytes,3,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Pool at the protected site that receives the way back; empty: a failback can only discard.
+	Pool          string `protobuf:"bytes,4,opt,name=pool,proto3" json:"pool,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -997,6 +999,13 @@ func (x *ReplicationSource) GetDomain() string {
 func (x *ReplicationSource) GetDisk() string {
 	if x != nil {
 		return x.Disk
+	}
+	return ""
+}
+
+func (x *ReplicationSource) GetPool() string {
+	if x != nil {
+		return x.Pool
 	}
 	return ""
 }
@@ -3289,11 +3298,12 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\areplica\x18\x03 \x01(\tR\areplica\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x04 \x01(\x04R\tsizeBytes\x126\n" +
-	"\x06source\x18\x05 \x01(\v2\x1e.hotspare.v1.ReplicationSourceR\x06source\"U\n" +
+	"\x06source\x18\x05 \x01(\v2\x1e.hotspare.v1.ReplicationSourceR\x06source\"i\n" +
 	"\x11ReplicationSource\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x12\n" +
-	"\x04disk\x18\x03 \x01(\tR\x04disk\"\x8b\x01\n" +
+	"\x04disk\x18\x03 \x01(\tR\x04disk\x12\x12\n" +
+	"\x04pool\x18\x04 \x01(\tR\x04pool\"\x8b\x01\n" +
 	"\vWorkloadNic\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x18\n" +

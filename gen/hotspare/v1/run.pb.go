@@ -805,7 +805,11 @@ type Step struct {
 	// When the instance was first seen healthy; only for specs with a health probe.
 	HealthyAt *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=healthy_at,json=healthyAt,proto3" json:"healthy_at,omitempty"`
 	// Base spec of an object that the step creates.
-	Base          *Spec `protobuf:"bytes,24,opt,name=base,proto3" json:"base,omitempty"`
+	Base *Spec `protobuf:"bytes,24,opt,name=base,proto3" json:"base,omitempty"`
+	// Part of the way back: it is released after the failback was asked for, and never by the way there.
+	WayBack bool `protobuf:"varint,25,opt,name=way_back,json=wayBack,proto3" json:"way_back,omitempty"`
+	// Steps of the way back that must be done before this one may go back.
+	BackAfter     []string `protobuf:"bytes,26,rep,name=back_after,json=backAfter,proto3" json:"back_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1008,6 +1012,20 @@ func (x *Step) GetBase() *Spec {
 	return nil
 }
 
+func (x *Step) GetWayBack() bool {
+	if x != nil {
+		return x.WayBack
+	}
+	return false
+}
+
+func (x *Step) GetBackAfter() []string {
+	if x != nil {
+		return x.BackAfter
+	}
+	return nil
+}
+
 // Gate is open when any of its conditions holds.
 type Gate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1063,6 +1081,8 @@ type Condition struct {
 	//	*Condition_Oath
 	//	*Condition_StepHealthy
 	//	*Condition_WorkloadHealthy
+	//	*Condition_StepReverted
+	//	*Condition_WriterOff
 	Condition     isCondition_Condition `protobuf_oneof:"condition"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1150,6 +1170,24 @@ func (x *Condition) GetWorkloadHealthy() string {
 	return ""
 }
 
+func (x *Condition) GetStepReverted() string {
+	if x != nil {
+		if x, ok := x.Condition.(*Condition_StepReverted); ok {
+			return x.StepReverted
+		}
+	}
+	return ""
+}
+
+func (x *Condition) GetWriterOff() string {
+	if x != nil {
+		if x, ok := x.Condition.(*Condition_WriterOff); ok {
+			return x.WriterOff
+		}
+	}
+	return ""
+}
+
 type isCondition_Condition interface {
 	isCondition_Condition()
 }
@@ -1179,6 +1217,16 @@ type Condition_WorkloadHealthy struct {
 	WorkloadHealthy string `protobuf:"bytes,5,opt,name=workload_healthy,json=workloadHealthy,proto3,oneof"`
 }
 
+type Condition_StepReverted struct {
+	// Nothing of the step with this id is in force any more.
+	StepReverted string `protobuf:"bytes,6,opt,name=step_reverted,json=stepReverted,proto3,oneof"`
+}
+
+type Condition_WriterOff struct {
+	// The VM that owns the disk of this source is seen to be off.
+	WriterOff string `protobuf:"bytes,7,opt,name=writer_off,json=writerOff,proto3,oneof"`
+}
+
 func (*Condition_StepDone) isCondition_Condition() {}
 
 func (*Condition_StepFailed) isCondition_Condition() {}
@@ -1188,6 +1236,10 @@ func (*Condition_Oath) isCondition_Condition() {}
 func (*Condition_StepHealthy) isCondition_Condition() {}
 
 func (*Condition_WorkloadHealthy) isCondition_Condition() {}
+
+func (*Condition_StepReverted) isCondition_Condition() {}
+
+func (*Condition_WriterOff) isCondition_Condition() {}
 
 var File_hotspare_v1_run_proto protoreflect.FileDescriptor
 
@@ -1248,7 +1300,7 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xb9\a\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xf3\a\n" +
 	"\x04Step\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12%\n" +
@@ -1280,16 +1332,22 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\topened_by\x18\x16 \x01(\tR\bopenedBy\x129\n" +
 	"\n" +
 	"healthy_at\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\thealthyAt\x12%\n" +
-	"\x04base\x18\x18 \x01(\v2\x11.hotspare.v1.SpecR\x04base\"5\n" +
+	"\x04base\x18\x18 \x01(\v2\x11.hotspare.v1.SpecR\x04base\x12\x19\n" +
+	"\bway_back\x18\x19 \x01(\bR\awayBack\x12\x1d\n" +
+	"\n" +
+	"back_after\x18\x1a \x03(\tR\tbackAfter\"5\n" +
 	"\x04Gate\x12-\n" +
-	"\x06any_of\x18\x01 \x03(\v2\x16.hotspare.v1.ConditionR\x05anyOf\"\xc2\x01\n" +
+	"\x06any_of\x18\x01 \x03(\v2\x16.hotspare.v1.ConditionR\x05anyOf\"\x8a\x02\n" +
 	"\tCondition\x12\x1d\n" +
 	"\tstep_done\x18\x01 \x01(\tH\x00R\bstepDone\x12!\n" +
 	"\vstep_failed\x18\x02 \x01(\tH\x00R\n" +
 	"stepFailed\x12\x14\n" +
 	"\x04oath\x18\x03 \x01(\tH\x00R\x04oath\x12#\n" +
 	"\fstep_healthy\x18\x04 \x01(\tH\x00R\vstepHealthy\x12+\n" +
-	"\x10workload_healthy\x18\x05 \x01(\tH\x00R\x0fworkloadHealthyB\v\n" +
+	"\x10workload_healthy\x18\x05 \x01(\tH\x00R\x0fworkloadHealthy\x12%\n" +
+	"\rstep_reverted\x18\x06 \x01(\tH\x00R\fstepReverted\x12\x1f\n" +
+	"\n" +
+	"writer_off\x18\a \x01(\tH\x00R\twriterOffB\v\n" +
 	"\tcondition*\xc6\x02\n" +
 	"\bRunPhase\x12\x19\n" +
 	"\x15RUN_PHASE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -1403,6 +1461,8 @@ func file_hotspare_v1_run_proto_init() {
 		(*Condition_Oath)(nil),
 		(*Condition_StepHealthy)(nil),
 		(*Condition_WorkloadHealthy)(nil),
+		(*Condition_StepReverted)(nil),
+		(*Condition_WriterOff)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

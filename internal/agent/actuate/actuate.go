@@ -201,9 +201,25 @@ func (d *Drivers) observeVolume(ctx context.Context, id model.ObjectID, v *pb.Vo
 	}
 	return reconcile.Observation{
 		State: vol.State, Volume: vol.Status,
-		// Into an older layer than asked for no mirror can be started.
-		Outdated: vol.State == pb.State_STATE_REPLICA && vol.Status.GetResync() < v.GetResync(),
+		Outdated: outdated(v, vol),
 	}, nil
+}
+
+// outdated says whether a volume shows that it does not have the parameters that were ordered, whatever
+// its driver answered. Into an older layer than asked for no mirror can be started.
+func outdated(v *pb.VolumeSpec, vol storage.Volume) bool {
+	st := vol.Status
+	switch {
+	case vol.State == pb.State_STATE_REPLICA:
+		return st.GetResync() < v.GetResync()
+	case vol.State != pb.State_STATE_PRIMARY || v.GetMirrorTo() == "" || st.GetSealed():
+		return false
+	case v.GetSealed() && st.GetExport() != "":
+		return true
+	default: // A mirror that died says so, and stays dead until it is ordered with another number.
+		known := st.GetMirroring() || st.GetDegradedSince() != nil
+		return !known || st.GetResync() < v.GetResync()
+	}
 }
 
 // observeSource reads the disk of a protected VM. The disk is the VM's, so it is never ABSENT by
@@ -227,7 +243,9 @@ func (d *Drivers) observeSource(ctx context.Context, id model.ObjectID, spec *pb
 	if err != nil {
 		return out, fmt.Errorf("inspect disk %s of domain %s: %w", v.GetDisk(), v.GetDomain(), err)
 	}
-	return reconcile.Observation{State: vol.State, Volume: vol.Status}, nil
+	return reconcile.Observation{
+		State: vol.State, Volume: vol.Status, Outdated: v.GetRunWriter() && !vol.Status.GetWriterRunning(),
+	}, nil
 }
 
 // observeNetwork reads a network back. One of which only a part is there counts as not reached,

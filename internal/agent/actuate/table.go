@@ -140,8 +140,8 @@ func removeVolume(p storage.Driver, ctx context.Context, v *pb.VolumeSpec) error
 	return p.Remove(ctx, v.GetName())
 }
 
-// renewPrimary gives a primary volume other parameters: at the protected site the mirror, at the
-// recovery site the export.
+// renewPrimary gives a primary volume other parameters: at the protected site the mirror and whether
+// the VM runs, at the recovery site where its writes are carried back to.
 func renewPrimary(ctx context.Context, d *Drivers, c reconcile.Call) error {
 	v := c.Spec.GetVolume()
 	if v.GetDomain() == "" {
@@ -150,6 +150,11 @@ func renewPrimary(ctx context.Context, d *Drivers, c reconcile.Call) error {
 	s, err := d.source(c.Object)
 	if err != nil {
 		return err
+	}
+	if v.GetRunWriter() {
+		if err := s.Run(ctx, v); err != nil {
+			return wrap("start the VM of", c, err)
+		}
 	}
 	if v.GetMirrorTo() == "" {
 		return wrap("end the mirror of", c, s.Unmirror(ctx, v))

@@ -342,7 +342,8 @@ func (c *Core) pollOf(o *object) time.Duration {
 	if o.call != nil {
 		return stuckPoll
 	}
-	if v := o.obs.Volume; v.GetMirroring() && !v.GetInSync() {
+	sealing := o.rec.Order.GetSpec().GetVolume().GetSealed()
+	if v := o.obs.Volume; v.GetMirroring() && (sealing || !v.GetInSync()) {
 		return convergingPoll
 	}
 	return pollEvery(o.rec.Object.Kind())

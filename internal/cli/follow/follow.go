@@ -221,6 +221,9 @@ func (w *watcher) draw() {
 		if st.GetHealthyAt() != nil {
 			state += " healthy"
 		}
+		if st.GetWayBack() {
+			state += " " + st.GetMessage() // How far a mirror has come.
+		}
 		w.sayOnce("step "+st.GetId(), state, render.StepLine(f, st, w.Now()))
 	}
 	w.sayOnce("run", render.Phase(f.GetPhase()), fmt.Sprintf("%s: %s\n", f.GetName(), render.Phase(f.GetPhase())))

@@ -29,6 +29,12 @@ func stepCount(f *pb.Failover) string {
 	back := goesBack(f.GetPhase())
 	for _, s := range f.GetSteps() {
 		switch p := s.GetPhase(); {
+		case s.GetWayBack() && !back:
+			continue
+		case s.GetWayBack():
+			if model.StepWasDone(p) || p == pb.StepPhase_STEP_PHASE_SKIPPED {
+				done++
+			}
 		case back && s.GetRevertingAt() == nil && p != pb.StepPhase_STEP_PHASE_REVERTED:
 			continue
 		case back && p == pb.StepPhase_STEP_PHASE_REVERTED:
@@ -214,6 +220,10 @@ func conditionText(c *pb.Condition) string {
 		return v.StepHealthy + " healthy"
 	case *pb.Condition_WorkloadHealthy:
 		return v.WorkloadHealthy + " healthy"
+	case *pb.Condition_StepReverted:
+		return v.StepReverted + " taken back"
+	case *pb.Condition_WriterOff:
+		return "the VM of " + v.WriterOff + " off"
 	default:
 		return "?"
 	}
@@ -282,7 +292,11 @@ func liveText(st *pb.Step, s *pb.Status) string {
 func StepLine(f *pb.Failover, st *pb.Step, now time.Time) string {
 	zero := f.GetDeclaredAt()
 	if goesBack(f.GetPhase()) {
-		if st.GetRevertingAt() == nil && st.GetPhase() != pb.StepPhase_STEP_PHASE_FAILED {
+		begun := st.GetRevertingAt() != nil
+		if st.GetWayBack() {
+			begun = st.GetReleasedAt() != nil && !begun // That its order ends is no news.
+		}
+		if !begun && st.GetPhase() != pb.StepPhase_STEP_PHASE_FAILED {
 			return ""
 		}
 		if f.GetFailbackAt() != nil {

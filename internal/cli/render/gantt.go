@@ -105,8 +105,11 @@ func timeLine(f *pb.Failover, o GanttOptions) []*span {
 	}
 	var spans []*span
 	for _, st := range f.GetSteps() {
+		if st.GetWayBack() && !o.Back {
+			continue
+		}
 		s := forward(st, zero, o.Now)
-		if o.Back {
+		if o.Back && !st.GetWayBack() {
 			s = backward(st, zero, o.Now)
 		}
 		spans = append(spans, s)

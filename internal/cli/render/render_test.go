@@ -263,3 +263,32 @@ func TestStepLines(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestWayBackLines: on the way back the steps that carry data are told from their release, with how far
+// they have come; that their orders end is no news. The way there does not show them.
+func TestWayBackLines(t *testing.T) {
+	f := &pb.Failover{Phase: pb.RunPhase_RUN_PHASE_FAILING_BACK, DeclaredAt: after(0), FailbackAt: after(100)}
+	back := step("mirror back webshop-db-root", 101, -1, "")
+	back.WayBack, back.Message = true, "synchronising, 50 %"
+	f.Steps = []*pb.Step{step("promote webshop-db-root", 1, 2, ""), back}
+	for want, change := range map[string]func(){
+		"    1.0s  released   mirror back webshop-db-root: synchronising, 50 %\n": func() {},
+		"    3.0s  done       mirror back webshop-db-root: synchronising, 50 %\n": func() { back.Phase, back.DoneAt = pb.StepPhase_STEP_PHASE_DONE, after(103) },
+	} {
+		change()
+		if got := render.StepLine(f, back, zero()); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		back.Phase, back.DoneAt = pb.StepPhase_STEP_PHASE_RELEASED, nil
+	}
+	back.Phase, back.DoneAt, back.RevertingAt = pb.StepPhase_STEP_PHASE_REVERTING, after(103), after(104)
+	if got := render.StepLine(f, back, zero()); got != "" {
+		t.Errorf("its end is told: %q", got)
+	}
+	if got := render.Gantt(f, render.GanttOptions{Now: zero(), Back: true}); !strings.Contains(got, "mirror back") {
+		t.Errorf("the way back leaves it out:\n%s", got)
+	}
+	if got := render.Gantt(f, render.GanttOptions{Now: zero()}); strings.Contains(got, "mirror back") {
+		t.Errorf("the way there shows it:\n%s", got)
+	}
+}

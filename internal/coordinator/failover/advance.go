@@ -124,6 +124,11 @@ func (r *run) observe(st *pb.Step) {
 	default:
 		return
 	}
+	r.judgeTime(st, r.see(st))
+}
+
+// see takes what is seen of an ordered step: done, or healthy.
+func (r *run) see(st *pb.Step) *pb.Status {
 	o := r.s.Object(st.GetObject())
 	status := r.v.Current(o)
 	reached := status.GetGeneration() >= st.GetGeneration() && status.GetPhase() == pb.Phase_PHASE_SETTLED
@@ -136,7 +141,7 @@ func (r *run) observe(st *pb.Step) {
 		status.GetInstance().GetHealth() == pb.HealthState_HEALTH_STATE_HEALTHY {
 		r.change(st).Healthy = true
 	}
-	r.judgeTime(st, status)
+	return status
 }
 
 // lateUnhealthy says that a step which failed for want of health is still unhealthy: running alone
@@ -231,6 +236,10 @@ func conditionName(c *pb.Condition) string {
 		return v.StepFailed
 	case *pb.Condition_Oath:
 		return "oath " + v.Oath
+	case *pb.Condition_StepReverted:
+		return v.StepReverted
+	case *pb.Condition_WriterOff:
+		return v.WriterOff
 	default:
 		return c.GetWorkloadHealthy()
 	}
@@ -280,9 +289,23 @@ func (r *run) holds(c *pb.Condition) bool {
 		return st != nil && r.phaseOf(st) == pb.StepPhase_STEP_PHASE_FAILED
 	case *pb.Condition_Oath:
 		return slices.ContainsFunc(r.f.GetOaths(), func(o *pb.Oath) bool { return o.GetPlan() == v.Oath })
+	case *pb.Condition_StepReverted:
+		return r.gone(r.step(v.StepReverted))
+	case *pb.Condition_WriterOff:
+		status := r.v.Current(r.s.Object(v.WriterOff))
+		return status.GetVolume() != nil && r.v.Agent(r.s.Object(v.WriterOff).GetAgent()).Connected && !status.GetVolume().GetWriterRunning()
 	default:
 		return r.otherHealthy(c.GetWorkloadHealthy())
 	}
+}
+
+// gone says whether nothing of a step is in force: of a fence also nothing of any other run.
+func (r *run) gone(st *pb.Step) bool {
+	if st == nil || !r.clean(st) {
+		return st == nil
+	}
+	o := r.s.Object(st.GetObject())
+	return st.GetKind() != pb.Kind_KIND_FENCE || o == nil || model.Effective(o).GetState() == pb.State_STATE_OPEN && r.v.Settled(o)
 }
 
 // otherHealthy looks at the workload of another plan: in its own open run it must have been seen

@@ -17,7 +17,10 @@ import (
 // operators. When the trouble ends every run comes to rest, and after the failback nothing is left of it.
 func TestAnyCourseEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := fixture.New(t, second)
+		w := fixture.New(t, second, vault)
+		w.Replicates = true
+		w.Join("east1", &pb.AgentOffer{ProtectedSite: true, Pools: []string{"east"}})
+		w.Quiesce()
 		w.Lease(uint32(rapid.IntRange(1, 3).Draw(t, "count")), 2, uint64(rapid.IntRange(1, 40).Draw(t, "GiB"))<<30)
 		w.Strict = true
 		c := &course{t: t, w: w}
@@ -53,10 +56,10 @@ func (c *course) open() []string {
 func (c *course) event() {
 	t, w := c.t, c.w
 	switch rapid.SampledFrom([]string{
-		"declare", "controllers", "settle", "settle", "stick", "unstick", "sick", "time", "operator", "elect", "reboot", "lease",
+		"declare", "controllers", "settle", "settle", "stick", "unstick", "sick", "time", "operator", "operator", "elect", "reboot", "lease", "mirror dies", "old VM",
 	}).Draw(t, "event") {
 	case "declare":
-		plan := rapid.SampledFrom([]string{"webshop", "billing"}).Draw(t, "plan")
+		plan := rapid.SampledFrom([]string{"webshop", "billing", "vault", "vault"}).Draw(t, "plan")
 		if w.State.OpenFailoverOf(plan) == nil {
 			w.Declare(plan)
 		}
@@ -85,6 +88,16 @@ func (c *course) event() {
 		w.Controllers()
 	case "lease":
 		c.lease()
+	case "mirror dies":
+		for _, f := range c.open() {
+			for _, st := range w.State.Failover(f).GetSteps() {
+				if v := st.GetSpec().GetVolume(); st.GetId() == mirrorBack {
+					w.Dead[st.GetObject()] = v.GetResync()
+				}
+			}
+		}
+	case "old VM":
+		w.Off[sourceDB] = !w.Off[sourceDB]
 	default:
 		c.operator()
 	}
@@ -117,7 +130,9 @@ func (c *course) operator() {
 		return
 	}
 	name := rapid.SampledFrom(open).Draw(c.t, "run")
-	switch what := rapid.IntRange(0, 7).Draw(c.t, "control"); what {
+	switch what := rapid.IntRange(0, 9).Draw(c.t, "control"); what {
+	case 8, 9:
+		_ = c.w.CarryBack(name)
 	case 6:
 		_ = c.w.Swear(name)
 	case 7:
@@ -143,6 +158,7 @@ func (c *course) check() {
 		for _, s := range f.GetSteps() {
 			c.promotion(f, s, byID)
 			c.standing(f, s, byID)
+			c.carried(f, s, byID)
 		}
 	}
 	for l := range c.w.State.Leases() {
@@ -163,13 +179,34 @@ func (c *course) promotion(f *pb.Failover, s *pb.Step, byID map[string]*pb.Step)
 	}
 }
 
+// carried: what was written here is dropped only after it was handed over, or by the word. What runs here
+// goes only after every mirror was in sync.
+func (c *course) carried(f *pb.Failover, s *pb.Step, byID map[string]*pb.Step) {
+	gone := s.GetPhase() == reverting || s.GetPhase() == reverted
+	if !gone || f.GetDiscardRecoveryData() || s.GetWayBack() || byID[mirrorBack] == nil {
+		return
+	}
+	for step, before := range map[string]string{promoteDB: handOver, startVault: mirrorBack} {
+		if s.GetId() == step && byID[before].GetDoneAt() == nil {
+			c.t.Fatalf("%s: %q went back before %q was done", f.GetName(), step, before)
+		}
+	}
+	if s.GetId() == promoteDB && (byID[seal].GetDoneAt() == nil || byID[handOver].GetDoneAt().AsTime().Before(byID[seal].GetDoneAt().AsTime())) {
+		c.t.Fatalf("%s: handed over before it was sealed", f.GetName())
+	}
+}
+
 // standing: on the way back nothing goes before what stands on it.
 func (c *course) standing(f *pb.Failover, s *pb.Step, byID map[string]*pb.Step) {
 	if !model.Reverting(f.GetPhase()) || s.GetPhase() == pb.StepPhase_STEP_PHASE_REVERTED ||
 		s.GetPhase() == pb.StepPhase_STEP_PHASE_SKIPPED && s.GetGeneration() == 0 {
 		return
 	}
-	for _, below := range append(slices.Clone(s.GetAfter()), gateSteps(s)...) {
+	below := s.GetAfter()
+	if !s.GetWayBack() {
+		below = append(slices.Clone(below), gateSteps(s)...)
+	}
+	for _, below := range below {
 		if p := byID[below].GetPhase(); p == pb.StepPhase_STEP_PHASE_REVERTING || p == pb.StepPhase_STEP_PHASE_REVERTED {
 			c.t.Fatalf("%s: %q went back while %q stands on it (%v)", f.GetName(), below, s.GetId(), s.GetPhase())
 		}
@@ -191,12 +228,20 @@ func (c *course) finish() {
 		w.Wait(5 * time.Minute)
 	}
 	c.rest()
+	w.Off[sourceDB] = true
+	clear(w.Dead)
 	for _, name := range c.open() {
+		carry := rapid.Bool().Draw(c.t, "carry back")
+		if carry && w.CarryBack(name) == nil || model.Reverting(w.Phase(name)) {
+			continue
+		}
 		if err := w.Failback(name); err != nil {
 			c.t.Fatalf("failback: %v", err)
 		}
 	}
-	w.Quiesce()
+	for range 4 {
+		w.Wait(time.Minute)
+	}
 	if open := c.open(); len(open) > 0 {
 		c.t.Fatalf("still open: %v\n%s", open, show(w.State.Failover(open[0])))
 	}
@@ -214,7 +259,7 @@ func (c *course) finish() {
 func (c *course) rest() {
 	w := c.w
 	for _, name := range c.open() {
-		if p := w.Phase(name); p != completed && p != incomplete {
+		if p := w.Phase(name); p != completed && p != incomplete && p != failingBack {
 			c.t.Fatalf("%s has not come to rest: %v\n%s", name, p, show(w.State.Failover(name)))
 		}
 		if p := w.Phase(name); p == incomplete && len(w.State.Failover(name).GetUnplaced()) == 0 {

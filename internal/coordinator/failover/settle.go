@@ -117,14 +117,28 @@ func (r *run) canHold(c *pb.Condition, memo map[string]bool) bool {
 	}
 }
 
-// goBack reverts steps in reverse order of the graph: a step goes back once everything that stood on
-// it is back, and is back once its object is observed in what is then its effective spec.
+// goBack carries what was written here to the protected site, if the way back has steps for it, and
+// reverts steps in reverse order of the graph: a step goes back once everything that stood on it is
+// back, and is back once its object is observed in what is then its effective spec.
 func (r *run) goBack() {
+	r.carryBack()
 	for _, st := range r.f.GetSteps() {
 		if st.GetPhase() == pb.StepPhase_STEP_PHASE_REVERTING && r.back(st) {
 			r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTED
 		}
 	}
+	r.takeBack()
+	if slices.ContainsFunc(r.f.GetSteps(), func(st *pb.Step) bool { return !r.clean(st) }) {
+		return
+	}
+	r.phase = pb.RunPhase_RUN_PHASE_FAILED_BACK
+	if r.f.GetPhase() == pb.RunPhase_RUN_PHASE_ABORTING {
+		r.phase = pb.RunPhase_RUN_PHASE_ABORTED
+	}
+}
+
+// takeBack reverts the steps that nothing stands on any more, and that wait for nothing.
+func (r *run) takeBack() {
 	dependents := r.dependents()
 	burdened := func(st *pb.Step) bool {
 		return slices.ContainsFunc(dependents[st.GetId()], func(o *pb.Step) bool { return !r.clean(o) })
@@ -134,18 +148,22 @@ func (r *run) goBack() {
 	for _, st := range r.f.GetSteps() {
 		waiting[st.GetLease()] = waiting[st.GetLease()] || st.GetLease() != "" && burdened(st)
 	}
+	kept := r.keptFenced() != ""
 	for _, st := range r.f.GetSteps() {
-		if held(r.phaseOf(st), st) && !burdened(st) && !waiting[st.GetLease()] {
+		stays := kept && len(st.GetBackAfter()) > 0 && !st.GetWayBack()
+		if stays || !held(r.phaseOf(st), st) || burdened(st) || waiting[st.GetLease()] || !r.arrived(st) {
+			continue
+		}
+		if first := r.promotionOf(st); first == nil || r.endsWith(first, burdened(first)) {
 			r.change(st).Phase = pb.StepPhase_STEP_PHASE_REVERTING
 		}
 	}
-	if slices.ContainsFunc(r.f.GetSteps(), func(st *pb.Step) bool { return !r.clean(st) }) {
-		return
-	}
-	r.phase = pb.RunPhase_RUN_PHASE_FAILED_BACK
-	if r.f.GetPhase() == pb.RunPhase_RUN_PHASE_ABORTING {
-		r.phase = pb.RunPhase_RUN_PHASE_ABORTED
-	}
+}
+
+// endsWith says whether a promotion may end, or has ended. The steps of the way back give the promoted
+// volume other orders, and end with it.
+func (r *run) endsWith(first *pb.Step, burdened bool) bool {
+	return r.arrived(first) && (!burdened || !held(r.phaseOf(first), first))
 }
 
 // held says whether the step's override is in force.
@@ -160,11 +178,11 @@ func held(p pb.StepPhase, st *pb.Step) bool {
 	}
 }
 
-// clean says whether nothing of the step is left.
+// clean says whether nothing of the step is left, and nothing of it is still to come.
 func (r *run) clean(st *pb.Step) bool {
 	p := r.phaseOf(st)
 	return p == pb.StepPhase_STEP_PHASE_REVERTED || p == pb.StepPhase_STEP_PHASE_SKIPPED && st.GetGeneration() == 0 ||
-		p == pb.StepPhase_STEP_PHASE_PENDING
+		p == pb.StepPhase_STEP_PHASE_PENDING && !st.GetWayBack()
 }
 
 // back says whether the object is observed in its base (or another run's override).
@@ -172,6 +190,10 @@ func (r *run) back(st *pb.Step) bool {
 	o := r.s.Object(st.GetObject())
 	if o == nil {
 		return true // It was made by the run, seen ABSENT and forgotten.
+	}
+	if st.GetSpec().GetVolume().GetRunWriter() {
+		// Its replication may need a new number, which it gets when the run has ended.
+		return r.v.Current(o) != nil
 	}
 	return r.v.Settled(o)
 }
@@ -182,6 +204,9 @@ func (r *run) dependents() map[string][]*pb.Step {
 	for _, o := range r.f.GetSteps() {
 		for _, id := range o.GetAfter() {
 			out[id] = append(out[id], o)
+		}
+		if o.GetWayBack() {
+			continue // Its gates order the way forward; what goes back before what is said by back_after.
 		}
 		for _, g := range o.GetGates() {
 			for _, c := range g.GetAnyOf() {

@@ -119,7 +119,7 @@ func (c *check) volume(name string, w *pb.WorkloadVolume) {
 	if w.GetSource() == nil {
 		return
 	}
-	src := string(model.NewObjectID(pb.Kind_KIND_VOLUME, upkeep.SourceName(name)))
+	src := string(model.NewObjectID(pb.Kind_KIND_VOLUME, runbook.SourceName(name)))
 	if !c.object(src, "check the agent of the protected site") {
 		return
 	}

@@ -180,12 +180,21 @@ func (s *Server) Control(ctx context.Context, req *pb.ControlRequest) (*pb.Contr
 
 // Failback begins the way back.
 func (s *Server) Failback(ctx context.Context, req *pb.FailbackRequest) (*pb.FailbackResponse, error) {
-	f, err := s.control(ctx, req.GetName(), req.GetRequestId(), func(f *pb.Failover) *pb.Command {
-		return &pb.Command{Body: &pb.Command_Failback{Failback: &pb.Failback{
-			Failover: f.GetName(), Reason: req.GetReason(), DiscardRecoveryData: req.GetDiscardRecoveryData(),
-		}}}
+	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
+		f, err := find(st, req.GetName())
+		if err != nil {
+			return nil, err
+		}
+		body, expects, err := &pb.Failback{Failover: f.GetName()}, []*pb.Expect(nil), error(nil)
+		if s.remembered(st, req.GetRequestId()) == "" { // Apply answers a repeat with the first answer.
+			body, expects, err = failover.Failback(st, f, req.GetReason(), req.GetDiscardRecoveryData())
+		}
+		return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_Failback{Failback: body}, Expects: expects}, err
 	})
-	return &pb.FailbackResponse{Failover: f}, err
+	if err != nil {
+		return nil, err
+	}
+	return &pb.FailbackResponse{Failover: s.site.State().Failover(r.Name)}, nil
 }
 
 // Arm lets a trigger declare again, or keeps it from it.

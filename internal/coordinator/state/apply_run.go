@@ -79,17 +79,45 @@ func (t *tx) release(f *pb.Failover, s *pb.Step) {
 }
 
 // revert removes the override of a step, so that the object's base is in force again.
-func (t *tx) revert(f *pb.Failover, s *pb.Step) {
+func (t *tx) revert(f *pb.Failover, s *pb.Step) error {
+	if missing := notDone(f, s); missing != "" {
+		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "step %q cannot go back before %q is done", s.GetId(), missing)
+	}
+	if model.MayBeWritten(f, s) && len(s.GetBackAfter()) == 0 && !f.GetDiscardRecoveryData() {
+		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "nothing carried back what was written to %s", s.GetObject())
+	}
 	t.editObject(s.GetObject(), func(o *pb.Object) {
+		had := len(o.Overrides)
 		o.Overrides = slices.DeleteFunc(o.Overrides, func(v *pb.Override) bool { return v.GetEpoch() == f.GetEpoch() })
-		if vol := o.GetBase().GetVolume(); vol != nil && len(o.Overrides) == 0 {
-			vol.DropPromoted = f.GetDiscardRecoveryData()
+		// What was written here may be dropped: the protected site has it, or somebody said so.
+		if vol := o.GetBase().GetVolume(); vol != nil && vol.GetDomain() == "" && len(o.Overrides) == 0 && had > 0 {
+			vol.DropPromoted = true
 		}
 	})
 	s.Phase, s.Generation, s.RevertingAt = pb.StepPhase_STEP_PHASE_REVERTING, t.Object(s.GetObject()).GetGeneration(), t.stamp()
 	if s.GetLease() != "" {
 		t.giveBack(s.GetLease(), f.GetEpoch())
 	}
+	return nil
+}
+
+// notDone returns the first step of the way back that must be done before this one may go back, and is
+// not; empty: there is none.
+func notDone(f *pb.Failover, s *pb.Step) string {
+	for _, id := range s.GetBackAfter() {
+		if st := stepOf(f, id); st != nil && !model.StepWasDone(st.GetPhase()) {
+			return id
+		}
+	}
+	return ""
+}
+
+func stepOf(f *pb.Failover, id string) *pb.Step {
+	i := slices.IndexFunc(f.GetSteps(), func(s *pb.Step) bool { return s.GetId() == id })
+	if i < 0 {
+		return nil
+	}
+	return f.GetSteps()[i]
 }
 
 func (t *tx) advanceRun(c *pb.AdvanceRun) (string, error) {
@@ -139,6 +167,12 @@ func (t *tx) changePhase(f *pb.Failover, to pb.RunPhase) error {
 
 func (t *tx) changeStep(f *pb.Failover, s *pb.Step, ch *pb.StepChange) error {
 	to := ch.GetPhase()
+	if ch.GetResync() > 0 {
+		return t.resync(f, s, ch)
+	}
+	if to == pb.StepPhase_STEP_PHASE_UNSPECIFIED && ch.GetMessage() != "" {
+		s.Message = ch.GetMessage()
+	}
 	if to != pb.StepPhase_STEP_PHASE_UNSPECIFIED && to != s.GetPhase() {
 		if !model.StepMayFollow(s.GetPhase(), to) {
 			return model.Errorf(model.FaultStale, "failover/"+f.GetName(), "step %q cannot go from %v to %v", s.GetId(), s.GetPhase(), to)
@@ -148,10 +182,15 @@ func (t *tx) changeStep(f *pb.Failover, s *pb.Step, ch *pb.StepChange) error {
 			t.release(f, s)
 			s.OpenedBy = ch.GetOpenedBy()
 		case pb.StepPhase_STEP_PHASE_REVERTING:
-			t.revert(f, s)
+			if err := t.revert(f, s); err != nil {
+				return err
+			}
 		case pb.StepPhase_STEP_PHASE_DONE:
 			s.Phase, s.DoneAt = to, t.stamp()
 			s.CallBegan, s.CallReturned = ch.GetCallBegan(), ch.GetCallReturned()
+			if s.GetWayBack() {
+				t.record(&pb.Evidence{Action: "way back", Object: s.GetObject(), Reason: s.GetId(), Epoch: f.GetEpoch()})
+			}
 		case pb.StepPhase_STEP_PHASE_REVERTED:
 			s.Phase, s.RevertedAt = to, t.stamp()
 		default:
@@ -293,7 +332,8 @@ func (t *tx) retry(f *pb.Failover, step string) error {
 func (t *tx) retryBack(f *pb.Failover, step string) error {
 	n := 0
 	for _, s := range f.Steps {
-		if s.GetPhase() != pb.StepPhase_STEP_PHASE_REVERTING || step != "" && s.GetId() != step {
+		ordered := s.GetPhase() == pb.StepPhase_STEP_PHASE_REVERTING || s.GetWayBack() && s.GetPhase() == pb.StepPhase_STEP_PHASE_RELEASED
+		if !ordered || step != "" && s.GetId() != step {
 			continue
 		}
 		t.reissue(s.GetObject())
@@ -301,7 +341,7 @@ func (t *tx) retryBack(f *pb.Failover, step string) error {
 		n++
 	}
 	if n == 0 {
-		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "no step %s is on its way back", step)
+		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "no step%s is on its way back", named(step))
 	}
 	return nil
 }
@@ -328,31 +368,6 @@ func (t *tx) skip(f *pb.Failover, c *pb.ControlRequest) error {
 		return t.changePhase(f, pb.RunPhase_RUN_PHASE_RUNNING)
 	}
 	return nil
-}
-
-func (t *tx) failback(c *pb.Failback) (string, error) {
-	f, err := t.failover(c.GetFailover())
-	if err != nil {
-		return "", err
-	}
-	key := "failover/" + f.GetName()
-	if !model.Allows(f.GetPhase(), "failback") {
-		return "", model.Errorf(model.FaultPrecondition, key, "is %s: cannot fail back", model.PhaseName(f.GetPhase())).WithRemedy("%s", possible(f))
-	}
-	promoted := slices.IndexFunc(f.Steps, func(s *pb.Step) bool { return s.GetKind() == pb.Kind_KIND_VOLUME && s.GetGeneration() > 0 })
-	if promoted >= 0 && !c.GetDiscardRecoveryData() {
-		return "", model.Errorf(model.FaultPrecondition, key, "%s was promoted and the protected site does not hold what was written here",
-			f.Steps[promoted].GetObject()).
-			WithRemedy("add --discard-recovery-data to throw that away")
-	}
-	f.DiscardRecoveryData = c.GetDiscardRecoveryData()
-	t.dropPending(f)
-	if err := t.changePhase(f, pb.RunPhase_RUN_PHASE_FAILING_BACK); err != nil {
-		return "", err
-	}
-	t.putFailover(f)
-	t.record(&pb.Evidence{Action: "failback", Object: key, Reason: c.GetReason(), Epoch: f.GetEpoch()})
-	return f.GetName(), nil
 }
 
 func (t *tx) arm(c *pb.ArmRequest) (string, error) {

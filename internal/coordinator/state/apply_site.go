@@ -282,10 +282,15 @@ func (t *tx) recordPreimage(c *pb.RecordPreimage) (string, error) {
 	return c.GetObject(), nil
 }
 
-// recordPoints moves the confirmed time of volumes forward; it never moves back.
+// recordPoints moves the confirmed time of volumes forward, it never moves back, and keeps the files of
+// sources.
 func (t *tx) recordPoints(c *pb.RecordPoints) (string, error) {
 	for _, p := range c.GetPoints() {
 		o := t.Object(p.GetObject())
+		if o != nil && p.GetDiskPath() != "" && p.GetDiskPath() != o.GetDiskPath() {
+			t.editObject(p.GetObject(), func(n *pb.Object) { n.DiskPath = p.GetDiskPath() })
+			continue
+		}
 		if o == nil || !p.GetTime().AsTime().After(o.GetConfirmedPoint().AsTime()) {
 			continue
 		}

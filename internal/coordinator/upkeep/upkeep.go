@@ -222,9 +222,6 @@ func zoneAgent(s *state.State, zone string) string {
 	return ""
 }
 
-// SourceName names the protected site's side of a replicated volume.
-func SourceName(volume string) string { return volume + "@source" }
-
 func volumes(s *state.State, p *pb.Plan) []*pb.Object {
 	var out []*pb.Object
 	for _, r := range model.Replicas(p) {
@@ -236,7 +233,7 @@ func volumes(s *state.State, p *pb.Plan) []*pb.Object {
 			}, r)
 			out = append(out, replica)
 			if src := v.GetSource(); src != nil {
-				out = append(out, volumeObject(s, SourceName(name), src.GetAgent(), pb.State_STATE_PRIMARY, &pb.VolumeSpec{
+				out = append(out, volumeObject(s, runbook.SourceName(name), src.GetAgent(), pb.State_STATE_PRIMARY, &pb.VolumeSpec{
 					Pool: v.GetPool(), Name: name, SizeBytes: v.GetSizeBytes(), Domain: src.GetDomain(), Disk: src.GetDisk(),
 					MirrorTo: "nbd://" + pool.GetExportAddress() + "/" + name,
 				}, r))
@@ -319,12 +316,15 @@ const (
 	resyncPause = 5 * time.Second
 )
 
-// points carries on replication: a source that says "in sync" makes its replica's layer consistent
+// points carries on replication, and keeps which file a source is: a source that says "in sync" makes its replica's layer consistent
 // and moves its confirmed time; a source whose mirror died gets a new synchronisation.
 func points(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	rec, busy := &pb.RecordPoints{}, busy(s)
 	for o := range s.Objects() {
+		if path := v.Current(o).GetVolume().GetDiskPath(); path != "" && path != o.GetDiskPath() {
+			rec.Points = append(rec.Points, &pb.ObjectPoint{Object: o.GetId(), DiskPath: path})
+		}
 		replica := replicaOf(s, o)
 		if replica == nil || busy[replica.GetId()] || !v.Agent(o.GetAgent()).Connected {
 			continue

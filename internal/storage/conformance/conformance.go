@@ -44,6 +44,8 @@ type Fixture struct {
 	Disk func(t *testing.T, value uint64) string
 	// ReadDisk returns the value that a VM would see on the disk.
 	ReadDisk func(t *testing.T, path string) (uint64, error)
+	// Other makes a second pool that this one's daemon reaches, as the pool of the other site.
+	Other func(t *testing.T) *Fixture
 	// Residue lists what the pool holds, found without the driver's help.
 	Residue func(t *testing.T) []string
 }

@@ -1,7 +1,8 @@
 // Package mirror is the side of replication where the VM runs: it mirrors a disk of a libvirt domain
 // to an NBD export, synchronously (QEMU's write-blocking copy mode), so that a converged target is
-// crash consistent at every instant. The protected site's agent uses it on production VMs, and a
-// recovery host's agent on promoted ones for the way back.
+// crash consistent at every instant. The protected site's agent uses it on production VMs. The way back
+// is not its work: the recovery site's pool mirrors what it has promoted. It starts the VM again whose
+// disk came back.
 //
 // A mirror is started at most once for one number; the number is written to a file and synced before
 // libvirt is asked. libvirt's own description of the domain says which mirror runs.
@@ -71,6 +72,8 @@ type disk struct {
 	domain  libvirt.Domain
 	target  string
 	running bool
+	// path is the file that the VM has as this disk; empty: it is no file.
+	path string
 	// mirror is the copy job that runs; nil: none.
 	mirror *libvirtxml.DomainDiskMirror
 }
@@ -117,11 +120,34 @@ func find(c *libvirt.Libvirt, spec *pb.VolumeSpec) (*disk, error) {
 	if x.Devices != nil {
 		for _, d := range x.Devices.Disks {
 			if d.Target != nil && d.Target.Dev == spec.GetDisk() {
-				return &disk{domain, d.Target.Dev, active == 1, d.Mirror}, nil
+				return &disk{domain, d.Target.Dev, active == 1, file(d), d.Mirror}, nil
 			}
 		}
 	}
 	return nil, storage.ErrNotFound
+}
+
+func file(d libvirtxml.DomainDisk) string {
+	if d.Source == nil || d.Source.File == nil {
+		return ""
+	}
+	return d.Source.File.File
+}
+
+// Run starts the VM that owns a disk. See storage.Source.
+func (s *Source) Run(ctx context.Context, spec *pb.VolumeSpec) error {
+	_, err := connected(ctx, s, "start the VM of", spec, func(c *libvirt.Libvirt) (struct{}, error) {
+		d, err := find(c, spec)
+		if err != nil || d.running {
+			return struct{}{}, err
+		}
+		if err := c.DomainCreate(d.domain); err != nil {
+			return struct{}{}, fmt.Errorf("start domain: %w", err)
+		}
+		s.log.Info("VM started", "domain", spec.GetDomain())
+		return struct{}{}, nil
+	})
+	return err
 }
 
 // Mirror starts the mirror of a disk, at most once for each number. See storage.Source.
@@ -254,7 +280,7 @@ func (s *Source) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volu
 }
 
 func (s *Source) status(c *libvirt.Libvirt, d *disk, spec *pb.VolumeSpec) (*pb.VolumeStatus, error) {
-	st := &pb.VolumeStatus{Resync: s.started(spec), WriterRunning: d.running}
+	st := &pb.VolumeStatus{Resync: s.started(spec), WriterRunning: d.running, DiskPath: d.path}
 	if spec.GetMirrorTo() == "" {
 		return st, nil
 	}

@@ -258,8 +258,18 @@ func TestIdleMirrorHidesItsDeath(t *testing.T) {
 	holds(t, "raw", "nbd://"+c.address+"/web-root", 2)
 }
 
-// TestWayBack promotes, mirrors the promoted VM back into the protected site's own pool, and starts
-// the old VM from the disk that was handed over.
+// await looks at the promoted volume until it is as wanted.
+func (c *chain) await(t *testing.T, what string, done func(*pb.VolumeStatus) bool) {
+	t.Helper()
+	waitFor(t, "the way back to be "+what, func() bool {
+		v, err := c.pool.Inspect(within(t), "web-root")
+		must(t, err)
+		return done(v.Status)
+	})
+}
+
+// TestWayBack promotes, mirrors the promoted volume back into the protected site's own pool while a VM
+// writes to it, and starts the old VM from the disk that was handed over.
 func TestWayBack(t *testing.T) {
 	c := newChain(t)
 	disk := c.production(t, "qcow2")
@@ -275,26 +285,31 @@ func TestWayBack(t *testing.T) {
 	c.run(t, promotedName, fmt.Sprintf("<source protocol='nbd' name='web-root'><host name='%s' port='%s'/></source>", address, port), "raw")
 	c.io(t, promotedName, "write -P 3 0 512")
 	old, oldAddress := newPool(t, filepath.Join(c.dir, "old-pool"), c.log)
+	v, err := c.source.Inspect(within(t), c.sourceSpec(1))
+	must(t, err)
+	if v.Status.GetDiskPath() != disk || v.Status.GetWriterRunning() {
+		t.Fatalf("the old side: %v, want disk %s", v.Status, disk)
+	}
 	receive := targetSpec(1, 0)
-	receive.Disk = disk
+	receive.Disk = v.Status.GetDiskPath()
 	must(t, old.Receive(within(t), receive))
-	back := &pb.VolumeSpec{Name: "web-root", Domain: promotedName, Disk: "hda", Resync: 1, MirrorTo: "nbd://" + oldAddress + "/web-root"}
-	must(t, c.source.Mirror(within(t), back))
-	waitFor(t, "the way back to converge", func() bool {
-		v, err := c.source.Inspect(within(t), back)
-		must(t, err)
-		return v.Status.GetInSync()
-	})
-	receive.Converged = 1
-	must(t, old.Receive(within(t), receive))
+	back := targetSpec(1, 1)
+	back.MirrorTo = "nbd://" + oldAddress + "/web-root"
+	must(t, c.pool.Promote(within(t), back))
+	c.await(t, "in sync", (*pb.VolumeStatus).GetInSync)
 	c.io(t, promotedName, "write -P 4 0 512")
-	must(t, c.source.Unmirror(within(t), back))
 	c.killGuest(t, promotedName)
+	back.Sealed = true
+	must(t, c.pool.Promote(within(t), back))
+	c.await(t, "sealed", (*pb.VolumeStatus).GetSealed)
+	receive.Converged = 1
 	must(t, old.Promote(within(t), receive))
 	holds(t, "qcow2", disk, 4)
 	holds(t, "qcow2", disk+".hotspare-before", 2)
-	if _, err := c.virsh(t, "start", domainName); err != nil {
-		t.Fatal(err)
+	must(t, c.source.Run(within(t), c.sourceSpec(1)))
+	must(t, c.source.Run(within(t), c.sourceSpec(1)))
+	if v, err := c.source.Inspect(within(t), c.sourceSpec(1)); err != nil || !v.Status.GetWriterRunning() {
+		t.Fatalf("the old VM does not run: %v %v", v.Status, err)
 	}
 	c.io(t, domainName, "write -P 5 0 512")
 

@@ -92,12 +92,17 @@ func (d *Driver) sizeOf(v volume, spec *pb.VolumeSpec) uint64 {
 func (d *Driver) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 	return d.change(ctx, call{verb: "promote", name: spec.GetName()}, func(q *qmp) error {
 		v, err := d.existing(ctx, q, spec.GetName())
-		if err != nil || v.State == isPrimary {
+		if err != nil {
 			return err
 		}
-		if v.State != isReplica {
+		if v.State == isPrimary {
+			return d.carryBack(ctx, q, v, spec)
+		}
+		if v.State != isReplica || spec.GetMirrorTo() != "" {
 			return fmt.Errorf("it is a %s: %w", v.State, storage.ErrInUse)
 		}
+		v = v.copy()
+		v.mark(spec.GetConverged(), now())
 		point := v.point()
 		if point == nil && spec.GetAcceptUnconverged() {
 			point = v.layer(v.Top)

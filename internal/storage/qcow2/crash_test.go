@@ -65,6 +65,47 @@ func cloned(t *testing.T, h *harness) {
 	must(t, h.Write(t, h.url("root@1"), 8))
 }
 
+// backPrepared is a promoted volume that holds 9, and another pool that is ready for its way back.
+func backPrepared(t *testing.T, h *harness) {
+	t.Helper()
+	promoted(t, h)
+	h.other = newHarness(t)
+	must(t, h.other.driver.Receive(t.Context(), rootSpec(1, 0)))
+}
+
+func (h *harness) backSpec(n uint64, sealed bool) *pb.VolumeSpec {
+	return &pb.VolumeSpec{Name: "root", SizeBytes: 4 << 20, Resync: n, Sealed: sealed, MirrorTo: h.other.url("root")}
+}
+
+func (h *harness) awaitBack(t *testing.T, done func(*pb.VolumeStatus) bool) (last *pb.VolumeStatus) {
+	t.Helper()
+	waitFor(t, "the way back", func() bool {
+		v, err := h.driver.Inspect(t.Context(), "root")
+		must(t, err)
+		last = v.Status
+		return done(last)
+	})
+	return last
+}
+
+// sealBack seals the volume, with a new number when the first was lost, and makes sure that the other
+// pool then holds what this one does.
+func (h *harness) sealBack(t *testing.T, want uint64) {
+	t.Helper()
+	n := uint64(1)
+	ended := func(v *pb.VolumeStatus) bool { return v.GetInSync() || v.GetDegradedSince() != nil }
+	if !h.awaitBack(t, ended).GetInSync() {
+		n = 2
+		must(t, h.other.driver.Receive(t.Context(), rootSpec(n, 0)))
+		must(t, h.driver.Promote(t.Context(), h.backSpec(n, false)))
+		h.awaitBack(t, ended)
+	}
+	must(t, h.driver.Promote(t.Context(), h.backSpec(n, true)))
+	h.awaitBack(t, (*pb.VolumeStatus).GetSealed)
+	must(t, h.other.driver.Promote(t.Context(), rootSpec(n, n)))
+	h.other.holds(t, "root", want)
+}
+
 func crashCases() []crashCase {
 	return []crashCase{
 		{
@@ -129,6 +170,28 @@ func crashCases() []crashCase {
 				if r := h.Residue(t); len(r) != 0 {
 					t.Fatalf("left behind: %v", r)
 				}
+			},
+		},
+		{
+			"mirror back", backPrepared,
+			func(t *testing.T, h *harness) error { return h.driver.Promote(t.Context(), h.backSpec(1, false)) },
+			func(t *testing.T, h *harness) {
+				must(t, h.Write(t, h.url("root"), 10))
+				h.sealBack(t, 10)
+			},
+		},
+		{
+			"seal", func(t *testing.T, h *harness) {
+				backPrepared(t, h)
+				must(t, h.driver.Promote(t.Context(), h.backSpec(1, false)))
+				h.awaitBack(t, (*pb.VolumeStatus).GetInSync)
+			},
+			func(t *testing.T, h *harness) error { return h.driver.Promote(t.Context(), h.backSpec(1, true)) },
+			func(t *testing.T, h *harness) {
+				if h.Write(t, h.url("root"), 10) == nil {
+					t.Fatal("a sealed volume was written to")
+				}
+				h.sealBack(t, 9)
 			},
 		},
 		{

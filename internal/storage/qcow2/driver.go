@@ -249,7 +249,13 @@ func (d *Driver) tidy(ctx context.Context, q *qmp, v *volume) error {
 	if err := d.replace(v, next); err != nil {
 		return err
 	}
+	if err := d.followBack(ctx, q, v); err != nil {
+		return err
+	}
 	if err := d.follow(ctx, q, v); err != nil {
+		return err
+	}
+	if err := d.finishBack(ctx, q, v); err != nil {
 		return err
 	}
 	if v.Given != nil {
@@ -324,9 +330,13 @@ func (d *Driver) List(ctx context.Context) ([]storage.Volume, error) {
 			return nil, err
 		}
 		var out []storage.Volume
-		err := d.connected(ctx, func(*qmp) error {
+		err := d.connected(ctx, func(q *qmp) error {
 			for _, name := range slices.Sorted(maps.Keys(d.volumes)) {
-				out = append(out, d.report(name))
+				v, err := d.report(q, name)
+				if err != nil {
+					return err
+				}
+				out = append(out, v)
 			}
 			return nil
 		})
@@ -351,18 +361,24 @@ func (d *Driver) Inspect(ctx context.Context, name string) (storage.Volume, erro
 			if _, err := d.existing(ctx, q, name); err != nil {
 				return err
 			}
-			out = d.report(name)
-			return nil
+			var err error
+			out, err = d.report(q, name)
+			return err
 		})
 		return out, err
 	})
 }
 
-func (d *Driver) report(name string) storage.Volume {
+func (d *Driver) report(q *qmp, name string) (storage.Volume, error) {
 	v := d.volumes[name]
 	status := v.status(d.address)
 	status.UsedBytes = d.used(name)
-	return storage.Volume{Name: name, State: v.pbState(), Status: status}
+	if v.Back != nil {
+		if err := d.reportBack(q, &v, status); err != nil {
+			return storage.Volume{}, err
+		}
+	}
+	return storage.Volume{Name: name, State: v.pbState(), Status: status}, nil
 }
 
 // Remove deletes a volume.

@@ -46,7 +46,7 @@ func (d *Driver) follow(ctx context.Context, q *qmp, v *volume) error {
 		return err
 	}
 	want, shown := "", ""
-	if v.Top != 0 && !v.Removing {
+	if v.exported() && !v.Removing {
 		want = v.exportID()
 	}
 	for _, e := range exports {
@@ -54,6 +54,9 @@ func (d *Driver) follow(ctx context.Context, q *qmp, v *volume) error {
 		case !strings.HasPrefix(e.ID, v.tag()+"-"):
 		case e.ID == want && !e.ShuttingDown && d.mayShow(v, e.Node):
 			shown = e.Node
+			if e.Node == v.filter() {
+				shown = v.node(v.Top)
+			}
 		default:
 			if err := d.unexport(ctx, q, e.ID); err != nil {
 				return err
@@ -71,7 +74,7 @@ func (d *Driver) follow(ctx context.Context, q *qmp, v *volume) error {
 // mayShow says whether an export of this node is right, or becomes right with a snapshot.
 func (d *Driver) mayShow(v *volume, node string) bool {
 	top := v.layer(v.Top)
-	return node == v.node(top.Number) || v.State == isReplica && top.Base != 0 && node == v.node(top.Base)
+	return node == v.node(top.Number) || v.Back != nil && node == v.filter() || v.State == isReplica && top.Base != 0 && node == v.node(top.Base)
 }
 
 // cut ends all exports of a volume and waits until they are gone.

@@ -28,6 +28,8 @@ type harness struct {
 	address string
 	driver  *Driver
 	log     *slog.Logger
+	// other is the pool of the other site, where a test has one.
+	other *harness
 }
 
 // needs skips the test when a program is missing, and fails it in CI.
@@ -257,10 +259,15 @@ func (h *harness) Residue(t *testing.T) []string {
 
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Harness{Driver: "qcow2", New: func(t *testing.T) *conformance.Fixture {
-		h := newHarness(t)
-		return &conformance.Fixture{
-			Driver: h.Driver, Crash: h.Crash, Write: h.Write, Read: h.Read,
-			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue,
-		}
+		f := newHarness(t).fixture()
+		f.Other = func(t *testing.T) *conformance.Fixture { return newHarness(t).fixture() }
+		return f
 	}})
+}
+
+func (h *harness) fixture() *conformance.Fixture {
+	return &conformance.Fixture{
+		Driver: h.Driver, Crash: h.Crash, Write: h.Write, Read: h.Read,
+		Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue,
+	}
 }

@@ -69,6 +69,8 @@ type volume struct {
 	// or was handed over.
 	Disk  string `json:"disk,omitempty"`
 	Given *layer `json:"given,omitempty"`
+	// Back is the mirror of a promoted volume to another pool. It is never changed, only replaced.
+	Back *wayBack `json:"back,omitempty"`
 	// Removing is set when a removal was begun.
 	Removing bool `json:"removing,omitempty"`
 }
@@ -116,6 +118,22 @@ func (v volume) check() error {
 	if !slices.Contains([]state{isReplica, isPrimary, isClone}, v.State) {
 		return fmt.Errorf("state %q", v.State)
 	}
+	if err := v.checkLayers(); err != nil {
+		return err
+	}
+	if (v.State == isClone) != (v.Origin != 0) || (v.State == isClone) != (v.Of != "") {
+		return errors.New("only a clone has an origin")
+	}
+	if v.Back != nil && v.State != isPrimary {
+		return errors.New("only a promoted volume is mirrored back")
+	}
+	if v.Disk != "" && !filepath.IsAbs(v.Disk) {
+		return fmt.Errorf("disk %q is not an absolute path", v.Disk)
+	}
+	return nil
+}
+
+func (v volume) checkLayers() error {
 	last := uint64(0)
 	for _, l := range v.Layers {
 		if l.Number <= last || l.Number >= v.Next || l.Base >= l.Number {
@@ -128,12 +146,6 @@ func (v volume) check() error {
 	}
 	if v.Top != 0 && v.layer(v.Top) == nil {
 		return fmt.Errorf("top layer %d does not exist", v.Top)
-	}
-	if (v.State == isClone) != (v.Origin != 0) || (v.State == isClone) != (v.Of != "") {
-		return errors.New("only a clone has an origin")
-	}
-	if v.Disk != "" && !filepath.IsAbs(v.Disk) {
-		return fmt.Errorf("disk %q is not an absolute path", v.Disk)
 	}
 	return nil
 }
@@ -231,7 +243,7 @@ func (v *volume) promote(point layer) layer {
 
 // demote forgets the promoted layer.
 func (v *volume) demote(now time.Time) {
-	v.State, v.Top, v.Given = isReplica, 0, nil
+	v.State, v.Top, v.Given, v.Back = isReplica, 0, nil, nil
 	v.Idle = now
 }
 
@@ -296,7 +308,7 @@ func (v *volume) status(address string) *pb.VolumeStatus {
 	case p != nil:
 		s.Point = consistent(p.At, p.Number)
 	}
-	if v.Top != 0 {
+	if v.exported() {
 		s.Export = "nbd://" + address + "/" + v.Name
 	}
 	switch {
@@ -313,6 +325,9 @@ func (v *volume) status(address string) *pb.VolumeStatus {
 func consistent(at time.Time, number uint64) *pb.ConsistentPoint {
 	return &pb.ConsistentPoint{Time: timestamppb.New(at), Layer: strconv.FormatUint(number, 10)}
 }
+
+// exported says whether the top may be written to by a VM or a mirror.
+func (v *volume) exported() bool { return v.Top != 0 && (v.Back == nil || !v.Back.Sealed) }
 
 // pbState translates the state for the seam.
 func (v *volume) pbState() pb.State {

@@ -57,6 +57,8 @@ type volume struct {
 	given *layer
 	// lost is since when the mirror is known to have ended with the pool's daemon.
 	lost time.Time
+	// back is the mirror of a promoted volume to another pool.
+	back *wayBack
 }
 
 // point is the newest consistent layer, or nil.
@@ -83,6 +85,9 @@ func (v *volume) exportName() string {
 	return v.name
 }
 
+// exports says whether the top may be written to from outside.
+func (v *volume) exports() bool { return v.top != nil && (v.back == nil || !v.back.sealed) }
+
 // add makes a new top layer.
 func (v *volume) add(number uint64, base *layer) *layer {
 	l := &layer{number: number, base: base}
@@ -98,6 +103,13 @@ func (v *volume) add(number uint64, base *layer) *layer {
 func (v *volume) cut(now time.Time) {
 	if v.top != nil && v.top.link != nil {
 		v.top.link.sever(now)
+	}
+}
+
+// mark notes that a synchronisation has converged.
+func (v *volume) mark(converged uint64, now time.Time) {
+	if converged != 0 && v.top != nil && v.top.sync == converged && !v.top.converged {
+		v.top.converged, v.top.at = true, now
 	}
 }
 
@@ -137,7 +149,7 @@ func (v *volume) status(address string) *pb.VolumeStatus {
 	if l := v.point(); l != nil {
 		s.Point = &pb.ConsistentPoint{Time: timestamppb.New(l.at), Layer: l.name()}
 	}
-	if v.top != nil {
+	if v.exports() {
 		s.Export = "nbd://" + address + "/" + v.name
 	}
 	switch {
@@ -147,6 +159,9 @@ func (v *volume) status(address string) *pb.VolumeStatus {
 	case !v.lost.IsZero():
 		s.DegradedSince = timestamppb.New(v.lost)
 		s.DegradedReason = "the storage daemon died, and the mirror with it"
+	}
+	if v.back != nil {
+		v.back.report(s, time.Now())
 	}
 	s.UsedBytes = v.size * uint64(len(v.layers))
 	return s

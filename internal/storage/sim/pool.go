@@ -92,6 +92,9 @@ func (p *Pool) KillDaemon() {
 			v.cut(now)
 			v.lost = now
 		}
+		if v.back.runs() {
+			v.back.end(now, "the storage daemon died")
+		}
 	}
 }
 
@@ -153,9 +156,7 @@ func (p *Pool) Receive(ctx context.Context, spec *pb.VolumeSpec) error {
 
 // receive marks what has converged and begins a new synchronisation when one is asked for.
 func (p *Pool) receive(v *volume, spec *pb.VolumeSpec, now time.Time) {
-	if c := spec.GetConverged(); c != 0 && v.top != nil && v.top.sync == c && !v.top.converged {
-		v.top.converged, v.top.at = true, now
-	}
+	v.mark(spec.GetConverged(), now)
 	if spec.GetResync() > v.sync {
 		v.cut(now)
 		v.sync = spec.GetResync()
@@ -176,11 +177,15 @@ func (p *Pool) Promote(ctx context.Context, spec *pb.VolumeSpec) error {
 		}
 		switch v.state {
 		case pb.State_STATE_PRIMARY:
-			return nil
+			return p.carryBack(v, spec, now)
 		case pb.State_STATE_REPLICA:
 		default:
 			return fmt.Errorf("promote volume %s: it is %v: %w", name, v.state, storage.ErrInUse)
 		}
+		if spec.GetMirrorTo() != "" {
+			return fmt.Errorf("promote volume %s: it is %v: %w", name, v.state, storage.ErrInUse)
+		}
+		v.mark(spec.GetConverged(), now)
 		point := v.point()
 		if point == nil && spec.GetAcceptUnconverged() {
 			point = v.top
@@ -224,9 +229,11 @@ func (p *Pool) Demote(ctx context.Context, spec *pb.VolumeSpec) error {
 			if !spec.GetDropPromoted() {
 				return fmt.Errorf("demote volume %s: %w", name, storage.ErrWouldDrop)
 			}
-			p.breakMirrorsOf(&v.top.disk, now)
 		}
-		v.state, v.top, v.given, v.idle = pb.State_STATE_REPLICA, nil, nil, now
+		if v.back.runs() {
+			v.back.end(now, "the volume was demoted")
+		}
+		v.state, v.top, v.given, v.back, v.idle = pb.State_STATE_REPLICA, nil, nil, nil, now
 		p.receive(v, &pb.VolumeSpec{Resync: spec.GetResync()}, now)
 		return nil
 	})
@@ -338,19 +345,8 @@ func (p *Pool) clonesOf(name string) []*layer {
 func (p *Pool) exported(name string) *layer {
 	plain, _, _ := strings.Cut(name, "@")
 	v := p.volumes[plain]
-	if v == nil || v.top == nil || v.exportName() != name {
+	if v == nil || !v.exports() || v.exportName() != name {
 		return nil
 	}
 	return v.top
-}
-
-// breakMirrorsOf cuts every mirror that copies a disk which goes away.
-func (p *Pool) breakMirrorsOf(j *journal, now time.Time) {
-	for _, s := range p.world.sites {
-		for _, d := range s.disks {
-			if d.journal == j && d.mirror != nil {
-				d.mirror.sever(now)
-			}
-		}
-	}
 }

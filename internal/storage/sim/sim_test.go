@@ -45,6 +45,11 @@ func (h *harness) ReadDisk(*testing.T, string) (uint64, error) {
 
 func (h *harness) Residue(*testing.T) []string { return h.pool.Names() }
 
+func (h *harness) other(*testing.T) *conformance.Fixture {
+	o := &harness{world: h.world, pool: h.world.NewPool("10.77.1.9:10809", 1<<40)}
+	return &conformance.Fixture{Driver: o.Driver, Crash: o.Crash, Write: o.Write, Read: o.Read, Disk: o.Disk, ReadDisk: o.ReadDisk, Residue: o.Residue}
+}
+
 func newHarness() *harness {
 	w := sim.NewWorld()
 	return &harness{world: w, pool: w.NewPool(poolAddress, 1<<40)}
@@ -55,7 +60,7 @@ func TestConformance(t *testing.T) {
 		h := newHarness()
 		return &conformance.Fixture{
 			Driver: h.Driver, Crash: h.Crash, Write: h.Write, Read: h.Read,
-			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue,
+			Disk: h.Disk, ReadDisk: h.ReadDisk, Residue: h.Residue, Other: h.other,
 		}
 	}})
 }
@@ -199,16 +204,14 @@ func TestWayBack(t *testing.T) {
 		receive := target(1, 0)
 		receive.Disk = "/images/web.qcow2"
 		must(t, old.Receive(t.Context(), receive))
-		recovery := h.world.NewSite("recovery")
-		must(t, recovery.AddExport("web-f1", "vda", "nbd://"+poolAddress+"/web-root"))
-		back := source(1)
-		back.Domain, back.MirrorTo = "web-f1", "nbd://10.66.0.1:10809/web-root"
-		must(t, recovery.Mirror(t.Context(), back))
+		back := target(1, 1)
+		back.MirrorTo = "nbd://10.66.0.1:10809/web-root"
+		must(t, h.pool.Promote(t.Context(), back))
 		time.Sleep(10 * time.Second)
-		recovery.Write("web-f1", "vda", 5)
+		must(t, h.world.Write("nbd://"+poolAddress+"/web-root", 1015))
+		back.Sealed = true
+		must(t, h.pool.Promote(t.Context(), back))
 		receive.Converged = 1
-		must(t, old.Receive(t.Context(), receive))
-		must(t, recovery.Unmirror(t.Context(), back))
 		must(t, old.Promote(t.Context(), receive))
 		if got := site.Records("web", "vda"); got != 1015 {
 			t.Fatalf("the old disk holds %d records, want 1015", got)
@@ -216,7 +219,7 @@ func TestWayBack(t *testing.T) {
 		drop := target(2, 1)
 		drop.DropPromoted = true
 		must(t, h.pool.Demote(t.Context(), drop))
-		site.Start("web")
+		must(t, site.Run(t.Context(), source(2)))
 		must(t, site.Mirror(t.Context(), source(2)))
 		time.Sleep(10 * time.Second)
 		must(t, h.pool.Receive(t.Context(), target(2, 2)))

@@ -15,8 +15,8 @@ import (
 // errSiteDown is what every call gets while the site is dead.
 var errSiteDown = errors.New("site is down")
 
-// Site is the side whose VMs write to mirrored disks: the protected site, or the recovery site when
-// promoted volumes are mirrored back. It is its own driver (storage.Source).
+// Site is the side whose VMs write to mirrored disks: the protected site. It is its own driver
+// (storage.Source).
 type Site struct {
 	faults
 	world *World
@@ -24,6 +24,8 @@ type Site struct {
 	dead  bool
 	// mirrors counts the mirrors that were started.
 	mirrors int
+	// starts counts the disks whose VM was started by an order.
+	starts int
 }
 
 var _ storage.Source = (*Site)(nil)
@@ -78,23 +80,6 @@ func (s *Site) AddDisk(d Disk) {
 	s.disks[diskKey{d.Domain, d.Disk}] = &disk{
 		journal: &journal{records: d.Records, every: d.Every, since: now}, path: d.Path, running: true, degraded: now,
 	}
-}
-
-// AddExport adds a VM's disk whose content is an export of a pool: a promoted volume that is to be
-// mirrored back.
-func (s *Site) AddExport(domain, name, url string) error {
-	s.world.mu.Lock()
-	defer s.world.mu.Unlock()
-	p, export, err := s.world.export(url)
-	if err != nil {
-		return err
-	}
-	l := p.exported(export)
-	if l == nil {
-		return fmt.Errorf("attach %q to %s: no such export", url, domain)
-	}
-	s.disks[diskKey{domain, name}] = &disk{journal: &l.disk, running: true, degraded: time.Now()}
-	return nil
 }
 
 // Write lets the VM write records now. It does nothing to a VM that does not run.
@@ -236,6 +221,27 @@ func (s *Site) Unmirror(ctx context.Context, spec *pb.VolumeSpec) error {
 	})
 }
 
+// Run starts the VM that owns the disk.
+func (s *Site) Run(ctx context.Context, spec *pb.VolumeSpec) error {
+	return s.call(ctx, "Run", spec, func(_ *disk, now time.Time) error {
+		for key, d := range s.disks {
+			if key.domain == spec.GetDomain() && !d.running {
+				d.running = true
+				d.journal.run(now)
+				s.starts++
+			}
+		}
+		return nil
+	})
+}
+
+// Starts returns how many disks came up because a VM was started by an order.
+func (s *Site) Starts() int {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return s.starts
+}
+
 // Inspect reports how the mirror of a disk is.
 func (s *Site) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volume, error) {
 	var out storage.Volume
@@ -247,7 +253,7 @@ func (s *Site) Inspect(ctx context.Context, spec *pb.VolumeSpec) (storage.Volume
 }
 
 func (d *disk) status(spec *pb.VolumeSpec, now time.Time) *pb.VolumeStatus {
-	st := &pb.VolumeStatus{Resync: d.started, WriterRunning: d.running}
+	st := &pb.VolumeStatus{Resync: d.started, WriterRunning: d.running, DiskPath: d.path}
 	if spec.GetMirrorTo() == "" {
 		return st
 	}
