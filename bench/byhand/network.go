@@ -19,11 +19,13 @@ const (
 	// probePort and probeLink are the two ends of the port that health is probed from.
 	probePort, probeLink = "byhand0", "byhand1"
 	// probeEvery is short enough to notice a healthy guest at once, and long enough to leave the guest the machine while it boots.
-	probeEvery = 25 * time.Millisecond
+	probeEvery = 50 * time.Millisecond
+	// dialLimit is for a guest that has just come up and loses the first packet, which TCP repeats after a second.
+	dialLimit  = 200 * time.Millisecond
 	probeLimit = time.Second
 	// neighbourRetry is how soon the kernel asks again for the guest's MAC. Its default of a second
 	// would decide how soon a guest that has just booted is noticed.
-	neighbourRetry = "20"
+	neighbourRetry = "50"
 )
 
 // Network is the production network on one host: a bridge with the uplink as a port, and a port to
@@ -144,7 +146,7 @@ func (n *Network) awaitHealthy(ctx context.Context, url string) error {
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 			err = within(*n.probe, func() error {
-				var dialer net.Dialer
+				dialer := net.Dialer{Timeout: dialLimit}
 				conn, err = dialer.DialContext(ctx, network, address)
 				return err
 			})

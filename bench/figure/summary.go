@@ -47,7 +47,7 @@ func rows(l Limits) []row {
 			measured: series{ours, "without-boot-ms"}, limit: series{hand, "without-boot-ms"}, scale: 1, shown: "ms",
 		},
 		{
-			what:     "  guest answers until its health is noticed",
+			what:     "  guest serves until its health is noticed",
 			measured: series{ours, "notice-ms"}, limit: series{hand, "notice-ms"}, minus: true, scale: 1, shown: "ms",
 		},
 		{what: "our part of the critical path, median", measured: series{ours, "own-ms"}, goal: 300, scale: 1, shown: "ms"},

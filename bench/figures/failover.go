@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hotspare/hotspare/bench/byhand"
 	"github.com/hotspare/hotspare/bench/figure"
+	"github.com/hotspare/hotspare/e2e/lab"
 	"github.com/hotspare/hotspare/e2e/site"
 	"github.com/hotspare/hotspare/e2e/whole"
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -20,9 +22,11 @@ import (
 const (
 	productionDomain = site.ProductionDomain
 	volumeName       = "webshop-db-root"
-	guestMAC         = "52:54:00:aa:00:01"
 	shopName         = "www.shop.example."
 	healthURL        = "http://" + site.ProductionAddress + "/health"
+	// Where the guest's console is, below its host's directory: hotspare's (one exists at a time) and the script's.
+	theirConsole = "data/instances/hs-webshop-db-e*/console.log"
+	ourConsole   = "data/byhand.console"
 	// quietLimit bounds the wait for a moment in which no agent talks to the storage daemon.
 	quietLimit = 5 * time.Second
 )
@@ -30,9 +34,6 @@ const (
 // measureFailover fails over by hotspare and by hand, in turn, each time in another order.
 func (b *bed) measureFailover(ctx context.Context, f *figures) error {
 	if err := b.Apply(ctx, site.WebShop); err != nil {
-		return err
-	}
-	if err := b.knowGuest(ctx, guestMAC); err != nil {
 		return err
 	}
 	synced, err := b.awaitProduction(ctx, 0)
@@ -99,7 +100,7 @@ func (b *bed) hotspareRound(ctx context.Context) (l figure.Line, script *byhand.
 	if err := b.East.LinkDown(ctx, "prod0"); err != nil {
 		return l, nil, err
 	}
-	result := b.observe(ctx, healthURL, shopName, site.NewName)
+	result := b.observe(ctx, theirConsole, shopName, site.NewName)
 	began := time.Now()
 	f, err := b.declare(ctx, "webshop")
 	if err != nil {
@@ -169,7 +170,7 @@ func (b *bed) script(ctx context.Context, f *pb.Failover) (*byhand.Script, error
 		return nil, err
 	}
 	guest := byhand.Domain{Socket: h.LibvirtSocket, Name: "byhand"}
-	xml, err = byhand.Renamed(xml, guest.Name, filepath.Join(h.Dir, "data", "byhand.console"))
+	xml, err = byhand.Renamed(xml, guest.Name, filepath.Join(h.Dir, ourConsole))
 	if err != nil {
 		return nil, err
 	}
@@ -199,10 +200,15 @@ func (b *bed) handRound(ctx context.Context, script *byhand.Script) (l figure.Li
 	if err := b.East.LinkDown(ctx, "prod0"); err != nil {
 		return l, err
 	}
+	for _, h := range []*lab.Host{b.H1, b.H2} {
+		if err := os.RemoveAll(filepath.Join(h.Dir, ourConsole)); err != nil {
+			return l, err
+		}
+	}
 	if script.Replica, err = b.freeze(ctx); err != nil {
 		return l, err
 	}
-	result := b.observe(ctx, healthURL, shopName, site.NewName)
+	result := b.observe(ctx, ourConsole, shopName, site.NewName)
 	r, runErr := script.Run(ctx)
 	if runErr == nil {
 		var saw seen

@@ -1,42 +1,43 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"net"
-	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 
-	"github.com/hotspare/hotspare/e2e/site"
+	"github.com/hotspare/hotspare/e2e/lab"
 )
 
 const (
-	// nameEvery and guestEvery are how often the observer looks: they bound the error of what it saw.
-	nameEvery  = 5 * time.Millisecond
-	guestEvery = 10 * time.Millisecond
-	// dialLimit and answerLimit bound one look: a guest that boots does not answer at all.
-	dialLimit   = 40 * time.Millisecond
+	// lookEvery is how often the observer looks: it bounds the error of what it saw.
+	lookEvery = 5 * time.Millisecond
+	// answerLimit bounds one question to the name server.
 	answerLimit = time.Second
+	// guestServes is what the test guest prints when it has begun to listen.
+	guestServes = "hotspare-guest ready"
 )
 
-// seen is what an independent observer saw from the client's machine, the same way for everybody who fails over.
+// seen is what an independent observer saw, in the same way for everybody who fails over.
 type seen struct {
-	// Served is when the guest answered for the first time, Named when the name server said the new address.
+	// Served is when the guest said on its console that it serves, Named when the name server said the new address.
 	Served, Named time.Time
 }
 
-// observe watches a guest (unless its URL is empty) and a name until both are as they should be. Call the
+// observe watches a guest's console (unless the path, below a host's directory, is empty) and a name until both are as they should be. Call the
 // returned function for what was seen; it waits. Who does not call it cancels the context.
-func (b *bed) observe(ctx context.Context, url, name, address string) func() (seen, error) {
+func (b *bed) observe(ctx context.Context, console, name, address string) func() (seen, error) {
 	ctx, cancel := context.WithTimeout(ctx, waitLimit)
 	var all sync.WaitGroup
 	var out seen
 	var guestErr, nameErr error
-	if url != "" {
-		all.Go(func() { out.Served, guestErr = b.watchGuest(ctx, url) })
+	if console != "" {
+		all.Go(func() { out.Served, guestErr = b.watchConsole(ctx, console) })
 	}
 	all.Go(func() { out.Named, nameErr = b.watchName(ctx, name, address) })
 	return func() (seen, error) {
@@ -49,37 +50,25 @@ func (b *bed) observe(ctx context.Context, url, name, address string) func() (se
 	}
 }
 
-// watchGuest asks until the guest answers 200.
-func (b *bed) watchGuest(ctx context.Context, url string) (time.Time, error) {
-	client := &http.Client{Timeout: answerLimit, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialLimit)
-			defer cancel()
-			return b.Client.DialContext(ctx, network, address)
-		},
-	}}
+// watchConsole reads what the guest prints, on whichever host, until it says that it serves. Asking it over the network instead
+// would slow its boot down: it refuses every connection until its disk is read.
+func (b *bed) watchConsole(ctx context.Context, path string) (time.Time, error) {
 	for {
-		if ok(ctx, client, url) {
-			return time.Now(), nil
+		for _, h := range []*lab.Host{b.H1, b.H2} {
+			found, err := filepath.Glob(filepath.Join(h.Dir, path))
+			if err != nil {
+				return time.Time{}, err
+			}
+			for _, file := range found {
+				if text, err := os.ReadFile(file); err == nil && bytes.Contains(text, []byte(guestServes)) {
+					return time.Now(), nil
+				}
+			}
 		}
-		if err := pause(ctx, guestEvery); err != nil {
-			return time.Time{}, fmt.Errorf("wait for %s: %w", url, err)
+		if err := pause(ctx, lookEvery); err != nil {
+			return time.Time{}, fmt.Errorf("wait for the console %s to say %q: %w", path, guestServes, err)
 		}
 	}
-}
-
-func ok(ctx context.Context, client *http.Client, url string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return false
-	}
-	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
 }
 
 // watchName asks until the name server says the address.
@@ -95,7 +84,7 @@ func (b *bed) watchName(ctx context.Context, name, address string) (time.Time, e
 		if points(wire, name, address) {
 			return time.Now(), nil
 		}
-		if err := pause(ctx, nameEvery); err != nil {
+		if err := pause(ctx, lookEvery); err != nil {
 			return time.Time{}, fmt.Errorf("wait for %s to be %s: %w", name, address, err)
 		}
 	}
@@ -117,13 +106,6 @@ func points(conn *dns.Conn, name, address string) bool {
 	}
 	a, is := answer.Answer[0].(*dns.A)
 	return is && a.A.String() == address
-}
-
-// knowGuest tells the client's kernel the guest's MAC for good, so that the observer does not wait for ARP, which a kernel
-// repeats only once a second.
-func (b *bed) knowGuest(ctx context.Context, mac string) error {
-	_, err := b.Client.Run(ctx, "ip", "neigh", "replace", site.ProductionAddress, "lladdr", mac, "nud", "permanent", "dev", "prod0")
-	return err
 }
 
 func pause(ctx context.Context, d time.Duration) error {

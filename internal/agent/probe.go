@@ -23,6 +23,10 @@ const (
 	steadyInterval = 2 * time.Second
 	// probeLimit bounds one probe.
 	probeLimit = 2 * time.Second
+	// Until the first success a connection may take a part of the time since the start, at least firstDial: a
+	// guest that has just said that it is there may lose the first packet, which TCP repeats after a second.
+	dialPart  = 20
+	firstDial = 200 * time.Millisecond
 	// defaultWithin is how long a start may take when the spec says nothing.
 	defaultWithin = 2 * time.Minute
 	// failuresUntilUnhealthy in a row: a single lost packet is no verdict.
@@ -65,6 +69,14 @@ func (v *verdict) interval(h *pb.Health, since time.Duration) time.Duration {
 	return min(max(since/startPart, firstInterval), startInterval, steady)
 }
 
+// patience returns how long the next probe waits for its connection.
+func (v *verdict) patience(since time.Duration) time.Duration {
+	if v.healthy {
+		return probeLimit
+	}
+	return min(max(since/dialPart, firstDial), probeLimit)
+}
+
 func (r *runtime) startProbe(e reconcile.ProbeStart) {
 	r.stopProbe(string(e.Object))
 	ctx, cancel := context.WithCancel(r.ctx)
@@ -89,7 +101,7 @@ func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
 	last := pb.HealthState_HEALTH_STATE_PENDING
 	for ctx.Err() == nil {
 		since := r.o.Boot() - began
-		err := r.ask(ctx, e)
+		err := r.ask(ctx, e, v.patience(since))
 		if ctx.Err() != nil {
 			return
 		}
@@ -114,8 +126,8 @@ func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
 	}
 }
 
-// ask makes one probe from the instance's own network.
-func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart) error {
+// ask makes one probe from the instance's own network, which waits so long for a connection.
+func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	networks := r.o.Drivers.Networks
@@ -123,6 +135,8 @@ func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart) error {
 		return fmt.Errorf("probe %s: this agent has no network driver to probe from", e.Object)
 	}
 	dial := func(ctx context.Context, _, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
 		return networks.Dial(ctx, e.Network, address)
 	}
 	if tcp := e.Health.GetTcp(); tcp != "" {

@@ -35,3 +35,16 @@ func TestProbeInterval(t *testing.T) {
 		})
 	}
 }
+
+func TestProbePatience(t *testing.T) {
+	for since, want := range map[time.Duration]time.Duration{
+		0: 200 * time.Millisecond, 10 * time.Second: 500 * time.Millisecond, time.Hour: 2 * time.Second,
+	} {
+		if got := (&verdict{}).patience(since); got != want {
+			t.Errorf("%v after the start a connection may take %v, want %v", since, got, want)
+		}
+	}
+	if got := (&verdict{healthy: true}).patience(0); got != 2*time.Second {
+		t.Errorf("of a healthy guest a connection may take %v", got)
+	}
+}
