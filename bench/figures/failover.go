@@ -25,8 +25,8 @@ const (
 	shopName         = "www.shop.example."
 	healthURL        = "http://" + site.ProductionAddress + "/health"
 	// Where the guest's console is, below its host's directory: hotspare's (one exists at a time) and the script's.
-	theirConsole = "data/instances/hs-webshop-db-e*/console.log"
-	ourConsole   = "data/byhand.console"
+	hotspareConsole = "data/instances/hs-webshop-db-e*/console.log"
+	handConsole     = "data/byhand.console"
 	// quietLimit bounds the wait for a moment in which no agent talks to the storage daemon.
 	quietLimit = 5 * time.Second
 )
@@ -100,7 +100,7 @@ func (b *bed) hotspareRound(ctx context.Context) (l figure.Line, script *byhand.
 	if err := b.East.LinkDown(ctx, "prod0"); err != nil {
 		return l, nil, err
 	}
-	result := b.observe(ctx, theirConsole, shopName, site.NewName)
+	result := b.observe(ctx, hotspareConsole, shopName, site.NewName)
 	began := time.Now()
 	f, err := b.declare(ctx, "webshop")
 	if err != nil {
@@ -111,6 +111,9 @@ func (b *bed) hotspareRound(ctx context.Context) (l figure.Line, script *byhand.
 		return l, nil, err
 	}
 	if f, err = b.awaitPhase(ctx, f.GetName(), pb.RunPhase_RUN_PHASE_COMPLETED); err != nil {
+		return l, nil, err
+	}
+	if err := b.proveData(ctx); err != nil {
 		return l, nil, err
 	}
 	start := startStep(f)
@@ -129,6 +132,15 @@ func (b *bed) hotspareRound(ctx context.Context) (l figure.Line, script *byhand.
 		return l, nil, err
 	}
 	return l, script, b.restart(ctx)
+}
+
+// proveData asks the guest whether it runs on the replicated disk: a failover onto an empty one would be no failover.
+func (b *bed) proveData(ctx context.Context) error {
+	a, err := b.AwaitProduction(ctx, site.ProductionAddress)
+	if err == nil && (a.Disk.Marker != "production" || a.Disk.LastRecord == 0) {
+		err = fmt.Errorf("the guest has disk %q with record %d", a.Disk.Marker, a.Disk.LastRecord)
+	}
+	return err
 }
 
 // line is what both kinds of rounds report.
@@ -170,7 +182,7 @@ func (b *bed) script(ctx context.Context, f *pb.Failover) (*byhand.Script, error
 		return nil, err
 	}
 	guest := byhand.Domain{Socket: h.LibvirtSocket, Name: "byhand"}
-	xml, err = byhand.Renamed(xml, guest.Name, filepath.Join(h.Dir, ourConsole))
+	xml, err = byhand.Renamed(xml, guest.Name, filepath.Join(h.Dir, handConsole))
 	if err != nil {
 		return nil, err
 	}
@@ -201,19 +213,20 @@ func (b *bed) handRound(ctx context.Context, script *byhand.Script) (l figure.Li
 		return l, err
 	}
 	for _, h := range []*lab.Host{b.H1, b.H2} {
-		if err := os.RemoveAll(filepath.Join(h.Dir, ourConsole)); err != nil {
+		if err := os.RemoveAll(filepath.Join(h.Dir, handConsole)); err != nil {
 			return l, err
 		}
 	}
 	if script.Replica, err = b.freeze(ctx); err != nil {
 		return l, err
 	}
-	result := b.observe(ctx, ourConsole, shopName, site.NewName)
+	result := b.observe(ctx, handConsole, shopName, site.NewName)
 	r, runErr := script.Run(ctx)
 	if runErr == nil {
 		var saw seen
 		if saw, runErr = result(); runErr == nil {
 			l = line("hand", r.Began, r.Started, r.Healthy, saw)
+			runErr = b.proveData(ctx)
 		}
 	}
 	for _, name := range []string{"fence", "promote", "save", "network", "define", "start", "healthy", "announce"} {
