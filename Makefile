@@ -72,6 +72,16 @@ bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./
 		|| { cat build/bench.txt; exit 1; }
 	bin/benchstat build/bench.txt
 
+# Which figures `make figures` measures, and how many rounds of each kind: the goals are on medians of at least 7.
+FIGURES := declare,dev,leader,failover
+ROUNDS := 7
+
+.PHONY: figures
+figures: build ## what docs/figures.md lists, each beside its limit of the same run; FIGURES=failover ROUNDS=7
+	[[ '$(FIGURES)' != *leader* && '$(FIGURES)' != *failover* ]] || tools/setup.sh base libvirt network
+	go build -buildvcs=false -o bin/figures ./bench/figures
+	bin/figures -rounds '$(ROUNDS)' -only '$(FIGURES)' -out build/figures.txt
+
 # Where `make install` puts things: DESTDIR=/tmp/x for a package.
 DESTDIR :=
 PREFIX := /usr

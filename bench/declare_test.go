@@ -58,6 +58,7 @@ func BenchmarkDeclare(b *testing.B) {
 	b.ReportMetric(ms(d), "declare-ms")
 	b.ReportMetric(ms(c), "commit-ms")
 	b.ReportMetric(ms(t), "roundtrip-ms")
+	b.ReportMetric(ms(c+t), "limit-ms")
 	b.ReportMetric(float64(d)/float64(c+t), "x/limit")
 }
 

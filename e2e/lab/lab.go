@@ -42,6 +42,8 @@ type Lab struct {
 	log    *slog.Logger
 	reg    *registry
 	fabric *Host
+	// stopReaping ends what reap began.
+	stopReaping func()
 
 	mu       sync.Mutex
 	closed   bool
@@ -77,7 +79,7 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	}
 	l := &Lab{
 		name: o.Name, dir: filepath.Join(parent, "lab-"+o.Name), log: o.Log, reg: reg,
-		segments: map[string]bool{}, cuts: map[cut]bool{},
+		segments: map[string]bool{}, cuts: map[cut]bool{}, stopReaping: reap(),
 	}
 	if err := l.makeFabric(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("make lab %s: %w", o.Name, err), l.Close())
@@ -174,6 +176,7 @@ func (l *Lab) Close() error {
 			err = errors.Join(err, h.awaitProcesses(ctx))
 		}
 	}
+	l.stopReaping()
 	if err = errors.Join(err, l.reg.close()); err != nil {
 		return fmt.Errorf("close lab %s: %w", l.name, err)
 	}

@@ -13,13 +13,20 @@ import (
 )
 
 const (
-	// startInterval is the time between probes until the first success: it bounds what a start seems
-	// to take beyond what it took.
+	// Until the first success the time between probes is a fixed part of the time since the start, so that
+	// a start seems to take two per cent longer than it took, whether it takes a second or a minute.
+	startPart = 50
+	// firstInterval and startInterval bound it: a probe costs a thread and a connection.
+	firstInterval = 50 * time.Millisecond
 	startInterval = 500 * time.Millisecond
 	// steadyInterval is the time between probes of what was healthy, unless the spec says another.
 	steadyInterval = 2 * time.Second
 	// probeLimit bounds one probe.
 	probeLimit = 2 * time.Second
+	// Until the first success a connection may take a part of the time since the start, at least firstDial: a
+	// guest that has just said that it is there may lose the first packet, which TCP repeats after a second.
+	dialPart  = 20
+	firstDial = 200 * time.Millisecond
 	// defaultWithin is how long a start may take when the spec says nothing.
 	defaultWithin = 2 * time.Minute
 	// failuresUntilUnhealthy in a row: a single lost packet is no verdict.
@@ -50,8 +57,8 @@ func (v *verdict) take(err error, since time.Duration) pb.HealthState {
 	}
 }
 
-// interval returns the wait before the next probe.
-func (v *verdict) interval(h *pb.Health) time.Duration {
+// interval returns the wait before the next probe, a time after the instance was seen to run.
+func (v *verdict) interval(h *pb.Health, since time.Duration) time.Duration {
 	steady := steadyInterval
 	if d := h.GetInterval().AsDuration(); d > 0 {
 		steady = d
@@ -59,7 +66,15 @@ func (v *verdict) interval(h *pb.Health) time.Duration {
 	if v.healthy {
 		return steady
 	}
-	return min(startInterval, steady)
+	return min(max(since/startPart, firstInterval), startInterval, steady)
+}
+
+// patience returns how long the next probe waits for its connection.
+func (v *verdict) patience(since time.Duration) time.Duration {
+	if v.healthy {
+		return probeLimit
+	}
+	return min(max(since/dialPart, firstDial), probeLimit)
 }
 
 func (r *runtime) startProbe(e reconcile.ProbeStart) {
@@ -86,7 +101,7 @@ func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
 	last := pb.HealthState_HEALTH_STATE_PENDING
 	for ctx.Err() == nil {
 		since := r.o.Boot() - began
-		err := r.ask(ctx, e)
+		err := r.ask(ctx, e, v.patience(since))
 		if ctx.Err() != nil {
 			return
 		}
@@ -106,13 +121,13 @@ func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(v.interval(e.Health)):
+		case <-time.After(v.interval(e.Health, since)):
 		}
 	}
 }
 
-// ask makes one probe from the instance's own network.
-func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart) error {
+// ask makes one probe from the instance's own network, which waits so long for a connection.
+func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	networks := r.o.Drivers.Networks
@@ -120,6 +135,8 @@ func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart) error {
 		return fmt.Errorf("probe %s: this agent has no network driver to probe from", e.Object)
 	}
 	dial := func(ctx context.Context, _, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
 		return networks.Dial(ctx, e.Network, address)
 	}
 	if tcp := e.Health.GetTcp(); tcp != "" {

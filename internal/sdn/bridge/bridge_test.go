@@ -1,12 +1,17 @@
 package bridge_test
 
 import (
+	"context"
 	"errors"
+	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -219,6 +224,20 @@ func TestUplink(t *testing.T) {
 	h.remove(t, one)
 	if diff := cmp.Diff(before, h.inventory(t)); diff != "" {
 		t.Errorf("the uplink was not given back as it was (-before +after):\n%s", diff)
+	}
+}
+
+// TestAbsentMachine: who is not there is known soon. A kernel's own patience of three seconds would also be the longest time for
+// which a machine that has just come up is not noticed.
+func TestAbsentMachine(t *testing.T) {
+	h := newHost(t)
+	spec := h.spec("one", lent)
+	h.ensure(t, spec)
+	absent := net.JoinHostPort(netip.MustParsePrefix(spec.GetProbeAddress()).Addr().Next().String(), "80")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := h.driver.Dial(ctx, "one", absent); !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Errorf("dial %s, which nobody has: %v", absent, err)
 	}
 }
 

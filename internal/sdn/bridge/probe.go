@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -19,6 +20,10 @@ import (
 
 // namespaceDir is where named network namespaces are mounted, by convention of ip(8).
 const namespaceDir = "/run/netns"
+
+// neighbourRetryMillis is how soon the probe's kernel asks again who has an address. Its default of a
+// second would decide how soon a guest that has just booted is noticed.
+const neighbourRetryMillis = 100
 
 // namespace is the path of a network's probe namespace on this host.
 func (d *Driver) namespace(n network) string {
@@ -116,7 +121,13 @@ func (d *Driver) buildProbe(_ context.Context, n network) error {
 	if err := d.plugProbe(n, bridge, ns); err != nil {
 		return err
 	}
-	return addressProbe(n, ns)
+	if err := addressProbe(n, ns); err != nil {
+		return err
+	}
+	if err := hurryProbe(n, ns); err != nil {
+		d.log.Warn("the probe notices new guests up to a second late", "network", n.name, "error", err)
+	}
+	return nil
 }
 
 // plugProbe makes the veth pair with its far end in the probe namespace.
@@ -167,7 +178,43 @@ func addressProbe(n network, ns netns.NsHandle) error {
 	if err := inside.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set the probe link up: %w", err)
 	}
+	// The kernel tells itself over the loopback link that a machine is not there; else a dial never learns it.
+	loopback, err := inside.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("look for the probe's loopback link: %w", err)
+	}
+	if err := inside.LinkSetUp(loopback); err != nil {
+		return fmt.Errorf("set the probe's loopback link up: %w", err)
+	}
 	return nil
+}
+
+// hurryProbe makes the probe's kernel look for neighbours faster.
+func hurryProbe(n network, ns netns.NsHandle) error {
+	family := "ipv4"
+	if n.probe.Addr().Is6() {
+		family = "ipv6"
+	}
+	path := filepath.Join("/proc/sys/net", family, "neigh", probeLink, "retrans_time_ms")
+	return within(ns, func() error {
+		return os.WriteFile(path, []byte(strconv.Itoa(neighbourRetryMillis)), 0)
+	})
+}
+
+// within calls do on a thread inside of a network namespace. Sockets stay in the namespace in which
+// they were made.
+func within(ns netns.NsHandle, do func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// As in makeNamespace, the thread ends with this goroutine.
+		runtime.LockOSThread()
+		if err := netns.Set(ns); err != nil {
+			done <- fmt.Errorf("enter the probe namespace: %w", err)
+			return
+		}
+		done <- do()
+	}()
+	return <-done
 }
 
 // makeNamespace makes a named network namespace and returns it open.
@@ -219,27 +266,15 @@ func (d *Driver) Dial(ctx context.Context, name, address string) (net.Conn, erro
 		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, err)
 	}
 	defer ns.Close()
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	dialled := make(chan result, 1)
-	go func() {
-		// As in makeNamespace, the thread ends with this goroutine. A socket belongs to the namespace in
-		// which it was made; with a literal address the dialer makes it on this thread.
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			dialled <- result{err: fmt.Errorf("enter the probe namespace: %w", err)}
-			return
-		}
+	var conn net.Conn
+	// The dialer obeys the context, and with a literal address it makes the socket on the thread that it is called on.
+	err = within(ns, func() error {
 		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "tcp", address)
-		dialled <- result{conn, err}
-	}()
-	// The dialer obeys the context, so this ends with it.
-	r := <-dialled
-	if r.err != nil {
-		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, r.err)
+		conn, err = dialer.DialContext(ctx, "tcp", address)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, err)
 	}
-	return r.conn, nil
+	return conn, nil
 }
