@@ -84,7 +84,7 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 	}
 	f.Waiting = waiting(plans, f.GetUnplaced())
 	expects := []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}
-	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: graph.Release}, expects, nil
+	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: free(s, epoch, graph.Steps, graph.Release)}, expects, nil
 }
 
 // HostNames lists the hypervisor hosts of the recovery site in order.

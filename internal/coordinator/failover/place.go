@@ -61,6 +61,7 @@ func place(s *state.State, v live.View, f *pb.Failover) *pb.PlaceRun {
 		before := len(want)
 		want = slices.DeleteFunc(want, func(r replica) bool { return unplaced(graph.Unplaced, r.Plan, r.Name) })
 		if len(want) == before {
+			graph.Release = free(s, f.GetEpoch(), graph.Steps, graph.Release)
 			return addition(f, next, graph)
 		}
 	}
