@@ -58,7 +58,7 @@ func (a *app) hostListCommand() *cobra.Command {
 		Use: "list", Short: "List hosts and agents", Example: "  hotspare host list -o wide", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			api := a.siteService()
-			all, err := api.ListHosts(c.Context(), &pb.ListHostsRequest{Stale: stale})
+			all, err := listHosts(c.Context(), api, stale)
 			if err != nil {
 				return err
 			}
@@ -221,6 +221,36 @@ func (a *app) issue(ctx context.Context, r *pb.IssueClientRequest, dir string) e
 	}})
 }
 
+func listHosts(ctx context.Context, api pb.SiteServiceClient, stale bool) (*pb.ListHostsResponse, error) {
+	all, r := &pb.ListHostsResponse{}, &pb.ListHostsRequest{Stale: stale}
+	for range maxPages {
+		page, err := api.ListHosts(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		all.Hosts = append(all.Hosts, page.GetHosts()...)
+		if r.PageToken = page.GetNextPageToken(); r.GetPageToken() == "" {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("list hosts: more than %d pages", maxPages)
+}
+
+func listObjects(ctx context.Context, api pb.SiteServiceClient, r *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
+	all := &pb.ListObjectsResponse{}
+	for range maxPages {
+		page, err := api.ListObjects(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		all.Objects = append(all.Objects, page.GetObjects()...)
+		if r.PageToken = page.GetNextPageToken(); r.GetPageToken() == "" {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("list objects: more than %d pages", maxPages)
+}
+
 func (a *app) objectsCommand() *cobra.Command {
 	r := &pb.ListObjectsRequest{}
 	list := &cobra.Command{
@@ -228,7 +258,7 @@ func (a *app) objectsCommand() *cobra.Command {
 		Example: "  hotspare objects list --agent h7",
 		RunE: func(c *cobra.Command, _ []string) error {
 			api := a.siteService()
-			all, err := api.ListObjects(c.Context(), r)
+			all, err := listObjects(c.Context(), api, r)
 			if err != nil {
 				return err
 			}

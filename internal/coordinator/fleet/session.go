@@ -165,6 +165,9 @@ func (f *Fleet) close(s *session) {
 			a.Connected, a.Full, a.Since = false, false, f.o.Now()
 			f.view = f.view.WithAgent(a)
 		}
+		if f.o.State().Host(s.agent) == nil {
+			f.view = f.view.WithoutAgent(s.agent)
+		}
 	}
 	f.mu.Unlock()
 	f.o.Changed()

@@ -78,11 +78,12 @@ func (s *Server) ListHosts(ctx context.Context, req *pb.ListHostsRequest) (*pb.L
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.ListHostsResponse{}
+	var all []*pb.Host
 	for h := range st.Hosts() {
-		out.Hosts = append(out.Hosts, withLive(st, s.site.Live(), h))
+		all = append(all, withLive(st, s.site.Live(), h))
 	}
-	return out, nil
+	hosts, next := page(all, (*pb.Host).GetName, rows(req.GetPageSize()), req.GetPageToken())
+	return &pb.ListHostsResponse{Hosts: hosts, NextPageToken: next}, nil
 }
 
 func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
@@ -195,7 +196,7 @@ func (s *Server) authority() (*trust.Authority, error) {
 const defaultClientLife = 90 * 24 * time.Hour
 
 // IssueClient signs a client certificate for a user with a role.
-func (s *Server) IssueClient(_ context.Context, req *pb.IssueClientRequest) (*pb.IssueClientResponse, error) {
+func (s *Server) IssueClient(ctx context.Context, req *pb.IssueClientRequest) (*pb.IssueClientResponse, error) {
 	id := trust.Identity{Role: trust.Role(req.GetRole()), Name: req.GetUser()}
 	life := req.GetValid().AsDuration()
 	if req.GetValid() == nil {
@@ -213,6 +214,18 @@ func (s *Server) IssueClient(_ context.Context, req *pb.IssueClientRequest) (*pb
 	if err != nil {
 		return nil, err
 	}
+	made, err := trust.ParseCertificate(cert)
+	if err != nil {
+		return nil, err
+	}
+	// Nobody gets a certificate that the log of decisions does not name.
+	if _, err := s.decide(ctx, func(*state.State) (*pb.Command, error) {
+		return &pb.Command{Body: &pb.Command_RecordClient{RecordClient: &pb.RecordClient{
+			User: id.Name, Role: string(id.Role), Serial: made.SerialNumber.Text(16), ExpiresAt: timestamppb.New(made.NotAfter),
+		}}}, nil
+	}); err != nil {
+		return nil, err
+	}
 	return &pb.IssueClientResponse{Certificate: cert, Authority: authority.CertificatePEM()}, nil
 }
 
@@ -223,13 +236,15 @@ func (s *Server) ListObjects(ctx context.Context, req *pb.ListObjectsRequest) (*
 		return nil, err
 	}
 	v := s.site.Live()
-	out := &pb.ListObjectsResponse{}
+	var all []*pb.ObjectView
 	for o := range st.Objects() {
 		if req.GetAgent() == "" || o.GetAgent() == req.GetAgent() {
-			out.Objects = append(out.Objects, &pb.ObjectView{Object: o, Status: v.Raw(o.GetId())})
+			all = append(all, &pb.ObjectView{Object: o, Status: v.Raw(o.GetId())})
 		}
 	}
-	return out, nil
+	id := func(o *pb.ObjectView) string { return o.GetObject().GetId() }
+	objects, next := page(all, id, rows(req.GetPageSize()), req.GetPageToken())
+	return &pb.ListObjectsResponse{Objects: objects, NextPageToken: next}, nil
 }
 
 // ListEvidence returns a page of the log of decisions.
@@ -240,8 +255,9 @@ func (s *Server) ListEvidence(ctx context.Context, req *pb.ListEvidenceRequest) 
 	}
 	n := pageSize(req.GetPageSize())
 	out := &pb.ListEvidenceResponse{}
+	bytes := 0
 	for e := range st.Evidence(req.GetAfterSequence()) {
-		if len(out.GetEntries()) == n {
+		if bytes += proto.Size(e); len(out.GetEntries()) == n || len(out.GetEntries()) > 0 && bytes > maxPageBytes {
 			break
 		}
 		out.Entries = append(out.Entries, e)

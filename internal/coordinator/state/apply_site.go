@@ -2,8 +2,10 @@ package state
 
 import (
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -118,6 +120,14 @@ func (t *tx) storeToken(c *pb.StoreToken) (string, error) {
 	t.tokens.set(key, &pb.Token{Hash: c.GetTokenHash(), Host: c.GetHost(), ExpiresAt: c.GetExpiresAt()})
 	t.record(&pb.Evidence{Action: "create token", Object: "host/" + c.GetHost()})
 	return c.GetHost(), nil
+}
+
+func (t *tx) recordClient(c *pb.RecordClient) (string, error) {
+	t.record(&pb.Evidence{
+		Action: "issue client", Object: "user/" + c.GetUser(),
+		Reason: fmt.Sprintf("role %s, serial %s, until %s", c.GetRole(), c.GetSerial(), c.GetExpiresAt().AsTime().Format(time.RFC3339)),
+	})
+	return c.GetUser(), nil
 }
 
 func (t *tx) setAuthority(c *pb.SetAuthority) (string, error) {
