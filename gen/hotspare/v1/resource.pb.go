@@ -2268,7 +2268,7 @@ func (x *HostPolicySpec) GetReserveMemoryBytes() uint64 {
 	return 0
 }
 
-// RoleBinding gives a named user a role.
+// RoleBinding gives named users a role, whatever their certificates say; at each call.
 type RoleBinding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -2325,7 +2325,7 @@ func (x *RoleBinding) GetSpec() *RoleBindingSpec {
 type RoleBindingSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Users []string               `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
-	// developer, operator or monitor.
+	// developer, operator or monitor; none: they may do nothing.
 	Role          string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -206,6 +206,9 @@ func (s *Server) IssueClient(ctx context.Context, req *pb.IssueClientRequest) (*
 		return nil, model.Errorf(model.FaultInvalid, "", "role %q is not one of a user", req.GetRole()).
 			WithRemedy("use developer, operator or monitor")
 	}
+	if trust.IsLocal(id.Name) {
+		return nil, model.Errorf(model.FaultInvalid, "", "%q is a name of the local socket", id.Name).WithRemedy("choose another user name")
+	}
 	authority, err := s.authority()
 	if err != nil {
 		return nil, err
