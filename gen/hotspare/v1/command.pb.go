@@ -65,6 +65,7 @@ type Command struct {
 	//	*Command_RecordConfirmed
 	//	*Command_PlaceRun
 	//	*Command_RecordClient
+	//	*Command_LoseHost
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -383,6 +384,15 @@ func (x *Command) GetRecordClient() *RecordClient {
 	return nil
 }
 
+func (x *Command) GetLoseHost() *LoseHost {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LoseHost); ok {
+			return x.LoseHost
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -491,6 +501,10 @@ type Command_RecordClient struct {
 	RecordClient *RecordClient `protobuf:"bytes,41,opt,name=record_client,json=recordClient,proto3,oneof"`
 }
 
+type Command_LoseHost struct {
+	LoseHost *LoseHost `protobuf:"bytes,42,opt,name=lose_host,json=loseHost,proto3,oneof"`
+}
+
 func (*Command_JoinHost) isCommand_Body() {}
 
 func (*Command_RecordHost) isCommand_Body() {}
@@ -542,6 +556,8 @@ func (*Command_RecordConfirmed) isCommand_Body() {}
 func (*Command_PlaceRun) isCommand_Body() {}
 
 func (*Command_RecordClient) isCommand_Body() {}
+
+func (*Command_LoseHost) isCommand_Body() {}
 
 // Expect is the version of one thing that a decision was based on.
 type Expect struct {
@@ -1379,6 +1395,77 @@ func (x *Failback) GetDiscardRecoveryData() bool {
 	return false
 }
 
+// LoseHost is an operator's word that a hypervisor host is lost: nothing of it runs any more.
+type LoseHost struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Host   string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The plans by which open runs place anew what ran there.
+	Plans []*Plan `protobuf:"bytes,3,rep,name=plans,proto3" json:"plans,omitempty"`
+	// Until when the disks are kept of lent VMs whose sisters were lost.
+	DeleteAfter   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=delete_after,json=deleteAfter,proto3" json:"delete_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoseHost) Reset() {
+	*x = LoseHost{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoseHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoseHost) ProtoMessage() {}
+
+func (x *LoseHost) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoseHost.ProtoReflect.Descriptor instead.
+func (*LoseHost) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LoseHost) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *LoseHost) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LoseHost) GetPlans() []*Plan {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+func (x *LoseHost) GetDeleteAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteAfter
+	}
+	return nil
+}
+
 // RecordClient notes in the log of decisions that a user's certificate was made.
 type RecordClient struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1393,7 +1480,7 @@ type RecordClient struct {
 
 func (x *RecordClient) Reset() {
 	*x = RecordClient{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1492,7 @@ func (x *RecordClient) String() string {
 func (*RecordClient) ProtoMessage() {}
 
 func (x *RecordClient) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1505,7 @@ func (x *RecordClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordClient.ProtoReflect.Descriptor instead.
 func (*RecordClient) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RecordClient) GetUser() string {
@@ -1461,7 +1548,7 @@ type StoreToken struct {
 
 func (x *StoreToken) Reset() {
 	*x = StoreToken{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1560,7 @@ func (x *StoreToken) String() string {
 func (*StoreToken) ProtoMessage() {}
 
 func (x *StoreToken) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1573,7 @@ func (x *StoreToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreToken.ProtoReflect.Descriptor instead.
 func (*StoreToken) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoreToken) GetTokenHash() []byte {
@@ -1520,7 +1607,7 @@ type ForgetObjects struct {
 
 func (x *ForgetObjects) Reset() {
 	*x = ForgetObjects{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1619,7 @@ func (x *ForgetObjects) String() string {
 func (*ForgetObjects) ProtoMessage() {}
 
 func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1632,7 @@ func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetObjects.ProtoReflect.Descriptor instead.
 func (*ForgetObjects) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ForgetObjects) GetObjects() []*ObjectVersion {
@@ -1566,7 +1653,7 @@ type ObjectVersion struct {
 
 func (x *ObjectVersion) Reset() {
 	*x = ObjectVersion{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1665,7 @@ func (x *ObjectVersion) String() string {
 func (*ObjectVersion) ProtoMessage() {}
 
 func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1678,7 @@ func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectVersion.ProtoReflect.Descriptor instead.
 func (*ObjectVersion) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ObjectVersion) GetObject() string {
@@ -1619,7 +1706,7 @@ type RecordPreimage struct {
 
 func (x *RecordPreimage) Reset() {
 	*x = RecordPreimage{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1718,7 @@ func (x *RecordPreimage) String() string {
 func (*RecordPreimage) ProtoMessage() {}
 
 func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1731,7 @@ func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreimage.ProtoReflect.Descriptor instead.
 func (*RecordPreimage) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordPreimage) GetObject() string {
@@ -1671,7 +1758,7 @@ type RecordPoints struct {
 
 func (x *RecordPoints) Reset() {
 	*x = RecordPoints{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1770,7 @@ func (x *RecordPoints) String() string {
 func (*RecordPoints) ProtoMessage() {}
 
 func (x *RecordPoints) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1783,7 @@ func (x *RecordPoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPoints.ProtoReflect.Descriptor instead.
 func (*RecordPoints) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RecordPoints) GetPoints() []*ObjectPoint {
@@ -1717,7 +1804,7 @@ type ObjectPoint struct {
 
 func (x *ObjectPoint) Reset() {
 	*x = ObjectPoint{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1816,7 @@ func (x *ObjectPoint) String() string {
 func (*ObjectPoint) ProtoMessage() {}
 
 func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1829,7 @@ func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectPoint.ProtoReflect.Descriptor instead.
 func (*ObjectPoint) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ObjectPoint) GetObject() string {
@@ -1769,7 +1856,7 @@ type RecordConfirmed struct {
 
 func (x *RecordConfirmed) Reset() {
 	*x = RecordConfirmed{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +1868,7 @@ func (x *RecordConfirmed) String() string {
 func (*RecordConfirmed) ProtoMessage() {}
 
 func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +1881,7 @@ func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordConfirmed.ProtoReflect.Descriptor instead.
 func (*RecordConfirmed) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecordConfirmed) GetAgents() []*ConfirmedOrder {
@@ -1817,7 +1904,7 @@ type ConfirmedOrder struct {
 
 func (x *ConfirmedOrder) Reset() {
 	*x = ConfirmedOrder{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +1916,7 @@ func (x *ConfirmedOrder) String() string {
 func (*ConfirmedOrder) ProtoMessage() {}
 
 func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +1929,7 @@ func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmedOrder.ProtoReflect.Descriptor instead.
 func (*ConfirmedOrder) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConfirmedOrder) GetHost() string {
@@ -1883,7 +1970,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +1982,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +1995,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1929,7 +2016,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2028,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2041,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -1984,7 +2071,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2083,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2096,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Token) GetHash() []byte {
@@ -2056,7 +2143,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2155,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2168,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -2143,7 +2230,7 @@ type SiteMeta struct {
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2242,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2255,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -2273,7 +2360,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2372,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2385,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2336,7 +2423,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2435,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2448,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2515,7 +2602,7 @@ var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xbb\x0e\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf1\x0e\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2555,7 +2642,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\rrecord_points\x18  \x01(\v2\x19.hotspare.v1.RecordPointsH\x00R\frecordPoints\x12I\n" +
 	"\x10record_confirmed\x18! \x01(\v2\x1c.hotspare.v1.RecordConfirmedH\x00R\x0frecordConfirmed\x124\n" +
 	"\tplace_run\x18( \x01(\v2\x15.hotspare.v1.PlaceRunH\x00R\bplaceRun\x12@\n" +
-	"\rrecord_client\x18) \x01(\v2\x19.hotspare.v1.RecordClientH\x00R\frecordClientB\x06\n" +
+	"\rrecord_client\x18) \x01(\v2\x19.hotspare.v1.RecordClientH\x00R\frecordClient\x124\n" +
+	"\tlose_host\x18* \x01(\v2\x15.hotspare.v1.LoseHostH\x00R\bloseHostB\x06\n" +
 	"\x04body\"4\n" +
 	"\x06Expect\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
@@ -2622,7 +2710,12 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\bFailback\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x122\n" +
-	"\x15discard_recovery_data\x18\x03 \x01(\bR\x13discardRecoveryData\"\x89\x01\n" +
+	"\x15discard_recovery_data\x18\x03 \x01(\bR\x13discardRecoveryData\"\x9e\x01\n" +
+	"\bLoseHost\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12'\n" +
+	"\x05plans\x18\x03 \x03(\v2\x11.hotspare.v1.PlanR\x05plans\x12=\n" +
+	"\fdelete_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vdeleteAfter\"\x89\x01\n" +
 	"\fRecordClient\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
@@ -2723,7 +2816,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_command_proto_rawDescData
 }
 
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: hotspare.v1.Command
 	(*Expect)(nil),                // 1: hotspare.v1.Expect
@@ -2739,120 +2832,125 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*AdvanceRun)(nil),            // 11: hotspare.v1.AdvanceRun
 	(*StepChange)(nil),            // 12: hotspare.v1.StepChange
 	(*Failback)(nil),              // 13: hotspare.v1.Failback
-	(*RecordClient)(nil),          // 14: hotspare.v1.RecordClient
-	(*StoreToken)(nil),            // 15: hotspare.v1.StoreToken
-	(*ForgetObjects)(nil),         // 16: hotspare.v1.ForgetObjects
-	(*ObjectVersion)(nil),         // 17: hotspare.v1.ObjectVersion
-	(*RecordPreimage)(nil),        // 18: hotspare.v1.RecordPreimage
-	(*RecordPoints)(nil),          // 19: hotspare.v1.RecordPoints
-	(*ObjectPoint)(nil),           // 20: hotspare.v1.ObjectPoint
-	(*RecordConfirmed)(nil),       // 21: hotspare.v1.RecordConfirmed
-	(*ConfirmedOrder)(nil),        // 22: hotspare.v1.ConfirmedOrder
-	(*RaiseLevel)(nil),            // 23: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 24: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 25: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 26: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 27: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 28: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 29: hotspare.v1.SnapshotRecord
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 31: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 32: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 33: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 34: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 35: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 36: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 37: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 38: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 39: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 40: hotspare.v1.Resource
-	(*Object)(nil),                // 41: hotspare.v1.Object
-	(*Lease)(nil),                 // 42: hotspare.v1.Lease
-	(*Failover)(nil),              // 43: hotspare.v1.Failover
-	(*Placement)(nil),             // 44: hotspare.v1.Placement
-	(*Victim)(nil),                // 45: hotspare.v1.Victim
-	(*Step)(nil),                  // 46: hotspare.v1.Step
-	(*Unplaced)(nil),              // 47: hotspare.v1.Unplaced
-	(RunPhase)(0),                 // 48: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 49: hotspare.v1.StepPhase
-	(*EndpointValue)(nil),         // 50: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 51: hotspare.v1.Host
-	(*Evidence)(nil),              // 52: hotspare.v1.Evidence
+	(*LoseHost)(nil),              // 14: hotspare.v1.LoseHost
+	(*RecordClient)(nil),          // 15: hotspare.v1.RecordClient
+	(*StoreToken)(nil),            // 16: hotspare.v1.StoreToken
+	(*ForgetObjects)(nil),         // 17: hotspare.v1.ForgetObjects
+	(*ObjectVersion)(nil),         // 18: hotspare.v1.ObjectVersion
+	(*RecordPreimage)(nil),        // 19: hotspare.v1.RecordPreimage
+	(*RecordPoints)(nil),          // 20: hotspare.v1.RecordPoints
+	(*ObjectPoint)(nil),           // 21: hotspare.v1.ObjectPoint
+	(*RecordConfirmed)(nil),       // 22: hotspare.v1.RecordConfirmed
+	(*ConfirmedOrder)(nil),        // 23: hotspare.v1.ConfirmedOrder
+	(*RaiseLevel)(nil),            // 24: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 25: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 26: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 27: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 28: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 29: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 30: hotspare.v1.SnapshotRecord
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 32: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 33: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 34: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 35: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 36: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 37: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 38: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 39: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 40: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 41: hotspare.v1.Resource
+	(*Object)(nil),                // 42: hotspare.v1.Object
+	(*Lease)(nil),                 // 43: hotspare.v1.Lease
+	(*Failover)(nil),              // 44: hotspare.v1.Failover
+	(*Placement)(nil),             // 45: hotspare.v1.Placement
+	(*Victim)(nil),                // 46: hotspare.v1.Victim
+	(*Step)(nil),                  // 47: hotspare.v1.Step
+	(*Unplaced)(nil),              // 48: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 49: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 50: hotspare.v1.StepPhase
+	(*Plan)(nil),                  // 51: hotspare.v1.Plan
+	(*EndpointValue)(nil),         // 52: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 53: hotspare.v1.Host
+	(*Evidence)(nil),              // 54: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	30, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	31, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	2,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	3,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	31, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	32, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	4,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	32, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	33, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	5,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	33, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	34, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
 	6,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	34, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	35, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
 	7,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
 	9,  // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
 	11, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	35, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	36, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	36, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	37, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
 	13, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	37, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
-	15, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
-	16, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
-	18, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	23, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	24, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	38, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	16, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
+	17, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
+	19, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
+	24, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	25, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
 	8,  // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
-	19, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
-	21, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
+	20, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
+	22, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
 	10, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
-	14, // 27: hotspare.v1.Command.record_client:type_name -> hotspare.v1.RecordClient
-	38, // 28: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	39, // 29: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	40, // 30: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	41, // 31: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	42, // 32: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	41, // 33: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	30, // 34: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	43, // 35: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	41, // 36: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	44, // 37: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	45, // 38: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	46, // 39: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	41, // 40: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	47, // 41: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
-	12, // 42: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	48, // 43: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	49, // 44: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	30, // 45: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	30, // 46: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	30, // 47: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
-	30, // 48: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	17, // 49: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	50, // 50: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	20, // 51: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	30, // 52: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	22, // 53: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	30, // 54: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	30, // 55: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	30, // 56: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	30, // 57: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	30, // 58: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	27, // 59: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	51, // 60: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	40, // 61: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	42, // 62: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	41, // 63: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	43, // 64: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	25, // 65: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	26, // 66: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	52, // 67: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	68, // [68:68] is the sub-list for method output_type
-	68, // [68:68] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	15, // 27: hotspare.v1.Command.record_client:type_name -> hotspare.v1.RecordClient
+	14, // 28: hotspare.v1.Command.lose_host:type_name -> hotspare.v1.LoseHost
+	39, // 29: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	40, // 30: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	41, // 31: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	42, // 32: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	43, // 33: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	42, // 34: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	31, // 35: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	44, // 36: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	42, // 37: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	45, // 38: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	46, // 39: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	47, // 40: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	42, // 41: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	48, // 42: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	12, // 43: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	49, // 44: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	50, // 45: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	31, // 46: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	31, // 47: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	51, // 48: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
+	31, // 49: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
+	31, // 50: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
+	31, // 51: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 52: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	52, // 53: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	21, // 54: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	31, // 55: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	23, // 56: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	31, // 57: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	31, // 58: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	31, // 59: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	31, // 60: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	31, // 61: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	28, // 62: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	53, // 63: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	41, // 64: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	43, // 65: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	42, // 66: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	44, // 67: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	26, // 68: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	27, // 69: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	54, // 70: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -2891,8 +2989,9 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_RecordConfirmed)(nil),
 		(*Command_PlaceRun)(nil),
 		(*Command_RecordClient)(nil),
+		(*Command_LoseHost)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[29].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[30].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -2909,7 +3008,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

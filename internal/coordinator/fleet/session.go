@@ -147,6 +147,8 @@ func held(st *state.State, agent string, hello *pb.Hello) string {
 	switch {
 	case h == nil:
 		return "this host has not joined: hotspare agent token create --host " + agent
+	case h.GetLostAt() != nil:
+		return "this host was declared lost and its VMs run elsewhere: stop what runs here, wipe it, then hotspare host remove " + agent + " and let it join anew"
 	case h.GetQuarantined() || h.GetJournalId() != "" && h.GetJournalId() != hello.GetJournalId():
 		return "the agent has another journal than the one known, or an older one: look at the host, then hotspare host readmit " + agent
 	case hello.GetEra() > meta.GetEra() || hello.GetEra() == meta.GetEra() && hello.GetGeneration() > meta.GetIndex():

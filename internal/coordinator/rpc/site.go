@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/failover"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
@@ -51,7 +53,7 @@ func (s *Server) GetStatus(ctx context.Context, req *pb.GetStatusRequest) (*pb.G
 func lent(st *state.State) *pb.Lent {
 	out := &pb.Lent{}
 	for h := range st.Hosts() {
-		if h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite() {
+		if h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite() && h.GetLostAt() == nil {
 			t := model.HostTotal(h)
 			out.TotalVcpus += uint32(t.TotalVCPUs)
 			out.TotalMemoryBytes += t.TotalMemoryBytes
@@ -91,6 +93,8 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 	a := v.Agent(h.GetName())
 	h.Live = &pb.HostLive{Session: "unknown", Since: timestamppb.New(a.Since)}
 	switch {
+	case h.GetLostAt() != nil:
+		h.Live.Session, h.Live.Since = "lost", h.GetLostAt()
 	case a.Connected && a.Held == "":
 		h.Live.Session = "connected"
 	case a.Connected:
@@ -117,6 +121,15 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb.UpdateHostResponse, error) {
 	_, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
 		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_UpdateHost{UpdateHost: req}}
+		if req.GetAction() == "lose" {
+			if a := s.site.Live().Agent(req.GetName()); a.Connected && a.Held == "" {
+				return nil, model.Errorf(model.FaultPrecondition, "host/"+req.GetName(), "is connected: it is not lost").
+					WithRemedy("cordon it, end its leases, or cut its power first")
+			}
+			c.Body = &pb.Command_LoseHost{LoseHost: failover.Lose(st, req.GetName(), req.GetReason(), s.site.Now(), lease.Retention)}
+			c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
+			return c, nil
+		}
 		if req.GetAction() != "cordon" && req.GetAction() != "remove" {
 			return c, nil
 		}

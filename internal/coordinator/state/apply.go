@@ -87,6 +87,8 @@ func (t *tx) dispatch(c *pb.Command) (string, error) {
 		return t.updateHost(b.UpdateHost)
 	case *pb.Command_StoreToken:
 		return t.storeToken(b.StoreToken)
+	case *pb.Command_LoseHost:
+		return t.loseHost(b.LoseHost)
 	case *pb.Command_RecordClient:
 		return t.recordClient(b.RecordClient)
 	case *pb.Command_SetAuthority:

@@ -89,7 +89,7 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 		return c.GetName(), nil
 	default:
 		return "", model.Errorf(model.FaultInvalid, key, "unknown action %q", c.GetAction()).
-			WithRemedy("use cordon, uncordon, readmit or remove")
+			WithRemedy("use cordon, uncordon, readmit, remove or lose")
 	}
 	t.putHost(h)
 	t.touchPlacement()
@@ -256,15 +256,15 @@ func (t *tx) forgetObjects(c *pb.ForgetObjects) (string, error) {
 			return "", model.Errorf(model.FaultStale, v.GetObject(), "is wanted again")
 		}
 		t.dropObject(o)
-		t.forgetLeaseObject(o)
+		t.forgetLease(o.GetLease())
 	}
 	t.touchPlacement()
 	return "", nil
 }
 
-// forgetLeaseObject drops a lease with its last object.
-func (t *tx) forgetLeaseObject(o *pb.Object) {
-	l := t.Lease(o.GetLease())
+// forgetLease drops a lease that is to be deleted with its last object.
+func (t *tx) forgetLease(name string) {
+	l := t.Lease(name)
 	if l == nil {
 		return
 	}
