@@ -37,10 +37,10 @@ func (t *tx) loseHost(c *pb.LoseHost) (string, error) {
 	for _, o := range gone {
 		t.dropObject(o)
 	}
-	for l := range t.State.Leases() { // Of the version before: each is changed at most once.
+	for l := range t.Leases() { // Of the version before: each is changed at most once.
 		t.loseLease(l, c)
 	}
-	for f := range t.State.OpenFailovers() {
+	for f := range t.OpenFailovers() {
 		if err := t.loseSteps(edit(f), c); err != nil {
 			return "", err
 		}
