@@ -251,33 +251,22 @@ func (a *app) issue(ctx context.Context, r *pb.IssueClientRequest, dir string) e
 }
 
 func listHosts(ctx context.Context, api pb.SiteServiceClient, stale bool) (*pb.ListHostsResponse, error) {
-	all, r := &pb.ListHostsResponse{}, &pb.ListHostsRequest{Stale: stale}
-	for range maxPages {
-		page, err := api.ListHosts(ctx, r)
-		if err != nil {
-			return nil, err
-		}
+	all := &pb.ListHostsResponse{}
+	return all, eachPage("hosts", func(token string) (string, error) {
+		page, err := api.ListHosts(ctx, &pb.ListHostsRequest{Stale: stale, PageToken: token})
 		all.Hosts = append(all.Hosts, page.GetHosts()...)
-		if r.PageToken = page.GetNextPageToken(); r.GetPageToken() == "" {
-			return all, nil
-		}
-	}
-	return nil, fmt.Errorf("list hosts: more than %d pages", maxPages)
+		return page.GetNextPageToken(), err
+	})
 }
 
 func listObjects(ctx context.Context, api pb.SiteServiceClient, r *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
 	all := &pb.ListObjectsResponse{}
-	for range maxPages {
+	return all, eachPage("objects", func(token string) (string, error) {
+		r.PageToken = token
 		page, err := api.ListObjects(ctx, r)
-		if err != nil {
-			return nil, err
-		}
 		all.Objects = append(all.Objects, page.GetObjects()...)
-		if r.PageToken = page.GetNextPageToken(); r.GetPageToken() == "" {
-			return all, nil
-		}
-	}
-	return nil, fmt.Errorf("list objects: more than %d pages", maxPages)
+		return page.GetNextPageToken(), err
+	})
 }
 
 func (a *app) objectsCommand() *cobra.Command {
