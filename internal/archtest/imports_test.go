@@ -55,6 +55,7 @@ func importTable() []importRow {
 		{"internal/simulation/...", 0, []string{"..."}, anything},
 		{"internal/clustertest/...", 0, []string{"..."}, anything},
 		{"internal/archtest/...", 0, nil, nil},
+		{"internal/fault", 0, nil, nil},
 		{"deploy/...", 0, nil, nil},
 		{"e2e/...", 0, []string{"..."}, anything},
 		{"bench/...", 0, []string{"..."}, anything},
@@ -63,6 +64,8 @@ func importTable() []importRow {
 		interfaces := []string{"internal/model/...", "gen/..."}
 		table = append(table,
 			importRow{seam, 3, interfaces, protobuf},
+			// The simulated twins misbehave on command, all in the same way.
+			importRow{seam + "/sim", 3, append([]string{seam, "internal/fault"}, interfaces...), anything},
 			importRow{seam + "/...", 3, append([]string{seam}, interfaces...), anything})
 	}
 	return table
@@ -102,6 +105,7 @@ func importRules() []rule {
 			importing("internal/agent/reconcile", "internal/hypervisor/libvirt"),
 			importing("internal/hypervisor/libvirt", "internal/storage"),
 			importing("internal/hypervisor/libvirt", "internal/hypervisor/sim"),
+			importing("internal/hypervisor/libvirt", "internal/fault"),
 			importing("internal/hypervisor", "internal/hypervisor/sim"),
 			importing("internal/placement", "internal/runbook"),
 			importing("internal/runbook", "internal/placement"),

@@ -83,7 +83,7 @@ func (a *app) completeFailover(c *cobra.Command, _ []string, _ string) ([]string
 func (a *app) completeHost(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.completion(c, func(ctx context.Context) ([]string, error) {
 		api := a.siteService()
-		all, err := api.ListHosts(ctx, &pb.ListHostsRequest{Stale: true})
+		all, err := listHosts(ctx, api, true)
 		var names []string
 		for _, h := range all.GetHosts() {
 			names = append(names, h.GetName())

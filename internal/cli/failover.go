@@ -106,18 +106,11 @@ func declaredText(answer *pb.DeclareResponse) string {
 func (a *app) listFailovers(ctx context.Context, stale bool) (*pb.ListFailoversResponse, error) {
 	api := a.failovers()
 	all := &pb.ListFailoversResponse{}
-	token := ""
-	for range maxPages {
+	return all, eachPage("failovers", func(token string) (string, error) {
 		page, err := api.ListFailovers(ctx, &pb.ListFailoversRequest{PageSize: pageSize, PageToken: token, Stale: stale})
-		if err != nil {
-			return nil, err
-		}
 		all.Failovers = append(all.Failovers, page.GetFailovers()...)
-		if token = page.GetNextPageToken(); token == "" {
-			return all, nil
-		}
-	}
-	return nil, fmt.Errorf("list failovers: more than %d pages", maxPages)
+		return page.GetNextPageToken(), err
+	})
 }
 
 func (a *app) failoverListCommand() *cobra.Command {

@@ -250,17 +250,12 @@ func (a *app) showLease(l *pb.Lease, text func(wide bool) string) error {
 func (a *app) listLeases(ctx context.Context, first *pb.ListLeasesRequest) (*pb.ListLeasesResponse, error) {
 	api := a.leases()
 	all := &pb.ListLeasesResponse{}
-	for range maxPages {
+	return all, eachPage("leases", func(token string) (string, error) {
+		first.PageToken = token
 		page, err := api.ListLeases(ctx, first)
-		if err != nil {
-			return nil, err
-		}
 		all.Leases = append(all.Leases, page.GetLeases()...)
-		if first.PageToken = page.GetNextPageToken(); first.PageToken == "" {
-			return all, nil
-		}
-	}
-	return nil, fmt.Errorf("list leases: more than %d pages", maxPages)
+		return page.GetNextPageToken(), err
+	})
 }
 
 func (a *app) leaseListCommand() *cobra.Command {

@@ -215,18 +215,11 @@ func (a *app) getOne(ctx context.Context, kind model.ResourceKind, name string, 
 func (a *app) listResources(ctx context.Context, kind model.ResourceKind, stale bool) (*pb.ListResourcesResponse, error) {
 	api := a.resources()
 	all := &pb.ListResourcesResponse{}
-	token := ""
-	for range maxPages {
+	return all, eachPage(string(kind)+"s", func(token string) (string, error) {
 		page, err := api.ListResources(ctx, &pb.ListResourcesRequest{Kind: string(kind), PageSize: pageSize, PageToken: token, Stale: stale})
-		if err != nil {
-			return nil, err
-		}
 		all.Resources = append(all.Resources, page.GetResources()...)
-		if token = page.GetNextPageToken(); token == "" {
-			return all, nil
-		}
-	}
-	return nil, fmt.Errorf("list %ss: more than %d pages", kind, maxPages)
+		return page.GetNextPageToken(), err
+	})
 }
 
 func (a *app) getAll(ctx context.Context, kind model.ResourceKind, stale bool) error {

@@ -46,10 +46,10 @@ func (a *app) statusCommand() *cobra.Command {
 func (a *app) hostCommand() *cobra.Command {
 	return group("host", "Show and manage the site's hosts", "  hotspare host list\n  hotspare host cordon h7 --reason \"new memory\"",
 		a.hostListCommand(),
-		a.hostChange("cordon", "Lend nothing new on a host", "cordoned", false),
-		a.hostChange("uncordon", "Lend on a host again", "uncordoned", false),
-		a.hostChange("readmit", "Trust a quarantined agent with its new journal", "readmitted", false),
-		a.hostChange("remove", "Take a host out of the site", "removed", true))
+		a.hostChange("cordon", "Lend nothing new on a host", "cordoned"),
+		a.hostChange("uncordon", "Lend on a host again", "uncordoned"),
+		a.hostChange("readmit", "Trust a quarantined agent with its new journal", "readmitted"),
+		a.hostRemoveCommand())
 }
 
 func (a *app) hostListCommand() *cobra.Command {
@@ -58,7 +58,7 @@ func (a *app) hostListCommand() *cobra.Command {
 		Use: "list", Short: "List hosts and agents", Example: "  hotspare host list -o wide", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			api := a.siteService()
-			all, err := api.ListHosts(c.Context(), &pb.ListHostsRequest{Stale: stale})
+			all, err := listHosts(c.Context(), api, stale)
 			if err != nil {
 				return err
 			}
@@ -75,17 +75,12 @@ func (a *app) hostListCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) hostChange(action, short, done string, irreversible bool) *cobra.Command {
+func (a *app) hostChange(action, short, done string) *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use: action + " HOST", Short: short, Args: exactly("HOST"),
 		Example: "  hotspare host " + action + " h7 --reason \"new memory\"",
 		RunE: func(c *cobra.Command, args []string) error {
-			if irreversible {
-				if err := a.confirm("removing a host", args[0]); err != nil {
-					return err
-				}
-			}
 			api := a.siteService()
 			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{RequestId: a.newRequestID(), Name: args[0], Action: action, Reason: reason})
 			if err != nil {
@@ -93,7 +88,7 @@ func (a *app) hostChange(action, short, done string, irreversible bool) *cobra.C
 			}
 			return a.show(view{message: answer, names: []string{args[0]}, text: func(bool) string {
 				text := fmt.Sprintf("host %s %s\n", args[0], done)
-				if answer.GetHost() != nil && !irreversible {
+				if answer.GetHost() != nil {
 					text += render.Host(answer.GetHost(), a.Now())
 				}
 				return text
@@ -102,9 +97,43 @@ func (a *app) hostChange(action, short, done string, irreversible bool) *cobra.C
 		ValidArgsFunction: a.completeHost,
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why; recorded with your name")
-	if irreversible {
-		a.yesFlag(c)
+	return c
+}
+
+func (a *app) hostRemoveCommand() *cobra.Command {
+	var lost bool
+	var reason string
+	c := &cobra.Command{
+		Use: "remove HOST", Short: "Take a host out of the site, or give your word that it is lost", Args: exactly("HOST"),
+		Long: `Take a host out of the site that holds nothing any more. With --lost: your word that nothing of the host
+runs any more and nothing on its disks will be used. What it ran of open failovers is placed on other hosts
+at once, leases with a VM on it are lost, and its agent is refused when it comes back. When this is not
+true, a protected VM runs twice.`,
+		Example: "  hotspare host remove h7\n  hotspare host remove h7 --lost --reason \"the rack burnt\"",
+		RunE: func(c *cobra.Command, args []string) error {
+			r := &pb.UpdateHostRequest{RequestId: a.newRequestID(), Name: args[0], Action: "remove", Reason: reason}
+			done, what := "removed", "removing a host"
+			if lost {
+				if reason == "" {
+					return outcome.Usagef("say how you know: --reason \"...\" (it is recorded)")
+				}
+				r.Action, done, what = "lose", "is lost", "giving a host up with its VMs and disks"
+			}
+			if err := a.confirm(what, args[0]); err != nil {
+				return err
+			}
+			api := a.siteService()
+			answer, err := api.UpdateHost(c.Context(), r)
+			if err != nil {
+				return err
+			}
+			return a.show(view{message: answer, names: []string{args[0]}, text: func(bool) string { return fmt.Sprintf("host %s %s\n", args[0], done) }})
+		},
+		ValidArgsFunction: a.completeHost,
 	}
+	c.Flags().BoolVar(&lost, "lost", false, "it is destroyed, or will never come back as it was")
+	c.Flags().StringVar(&reason, "reason", "", "why; recorded with your name")
+	a.yesFlag(c)
 	return c
 }
 
@@ -221,6 +250,25 @@ func (a *app) issue(ctx context.Context, r *pb.IssueClientRequest, dir string) e
 	}})
 }
 
+func listHosts(ctx context.Context, api pb.SiteServiceClient, stale bool) (*pb.ListHostsResponse, error) {
+	all := &pb.ListHostsResponse{}
+	return all, eachPage("hosts", func(token string) (string, error) {
+		page, err := api.ListHosts(ctx, &pb.ListHostsRequest{Stale: stale, PageToken: token})
+		all.Hosts = append(all.Hosts, page.GetHosts()...)
+		return page.GetNextPageToken(), err
+	})
+}
+
+func listObjects(ctx context.Context, api pb.SiteServiceClient, r *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
+	all := &pb.ListObjectsResponse{}
+	return all, eachPage("objects", func(token string) (string, error) {
+		r.PageToken = token
+		page, err := api.ListObjects(ctx, r)
+		all.Objects = append(all.Objects, page.GetObjects()...)
+		return page.GetNextPageToken(), err
+	})
+}
+
 func (a *app) objectsCommand() *cobra.Command {
 	r := &pb.ListObjectsRequest{}
 	list := &cobra.Command{
@@ -228,7 +276,7 @@ func (a *app) objectsCommand() *cobra.Command {
 		Example: "  hotspare objects list --agent h7",
 		RunE: func(c *cobra.Command, _ []string) error {
 			api := a.siteService()
-			all, err := api.ListObjects(c.Context(), r)
+			all, err := listObjects(c.Context(), api, r)
 			if err != nil {
 				return err
 			}

@@ -19,9 +19,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	fencesim "github.com/hotspare/hotspare/internal/fence/sim"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/hypervisor/sim"
-	sdnsim "github.com/hotspare/hotspare/internal/sdn/sim"
 	storagesim "github.com/hotspare/hotspare/internal/storage/sim"
 )
 
@@ -296,26 +295,28 @@ func (c *cycle) lie(host string) {
 	switch c.r.IntN(5) {
 	case 0:
 		c.world.pool.Inject(storagesim.Fault{
-			Method: c.pick([]string{"Promote", "Demote", "Receive"}), Lie: storagesim.Lie(1 + c.r.IntN(3)), Later: 3 * time.Second, Count: 1,
+			Method: c.pick([]string{"Promote", "Demote", "Receive"}), Lie: fault.Lie(1 + c.r.IntN(3)), Later: 3 * time.Second, Count: 1,
 		})
 	case 1:
-		c.world.zone.Inject(sdnsim.Fault{
-			Method: sdnsim.Method(c.pick([]string{"Announce", "Withdraw", "Read"})), Mode: sdnsim.Mode(1 + c.r.IntN(6)), Delay: 3 * time.Second, Count: 1,
-		})
+		c.world.zone.Inject(c.wrong("Announce", "Withdraw", "Read"))
 	case 2:
-		c.world.fence.Inject(fencesim.Fault{
-			Method: fencesim.Method(c.pick([]string{"Fence", "Lift"})), Mode: fencesim.Mode(1 + c.r.IntN(6)), Delay: 3 * time.Second, Count: 1,
-		})
+		c.world.fence.Inject(c.wrong("Fence", "Lift"))
 	case 3:
-		c.world.nets[host].Inject(sdnsim.Fault{
-			Method: sdnsim.Method(c.pick([]string{"Ensure", "Remove"})), Mode: sdnsim.Mode(1 + c.r.IntN(6)), Delay: 3 * time.Second, Count: 1,
-		})
+		c.world.nets[host].Inject(c.wrong("Ensure", "Remove"))
 	default:
 		c.world.hosts[host].Inject(sim.Fault{
 			Method: c.pick([]string{"Save", "Define", "Start", "Restore", "Stop", "Remove"}), Object: "instance/*",
-			Lie: sim.Lie(1 + c.r.IntN(3)), Later: 3 * time.Second, Count: 1,
+			Lie: fault.Lie(1 + c.r.IntN(3)), Later: 3 * time.Second, Count: 1,
 		})
 	}
+}
+
+// wrong is one call of one of the methods that goes wrong in any way.
+func (c *cycle) wrong(methods ...string) fault.Fault {
+	ways := fault.Ways(3 * time.Second)
+	f := ways[c.pick(slices.Sorted(maps.Keys(ways)))]
+	f.Method, f.Count = c.pick(methods), 1
+	return f
 }
 
 // forget takes all traps away.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	fencesim "github.com/hotspare/hotspare/internal/fence/sim"
 	"github.com/hotspare/hotspare/internal/hypervisor/sim"
 	sdnsim "github.com/hotspare/hotspare/internal/sdn/sim"
@@ -18,7 +19,7 @@ func TestDangerousAnswers(t *testing.T) {
 	// A hypervisor's late effect comes within the run: one that comes after the way back finds its object
 	// forgotten, and only an inventory of the host shows it.
 	hypervisor := map[string]sim.Fault{
-		"fails":          {Err: sim.ErrInjected},
+		"fails":          {Err: fault.ErrInjected},
 		"is not applied": {Lie: sim.LieNotApplied},
 		"loses its word": {Lie: sim.LieApplied},
 		"succeeds later": {Lie: sim.LieLater, Later: time.Second},
@@ -37,7 +38,7 @@ func TestDangerousAnswers(t *testing.T) {
 		}
 	}
 	storage := map[string]storagesim.Fault{
-		"fails":          {Err: storagesim.ErrInjected},
+		"fails":          {Err: fault.ErrInjected},
 		"is not applied": {Lie: storagesim.LieNotApplied},
 		"loses its word": {Lie: storagesim.LieApplied},
 		"succeeds later": {Lie: storagesim.LieLater, Later: 3 * time.Second},
@@ -53,40 +54,32 @@ func TestDangerousAnswers(t *testing.T) {
 			})
 		}
 	}
-	modes := map[string]sdnsim.Mode{
-		"fails": sdnsim.Fail, "never answers": sdnsim.Hang, "is not applied": sdnsim.Lie, "loses its word": sdnsim.LoseReply, "succeeds later": sdnsim.Late,
-	}
-	for how, mode := range modes {
-		for _, method := range []sdnsim.Method{sdnsim.Ensure, sdnsim.Remove} {
-			t.Run("network "+string(method)+" "+how, func(t *testing.T) {
+	ways := fault.Ways(3 * time.Second)
+	delete(ways, "is slow")
+	for how, f := range ways {
+		for method, inject := range map[string]func(s *site, f fault.Fault){
+			sdnsim.Ensure: everyNetwork, sdnsim.Remove: everyNetwork,
+			sdnsim.Announce: theZone, sdnsim.Withdraw: theZone,
+			fencesim.Fence: theFence, fencesim.Lift: theFence,
+		} {
+			t.Run(method+" "+how, func(t *testing.T) {
 				lied(t, func(s *site) {
-					for _, n := range s.world.nets {
-						n.Inject(sdnsim.Fault{Method: method, Mode: mode, Delay: 3 * time.Second, Count: 1})
-					}
-				})
-			})
-		}
-		for _, method := range []sdnsim.Method{sdnsim.Announce, sdnsim.Withdraw} {
-			t.Run("zone "+string(method)+" "+how, func(t *testing.T) {
-				lied(t, func(s *site) {
-					s.world.zone.Inject(sdnsim.Fault{Method: method, Mode: mode, Delay: 3 * time.Second, Count: 1})
-				})
-			})
-		}
-	}
-	fences := map[string]fencesim.Mode{
-		"fails": fencesim.Fail, "never answers": fencesim.Hang, "is not applied": fencesim.Lie, "loses its word": fencesim.LoseReply, "succeeds later": fencesim.Late,
-	}
-	for how, mode := range fences {
-		for _, method := range []fencesim.Method{fencesim.Fence, fencesim.Lift} {
-			t.Run("fence "+string(method)+" "+how, func(t *testing.T) {
-				lied(t, func(s *site) {
-					s.world.fence.Inject(fencesim.Fault{Method: method, Mode: mode, Delay: 3 * time.Second, Count: 1})
+					f.Method, f.Count = method, 1
+					inject(s, f)
 				})
 			})
 		}
 	}
 }
+
+func everyNetwork(s *site, f fault.Fault) {
+	for _, n := range s.world.nets {
+		n.Inject(f)
+	}
+}
+
+func theZone(s *site, f fault.Fault)  { s.world.zone.Inject(f) }
+func theFence(s *site, f fault.Fault) { s.world.fence.Inject(f) }
 
 // lied runs a failover and its failback with a fault; a person retries what failed for good.
 func lied(t *testing.T, inject func(s *site)) {

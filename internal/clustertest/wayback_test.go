@@ -5,6 +5,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	storagesim "github.com/hotspare/hotspare/internal/storage/sim"
 )
 
@@ -122,7 +123,7 @@ func TestMirrorBackBreaks(t *testing.T) {
 // TestDangerousAnswersOnTheWayBack: each order of the way back is answered falsely once.
 func TestDangerousAnswersOnTheWayBack(t *testing.T) {
 	for how, f := range map[string]storagesim.Fault{
-		"fails":          {Err: storagesim.ErrInjected},
+		"fails":          {Err: fault.ErrInjected},
 		"is not applied": {Lie: storagesim.LieNotApplied},
 		"loses its word": {Lie: storagesim.LieApplied},
 		"succeeds later": {Lie: storagesim.LieLater, Later: 3 * time.Second},

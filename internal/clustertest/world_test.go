@@ -64,17 +64,10 @@ func domains() map[string]string {
 
 func newWorld(ctx context.Context, hosts int) *world {
 	w := &world{ctx: ctx, hosts: map[string]*sim.Host{}, nets: map[string]*sdnsim.Networks{}}
-	costs := sim.RealisticCosts()
-	costs.SaveBytesPerSecond = saveSpeed
 	for i := range hosts {
 		name := fmt.Sprintf("h%d", i+1)
 		w.names = append(w.names, name)
-		w.hosts[name] = sim.NewHost(sim.Options{
-			Name:     name,
-			Capacity: &pb.Capacity{Vcpus: hostVCPUs, MemoryBytes: hostMemory, DiskBytes: 4 << 40, OverheadBytes: overhead, CpuClass: "sim"},
-			Costs:    costs, Guest: sim.GuestBehaviour{HealthyAfter: guestBoot, ShutdownTakes: time.Second},
-		})
-		w.nets[name] = sdnsim.NewNetworks(w.answers)
+		w.install(name)
 	}
 	st := storagesim.NewWorld()
 	w.store, w.pool, w.home = st, st.NewPool(poolAddress, 10<<40), st.NewPool(homeAddress, 10<<40)
@@ -88,6 +81,18 @@ func newWorld(ctx context.Context, hosts int) *world {
 	w.zone.SetByHand(&pb.DnsRecord{Zone: dnsZone, Name: "bill", Type: "A", Values: []string{"198.51.100.11"}})
 	w.watch = newWatch(w)
 	return w
+}
+
+// install makes a host with nothing on it, also in place of one that had something.
+func (w *world) install(name string) {
+	costs := sim.RealisticCosts()
+	costs.SaveBytesPerSecond = saveSpeed
+	w.hosts[name] = sim.NewHost(sim.Options{
+		Name:     name,
+		Capacity: &pb.Capacity{Vcpus: hostVCPUs, MemoryBytes: hostMemory, DiskBytes: 4 << 40, OverheadBytes: overhead, CpuClass: "sim"},
+		Costs:    costs, Guest: sim.GuestBehaviour{HealthyAfter: guestBoot, ShutdownTakes: time.Second},
+	})
+	w.nets[name] = sdnsim.NewNetworks(w.answers)
 }
 
 // answers says whether a running guest on any host answers at "ip:port".

@@ -80,7 +80,16 @@ func (c *Coordinator) setLeads(leads bool) {
 
 // lead runs the leader's services until the context ends.
 func (c *Coordinator) lead(ctx context.Context) {
-	for c.node.Barrier(ctx) != nil {
+	said := ""
+	for {
+		err := c.node.Barrier(ctx)
+		if err == nil {
+			break
+		}
+		if text := err.Error(); text != said && ctx.Err() == nil { // Each reason once, not ten times a second.
+			said = text
+			c.o.Log.Warn("elected, but not caught up with the log yet", "coordinator", c.o.Name, "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -65,19 +66,22 @@ func (n *narrator) run(before, f *pb.Failover) {
 			"steps", len(f.GetSteps()), "victims", len(f.GetVictims()), "unplaced", len(f.GetUnplaced()))
 	}
 	if before != nil {
-		for _, p := range f.GetPlacements()[min(len(before.GetPlacements()), len(f.GetPlacements())):] {
+		for _, p := range f.GetPlacements() {
+			if slices.ContainsFunc(before.GetPlacements(), func(o *pb.Placement) bool { return o.GetObject() == p.GetObject() }) {
+				continue
+			}
 			log.Info("workload placed later", "plan", p.GetPlan(), "workload", p.GetWorkload(), "host", p.GetHost())
 		}
 	}
 	for _, o := range f.GetOaths()[min(len(before.GetOaths()), len(f.GetOaths())):] {
 		log.Info("oath sworn", "plan", o.GetPlan(), "actor", o.GetPerson(), "reason", o.GetReason())
 	}
-	for i, s := range f.GetSteps() {
-		var was *pb.Step
-		if i < len(before.GetSteps()) {
-			was = before.GetSteps()[i]
-		}
-		n.step(log, was, s)
+	was := map[string]*pb.Step{}
+	for _, s := range before.GetSteps() {
+		was[s.GetId()] = s
+	}
+	for _, s := range f.GetSteps() {
+		n.step(log, was[s.GetId()], s)
 	}
 	if before.GetPhase() != f.GetPhase() {
 		log.Info("run phase changed", "phase", model.PhaseName(f.GetPhase()))

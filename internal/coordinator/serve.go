@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -154,6 +155,17 @@ func (s *Servers) Stop() {
 
 // Leading returns nil when this member leads.
 func (s *Servers) Leading() error { return s.c.Leading() }
+
+// Roles are those that role bindings give a user.
+func (s *Servers) Roles(user string) []string {
+	var out []string
+	for r := range s.c.State().Resources(string(model.ResourceRoleBinding)) {
+		if spec := r.GetRoleBinding().GetSpec(); slices.Contains(spec.GetUsers(), user) {
+			out = append(out, spec.GetRole())
+		}
+	}
+	return out
+}
 
 // LeaderConn returns a connection to the leader.
 func (s *Servers) LeaderConn() (grpc.ClientConnInterface, error) {

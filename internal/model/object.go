@@ -54,7 +54,8 @@ func StateName(s pb.State) string { return strings.TrimPrefix(s.String(), "STATE
 
 // Effective returns the spec in force: the winning override, else the base. Failover beats drill;
 // among overrides of one kind the lowest epoch wins, which is any of them, because plans may share
-// an object only when their overrides are equal.
+// an object only when their overrides are equal. A fence's differ in the epoch: evidence is valid for one
+// only. There the override that was set last wins, so that each run gets its own evidence in turn.
 func Effective(o *pb.Object) *pb.Spec {
 	if win := Winner(o); win != nil {
 		return win.GetSpec()
@@ -66,16 +67,17 @@ func Effective(o *pb.Object) *pb.Spec {
 func Winner(o *pb.Object) *pb.Override {
 	var win *pb.Override
 	for _, v := range o.GetOverrides() {
-		if win == nil || beats(v, win) {
+		if win == nil || beats(o.GetKind(), v, win) {
 			win = v
 		}
 	}
 	return win
 }
 
-func beats(a, b *pb.Override) bool {
+// beats says whether a, which was set after b, wins.
+func beats(kind pb.Kind, a, b *pb.Override) bool {
 	if a.GetRun() != b.GetRun() {
 		return a.GetRun() == pb.RunKind_RUN_KIND_FAILOVER
 	}
-	return a.GetEpoch() < b.GetEpoch()
+	return kind == pb.Kind_KIND_FENCE || a.GetEpoch() < b.GetEpoch()
 }

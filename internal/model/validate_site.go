@@ -56,6 +56,9 @@ func ReclaimActionName(a pb.ReclaimAction) string {
 	return ""
 }
 
+// RoleNone is what a role binding says of users who may do nothing any more.
+const RoleNone = "none"
+
 // Roles lists the roles that a user can have.
 func Roles() []string { return []string{"developer", "operator", "monitor"} }
 
@@ -201,5 +204,5 @@ func (c *checker) roleBinding(s *pb.RoleBindingSpec) {
 	for i, u := range s.GetUsers() {
 		c.required(fmt.Sprintf("spec.users[%d]", i), u, "user")
 	}
-	c.oneOf("spec.role", s.GetRole(), Roles()...)
+	c.oneOf("spec.role", s.GetRole(), append(Roles(), RoleNone)...)
 }

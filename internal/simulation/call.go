@@ -30,8 +30,9 @@ type driverCall struct {
 	// dropped: it never happens.
 	dropped bool
 	// deaf calls do not obey their context; others return within a second of its end.
-	deaf      bool
-	cancelled bool
+	deaf        bool
+	cancelled   bool
+	cancelledAt time.Duration
 	// abort ends the call with the error.
 	abort func(error)
 	// apply has the effect, for a call of a process that died.
@@ -138,7 +139,7 @@ func (a *agent) happens(c *driverCall, e reconcile.Call, f fault) {
 	case faultLate:
 		c.dropped = !outlives(e.Transition)
 		s.after(took, func() { done(errFault) })
-		apply(took+s.between(10*time.Millisecond, 5*time.Second), nil)
+		apply(took+s.between(10*time.Millisecond, lateAtMost), nil)
 	case faultHalf:
 		s.after(took, func() {
 			if a.up {
@@ -150,6 +151,10 @@ func (a *agent) happens(c *driverCall, e reconcile.Call, f fault) {
 		apply(took*3/4, func(err error) { s.after(took/4, func() { done(err) }) })
 	}
 }
+
+// lateAtMost is how long after its error, or after it was cancelled, a call may still have its effect. One
+// that comes after the way back and an edit of the plan finds its object forgotten, and nobody looks.
+const lateAtMost = 5 * time.Second
 
 // outlives says whether a call may still have its effect after it returned an error: a lost reply of
 // DNS, of a power switch; the end of a guest. What starts or promotes something has its
@@ -183,6 +188,9 @@ func (a *agent) apply(c *driverCall, e reconcile.Call, d time.Duration, then fun
 	}
 	a.s.after(d, func() {
 		if c.dropped || !a.up || a.boots != boots || c.cancelled && !c.deaf && !outlives(e.Transition) {
+			return
+		}
+		if c.cancelled && !c.deaf && a.s.now-c.cancelledAt > lateAtMost {
 			return
 		}
 		c.applied = true
@@ -256,7 +264,7 @@ func (a *agent) cancel(key callKey) {
 	if c == nil || c.cancelled {
 		return
 	}
-	c.cancelled = true
+	c.cancelled, c.cancelledAt = true, a.s.now
 	if !c.deaf {
 		a.after(a.s.between(0, time.Second), func() { c.abort(context.DeadlineExceeded) })
 	}

@@ -184,13 +184,10 @@ func (s *sim) targetOf(plan string) string {
 	return ""
 }
 
-// proven says whether a run has an oath about a plan, or a fence that holds now. Runs that share a
-// target share its fence: the one that fenced first keeps it in force for the others.
+// proven says whether a run has an oath about a plan, or a fence of its own that holds now.
 func (s *sim) proven(f *pb.Failover, plan string) bool {
-	target := s.targetOf(plan)
-	fence := s.state.Object(string(model.NewObjectID(pb.Kind_KIND_FENCE, target)))
-	mine := slices.ContainsFunc(fence.GetOverrides(), func(o *pb.Override) bool { return o.GetEpoch() == f.GetEpoch() })
-	return slices.ContainsFunc(f.GetOaths(), func(o *pb.Oath) bool { return o.GetPlan() == plan }) || mine && s.world.fenced(target)
+	return slices.ContainsFunc(f.GetOaths(), func(o *pb.Oath) bool { return o.GetPlan() == plan }) ||
+		s.world.fences[s.targetOf(plan)][f.GetEpoch()]
 }
 
 // checkRemoval: what belongs to a lease or to a declared plan is deleted only when it was decided.

@@ -86,7 +86,7 @@ func NewKey() (*ecdsa.PrivateKey, error) {
 
 // ParseAuthority reads what Encode wrote.
 func ParseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
-	cert, err := parseCertificate(certPEM)
+	cert, err := ParseCertificate(certPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read the site's authority: %w", err)
 	}
@@ -230,7 +230,8 @@ func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
 }
 
-func parseCertificate(b []byte) (*x509.Certificate, error) {
+// ParseCertificate reads the first certificate in PEM form.
+func ParseCertificate(b []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(b)
 	if block == nil || block.Type != pemCertificate {
 		return nil, errors.New("no certificate in PEM form")

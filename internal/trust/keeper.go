@@ -83,12 +83,12 @@ func parseHolding(content []byte) (*holding, error) {
 		return nil, err
 	}
 	_, rest := pem.Decode(content)
-	leaf, err := parseCertificate(rest)
+	leaf, err := ParseCertificate(rest)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	_, rest = pem.Decode(rest)
-	authority, err := parseCertificate(rest)
+	authority, err := ParseCertificate(rest)
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}

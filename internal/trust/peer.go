@@ -41,9 +41,9 @@ func (LocalInfo) AuthType() string { return "local" }
 // Identity returns the operator that the process counts as: whoever may use the socket could as well read
 // the coordinator's files.
 func (i LocalInfo) Identity() Identity {
-	name := "root@local"
+	name := "root" + localSuffix
 	if i.UID != 0 {
-		name = "uid-" + strconv.FormatUint(uint64(i.UID), 10) + "@local"
+		name = "uid-" + strconv.FormatUint(uint64(i.UID), 10) + localSuffix
 	}
 	return Identity{Role: RoleOperator, Name: name}
 }

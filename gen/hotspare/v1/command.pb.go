@@ -64,6 +64,8 @@ type Command struct {
 	//	*Command_RecordPoints
 	//	*Command_RecordConfirmed
 	//	*Command_PlaceRun
+	//	*Command_RecordClient
+	//	*Command_LoseHost
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -373,6 +375,24 @@ func (x *Command) GetPlaceRun() *PlaceRun {
 	return nil
 }
 
+func (x *Command) GetRecordClient() *RecordClient {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordClient); ok {
+			return x.RecordClient
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLoseHost() *LoseHost {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LoseHost); ok {
+			return x.LoseHost
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -477,6 +497,14 @@ type Command_PlaceRun struct {
 	PlaceRun *PlaceRun `protobuf:"bytes,40,opt,name=place_run,json=placeRun,proto3,oneof"`
 }
 
+type Command_RecordClient struct {
+	RecordClient *RecordClient `protobuf:"bytes,41,opt,name=record_client,json=recordClient,proto3,oneof"`
+}
+
+type Command_LoseHost struct {
+	LoseHost *LoseHost `protobuf:"bytes,42,opt,name=lose_host,json=loseHost,proto3,oneof"`
+}
+
 func (*Command_JoinHost) isCommand_Body() {}
 
 func (*Command_RecordHost) isCommand_Body() {}
@@ -526,6 +554,10 @@ func (*Command_RecordPoints) isCommand_Body() {}
 func (*Command_RecordConfirmed) isCommand_Body() {}
 
 func (*Command_PlaceRun) isCommand_Body() {}
+
+func (*Command_RecordClient) isCommand_Body() {}
+
+func (*Command_LoseHost) isCommand_Body() {}
 
 // Expect is the version of one thing that a decision was based on.
 type Expect struct {
@@ -1450,6 +1482,147 @@ func (x *BackOrder) GetAfter() []string {
 	return nil
 }
 
+// LoseHost is an operator's word that a hypervisor host is lost: nothing of it runs any more.
+type LoseHost struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Host   string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The plans by which open runs place anew what ran there.
+	Plans []*Plan `protobuf:"bytes,3,rep,name=plans,proto3" json:"plans,omitempty"`
+	// Until when the disks are kept of lent VMs whose sisters were lost.
+	DeleteAfter   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=delete_after,json=deleteAfter,proto3" json:"delete_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoseHost) Reset() {
+	*x = LoseHost{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoseHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoseHost) ProtoMessage() {}
+
+func (x *LoseHost) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoseHost.ProtoReflect.Descriptor instead.
+func (*LoseHost) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LoseHost) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *LoseHost) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LoseHost) GetPlans() []*Plan {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+func (x *LoseHost) GetDeleteAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteAfter
+	}
+	return nil
+}
+
+// RecordClient notes in the log of decisions that a user's certificate was made.
+type RecordClient struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Role  string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// Serial number of the certificate, hexadecimal.
+	Serial        string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordClient) Reset() {
+	*x = RecordClient{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordClient) ProtoMessage() {}
+
+func (x *RecordClient) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordClient.ProtoReflect.Descriptor instead.
+func (*RecordClient) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RecordClient) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *RecordClient) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RecordClient) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *RecordClient) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
 // StoreToken keeps the hash of a join token.
 type StoreToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1462,7 +1635,7 @@ type StoreToken struct {
 
 func (x *StoreToken) Reset() {
 	*x = StoreToken{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1647,7 @@ func (x *StoreToken) String() string {
 func (*StoreToken) ProtoMessage() {}
 
 func (x *StoreToken) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1660,7 @@ func (x *StoreToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreToken.ProtoReflect.Descriptor instead.
 func (*StoreToken) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoreToken) GetTokenHash() []byte {
@@ -1521,7 +1694,7 @@ type ForgetObjects struct {
 
 func (x *ForgetObjects) Reset() {
 	*x = ForgetObjects{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1706,7 @@ func (x *ForgetObjects) String() string {
 func (*ForgetObjects) ProtoMessage() {}
 
 func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1719,7 @@ func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetObjects.ProtoReflect.Descriptor instead.
 func (*ForgetObjects) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ForgetObjects) GetObjects() []*ObjectVersion {
@@ -1567,7 +1740,7 @@ type ObjectVersion struct {
 
 func (x *ObjectVersion) Reset() {
 	*x = ObjectVersion{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1752,7 @@ func (x *ObjectVersion) String() string {
 func (*ObjectVersion) ProtoMessage() {}
 
 func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1765,7 @@ func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectVersion.ProtoReflect.Descriptor instead.
 func (*ObjectVersion) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ObjectVersion) GetObject() string {
@@ -1620,7 +1793,7 @@ type RecordPreimage struct {
 
 func (x *RecordPreimage) Reset() {
 	*x = RecordPreimage{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1805,7 @@ func (x *RecordPreimage) String() string {
 func (*RecordPreimage) ProtoMessage() {}
 
 func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1818,7 @@ func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreimage.ProtoReflect.Descriptor instead.
 func (*RecordPreimage) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RecordPreimage) GetObject() string {
@@ -1672,7 +1845,7 @@ type RecordPoints struct {
 
 func (x *RecordPoints) Reset() {
 	*x = RecordPoints{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1857,7 @@ func (x *RecordPoints) String() string {
 func (*RecordPoints) ProtoMessage() {}
 
 func (x *RecordPoints) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1870,7 @@ func (x *RecordPoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPoints.ProtoReflect.Descriptor instead.
 func (*RecordPoints) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordPoints) GetPoints() []*ObjectPoint {
@@ -1719,7 +1892,7 @@ type ObjectPoint struct {
 
 func (x *ObjectPoint) Reset() {
 	*x = ObjectPoint{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1904,7 @@ func (x *ObjectPoint) String() string {
 func (*ObjectPoint) ProtoMessage() {}
 
 func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1917,7 @@ func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectPoint.ProtoReflect.Descriptor instead.
 func (*ObjectPoint) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ObjectPoint) GetObject() string {
@@ -1778,7 +1951,7 @@ type RecordConfirmed struct {
 
 func (x *RecordConfirmed) Reset() {
 	*x = RecordConfirmed{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1963,7 @@ func (x *RecordConfirmed) String() string {
 func (*RecordConfirmed) ProtoMessage() {}
 
 func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1976,7 @@ func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordConfirmed.ProtoReflect.Descriptor instead.
 func (*RecordConfirmed) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RecordConfirmed) GetAgents() []*ConfirmedOrder {
@@ -1826,7 +1999,7 @@ type ConfirmedOrder struct {
 
 func (x *ConfirmedOrder) Reset() {
 	*x = ConfirmedOrder{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2011,7 @@ func (x *ConfirmedOrder) String() string {
 func (*ConfirmedOrder) ProtoMessage() {}
 
 func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2024,7 @@ func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmedOrder.ProtoReflect.Descriptor instead.
 func (*ConfirmedOrder) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfirmedOrder) GetHost() string {
@@ -1892,7 +2065,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2077,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2090,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1938,7 +2111,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2123,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2136,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -1993,7 +2166,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2178,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2191,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Token) GetHash() []byte {
@@ -2065,7 +2238,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2250,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2263,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -2152,7 +2325,7 @@ type SiteMeta struct {
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2337,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2350,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -2282,7 +2455,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2467,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2480,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2345,7 +2518,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2530,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2543,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2524,7 +2697,7 @@ var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf9\r\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf1\x0e\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2563,7 +2736,9 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\freturn_lease\x18\x1f \x01(\v2\x18.hotspare.v1.ReturnLeaseH\x00R\vreturnLease\x12@\n" +
 	"\rrecord_points\x18  \x01(\v2\x19.hotspare.v1.RecordPointsH\x00R\frecordPoints\x12I\n" +
 	"\x10record_confirmed\x18! \x01(\v2\x1c.hotspare.v1.RecordConfirmedH\x00R\x0frecordConfirmed\x124\n" +
-	"\tplace_run\x18( \x01(\v2\x15.hotspare.v1.PlaceRunH\x00R\bplaceRunB\x06\n" +
+	"\tplace_run\x18( \x01(\v2\x15.hotspare.v1.PlaceRunH\x00R\bplaceRun\x12@\n" +
+	"\rrecord_client\x18) \x01(\v2\x19.hotspare.v1.RecordClientH\x00R\frecordClient\x124\n" +
+	"\tlose_host\x18* \x01(\v2\x15.hotspare.v1.LoseHostH\x00R\bloseHostB\x06\n" +
 	"\x04body\"4\n" +
 	"\x06Expect\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
@@ -2637,7 +2812,18 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06orders\x18\x06 \x03(\v2\x16.hotspare.v1.BackOrderR\x06orders\"5\n" +
 	"\tBackOrder\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
-	"\x05after\x18\x02 \x03(\tR\x05after\"z\n" +
+	"\x05after\x18\x02 \x03(\tR\x05after\"\x9e\x01\n" +
+	"\bLoseHost\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12'\n" +
+	"\x05plans\x18\x03 \x03(\v2\x11.hotspare.v1.PlanR\x05plans\x12=\n" +
+	"\fdelete_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vdeleteAfter\"\x89\x01\n" +
+	"\fRecordClient\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
+	"\x06serial\x18\x03 \x01(\tR\x06serial\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"z\n" +
 	"\n" +
 	"StoreToken\x12\x1d\n" +
 	"\n" +
@@ -2733,7 +2919,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_command_proto_rawDescData
 }
 
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: hotspare.v1.Command
 	(*Expect)(nil),                // 1: hotspare.v1.Expect
@@ -2750,120 +2936,128 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*StepChange)(nil),            // 12: hotspare.v1.StepChange
 	(*Failback)(nil),              // 13: hotspare.v1.Failback
 	(*BackOrder)(nil),             // 14: hotspare.v1.BackOrder
-	(*StoreToken)(nil),            // 15: hotspare.v1.StoreToken
-	(*ForgetObjects)(nil),         // 16: hotspare.v1.ForgetObjects
-	(*ObjectVersion)(nil),         // 17: hotspare.v1.ObjectVersion
-	(*RecordPreimage)(nil),        // 18: hotspare.v1.RecordPreimage
-	(*RecordPoints)(nil),          // 19: hotspare.v1.RecordPoints
-	(*ObjectPoint)(nil),           // 20: hotspare.v1.ObjectPoint
-	(*RecordConfirmed)(nil),       // 21: hotspare.v1.RecordConfirmed
-	(*ConfirmedOrder)(nil),        // 22: hotspare.v1.ConfirmedOrder
-	(*RaiseLevel)(nil),            // 23: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 24: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 25: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 26: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 27: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 28: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 29: hotspare.v1.SnapshotRecord
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 31: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 32: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 33: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 34: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 35: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 36: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 37: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 38: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 39: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 40: hotspare.v1.Resource
-	(*Object)(nil),                // 41: hotspare.v1.Object
-	(*Lease)(nil),                 // 42: hotspare.v1.Lease
-	(*Failover)(nil),              // 43: hotspare.v1.Failover
-	(*Placement)(nil),             // 44: hotspare.v1.Placement
-	(*Victim)(nil),                // 45: hotspare.v1.Victim
-	(*Step)(nil),                  // 46: hotspare.v1.Step
-	(*Unplaced)(nil),              // 47: hotspare.v1.Unplaced
-	(RunPhase)(0),                 // 48: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 49: hotspare.v1.StepPhase
-	(*EndpointValue)(nil),         // 50: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 51: hotspare.v1.Host
-	(*Evidence)(nil),              // 52: hotspare.v1.Evidence
+	(*LoseHost)(nil),              // 15: hotspare.v1.LoseHost
+	(*RecordClient)(nil),          // 16: hotspare.v1.RecordClient
+	(*StoreToken)(nil),            // 17: hotspare.v1.StoreToken
+	(*ForgetObjects)(nil),         // 18: hotspare.v1.ForgetObjects
+	(*ObjectVersion)(nil),         // 19: hotspare.v1.ObjectVersion
+	(*RecordPreimage)(nil),        // 20: hotspare.v1.RecordPreimage
+	(*RecordPoints)(nil),          // 21: hotspare.v1.RecordPoints
+	(*ObjectPoint)(nil),           // 22: hotspare.v1.ObjectPoint
+	(*RecordConfirmed)(nil),       // 23: hotspare.v1.RecordConfirmed
+	(*ConfirmedOrder)(nil),        // 24: hotspare.v1.ConfirmedOrder
+	(*RaiseLevel)(nil),            // 25: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 26: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 27: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 28: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 29: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 30: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 31: hotspare.v1.SnapshotRecord
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 33: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 34: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 35: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 36: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 37: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 38: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 39: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 40: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 41: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 42: hotspare.v1.Resource
+	(*Object)(nil),                // 43: hotspare.v1.Object
+	(*Lease)(nil),                 // 44: hotspare.v1.Lease
+	(*Failover)(nil),              // 45: hotspare.v1.Failover
+	(*Placement)(nil),             // 46: hotspare.v1.Placement
+	(*Victim)(nil),                // 47: hotspare.v1.Victim
+	(*Step)(nil),                  // 48: hotspare.v1.Step
+	(*Unplaced)(nil),              // 49: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 50: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 51: hotspare.v1.StepPhase
+	(*Plan)(nil),                  // 52: hotspare.v1.Plan
+	(*EndpointValue)(nil),         // 53: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 54: hotspare.v1.Host
+	(*Evidence)(nil),              // 55: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	30, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	32, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	2,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	3,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	31, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	33, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	4,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	32, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	34, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	5,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	33, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	35, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
 	6,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	34, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	36, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
 	7,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
 	9,  // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
 	11, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	35, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	36, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	37, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	38, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
 	13, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	37, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
-	15, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
-	16, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
-	18, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	23, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	24, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	39, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	17, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
+	18, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
+	20, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
+	25, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	26, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
 	8,  // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
-	19, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
-	21, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
+	21, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
+	23, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
 	10, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
-	38, // 27: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	39, // 28: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	40, // 29: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	41, // 30: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	42, // 31: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	41, // 32: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	30, // 33: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	43, // 34: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	41, // 35: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	44, // 36: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	45, // 37: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	46, // 38: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	41, // 39: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	47, // 40: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
-	12, // 41: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	48, // 42: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	49, // 43: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	30, // 44: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	30, // 45: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	46, // 46: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
-	41, // 47: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
-	14, // 48: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
-	30, // 49: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	17, // 50: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	50, // 51: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	20, // 52: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	30, // 53: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	22, // 54: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	30, // 55: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	30, // 56: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	30, // 57: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	30, // 58: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	30, // 59: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	27, // 60: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	51, // 61: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	40, // 62: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	42, // 63: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	41, // 64: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	43, // 65: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	25, // 66: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	26, // 67: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	52, // 68: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	69, // [69:69] is the sub-list for method output_type
-	69, // [69:69] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	16, // 27: hotspare.v1.Command.record_client:type_name -> hotspare.v1.RecordClient
+	15, // 28: hotspare.v1.Command.lose_host:type_name -> hotspare.v1.LoseHost
+	40, // 29: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	41, // 30: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	42, // 31: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	43, // 32: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	44, // 33: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	43, // 34: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	32, // 35: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	45, // 36: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	43, // 37: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	46, // 38: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	47, // 39: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	48, // 40: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	43, // 41: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	49, // 42: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	12, // 43: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	50, // 44: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	51, // 45: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	32, // 46: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	32, // 47: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	48, // 48: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
+	43, // 49: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
+	14, // 50: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
+	52, // 51: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
+	32, // 52: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
+	32, // 53: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
+	32, // 54: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	19, // 55: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	53, // 56: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	22, // 57: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	32, // 58: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	24, // 59: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	32, // 60: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	32, // 61: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	32, // 62: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	32, // 63: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	32, // 64: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	29, // 65: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	54, // 66: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	42, // 67: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	44, // 68: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	43, // 69: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	45, // 70: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	27, // 71: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	28, // 72: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	55, // 73: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -2901,8 +3095,10 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_RecordPoints)(nil),
 		(*Command_RecordConfirmed)(nil),
 		(*Command_PlaceRun)(nil),
+		(*Command_RecordClient)(nil),
+		(*Command_LoseHost)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[29].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[31].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -2919,7 +3115,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

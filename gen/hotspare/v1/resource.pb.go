@@ -2277,7 +2277,7 @@ func (x *HostPolicySpec) GetReserveMemoryBytes() uint64 {
 	return 0
 }
 
-// RoleBinding gives a named user a role.
+// RoleBinding gives named users a role, whatever their certificates say; at each call.
 type RoleBinding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -2334,7 +2334,7 @@ func (x *RoleBinding) GetSpec() *RoleBindingSpec {
 type RoleBindingSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Users []string               `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
-	// developer, operator or monitor.
+	// developer, operator or monitor; none: they may do nothing.
 	Role          string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2405,8 +2405,11 @@ type Host struct {
 	// The newest order that the agent is known to have written down. A journal that knows less is older.
 	ConfirmedEra        uint64 `protobuf:"varint,11,opt,name=confirmed_era,json=confirmedEra,proto3" json:"confirmed_era,omitempty"`
 	ConfirmedGeneration uint64 `protobuf:"varint,12,opt,name=confirmed_generation,json=confirmedGeneration,proto3" json:"confirmed_generation,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Set when an operator gave the word that the host is lost for good: its agent gets nothing any more.
+	LostAt        *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=lost_at,json=lostAt,proto3" json:"lost_at,omitempty"`
+	LostReason    string                 `protobuf:"bytes,21,opt,name=lost_reason,json=lostReason,proto3" json:"lost_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Host) Reset() {
@@ -2521,6 +2524,20 @@ func (x *Host) GetConfirmedGeneration() uint64 {
 		return x.ConfirmedGeneration
 	}
 	return 0
+}
+
+func (x *Host) GetLostAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LostAt
+	}
+	return nil
+}
+
+func (x *Host) GetLostReason() string {
+	if x != nil {
+		return x.LostReason
+	}
+	return ""
 }
 
 // Capacity is what a host can run.
@@ -3400,7 +3417,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.hotspare.v1.RoleBindingSpecR\x04spec\";\n" +
 	"\x0fRoleBindingSpec\x12\x14\n" +
 	"\x05users\x18\x01 \x03(\tR\x05users\x12\x12\n" +
-	"\x04role\x18\x02 \x01(\tR\x04role\"\xe4\x03\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\"\xba\x04\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x121\n" +
@@ -3415,7 +3432,10 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x04live\x18\n" +
 	" \x01(\v2\x15.hotspare.v1.HostLiveR\x04live\x12#\n" +
 	"\rconfirmed_era\x18\v \x01(\x04R\fconfirmedEra\x121\n" +
-	"\x14confirmed_generation\x18\f \x01(\x04R\x13confirmedGeneration\"\xfd\x01\n" +
+	"\x14confirmed_generation\x18\f \x01(\x04R\x13confirmedGeneration\x123\n" +
+	"\alost_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\x06lostAt\x12\x1f\n" +
+	"\vlost_reason\x18\x15 \x01(\tR\n" +
+	"lostReason\"\xfd\x01\n" +
 	"\bCapacity\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1d\n" +
@@ -3624,26 +3644,27 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	37, // 54: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
 	32, // 55: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
 	38, // 56: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
-	47, // 57: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
-	0,  // 58: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	40, // 59: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
-	1,  // 60: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	47, // 61: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	47, // 62: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	47, // 63: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	41, // 64: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	47, // 65: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	48, // 66: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	10, // 67: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	49, // 68: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	45, // 69: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	45, // 70: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	47, // 71: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	47, // 57: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
+	47, // 58: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	0,  // 59: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
+	40, // 60: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	1,  // 61: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
+	47, // 62: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	47, // 63: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	47, // 64: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	41, // 65: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	47, // 66: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	48, // 67: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	10, // 68: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	49, // 69: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	45, // 70: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	45, // 71: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	47, // 72: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }

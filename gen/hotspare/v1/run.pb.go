@@ -198,7 +198,9 @@ type Failover struct {
 	// The keys of the declarations that this run answers.
 	Keys []string `protobuf:"bytes,21,rep,name=keys,proto3" json:"keys,omitempty"`
 	// What the plans said, as declared, of which something is unplaced: it is placed by that when it can be.
-	Waiting       []*Plan `protobuf:"bytes,30,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting []*Plan `protobuf:"bytes,30,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// Hosts that were lost while the run was open; what ran there is placed anew.
+	LostHosts     []string `protobuf:"bytes,31,rep,name=lost_hosts,json=lostHosts,proto3" json:"lost_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +385,13 @@ func (x *Failover) GetKeys() []string {
 func (x *Failover) GetWaiting() []*Plan {
 	if x != nil {
 		return x.Waiting
+	}
+	return nil
+}
+
+func (x *Failover) GetLostHosts() []string {
+	if x != nil {
+		return x.LostHosts
 	}
 	return nil
 }
@@ -1245,7 +1254,7 @@ var File_hotspare_v1_run_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x15hotspare/v1/run.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\"\xa7\a\n" +
+	"\x15hotspare/v1/run.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\"\xc6\a\n" +
 	"\bFailover\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12&\n" +
@@ -1274,7 +1283,9 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\x06losses\x18\x13 \x03(\v2\x15.hotspare.v1.DataLossR\x06losses\x122\n" +
 	"\x15discard_recovery_data\x18\x14 \x01(\bR\x13discardRecoveryData\x12\x12\n" +
 	"\x04keys\x18\x15 \x03(\tR\x04keys\x12+\n" +
-	"\awaiting\x18\x1e \x03(\v2\x11.hotspare.v1.PlanR\awaiting\">\n" +
+	"\awaiting\x18\x1e \x03(\v2\x11.hotspare.v1.PlanR\awaiting\x12\x1d\n" +
+	"\n" +
+	"lost_hosts\x18\x1f \x03(\tR\tlostHosts\">\n" +
 	"\fPlanRevision\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"g\n" +

@@ -64,7 +64,7 @@ func Hosts(s *state.State, v live.View) []placement.Host {
 		t := model.HostTotal(h)
 		ph := placement.Host{
 			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), VCPUs: t.TotalVCPUs, MemoryBytes: t.TotalMemoryBytes,
-			OverheadBytes: h.GetCapacity().GetOverheadBytes(), Usable: !h.GetCordoned() && !h.GetQuarantined() && Reachable(v, h.GetName()),
+			OverheadBytes: h.GetCapacity().GetOverheadBytes(), Usable: !h.GetCordoned() && h.GetLostAt() == nil && !h.GetQuarantined() && Reachable(v, h.GetName()),
 		}
 		for r := range s.Resources("network") {
 			if only := r.GetNetwork().GetSpec().GetHosts(); len(only) == 0 || slices.Contains(only, h.GetName()) {

@@ -105,10 +105,10 @@ func (r *run) goForward() {
 	}
 	if r.f.GetPhase() != pb.RunPhase_RUN_PHASE_PAUSED {
 		for _, st := range r.f.GetSteps() {
-			if st.GetPhase() != pb.StepPhase_STEP_PHASE_PENDING {
+			if st.GetPhase() != pb.StepPhase_STEP_PHASE_PENDING && !r.again(st) {
 				continue
 			}
-			if opener, open := r.gatesOpen(st); open {
+			if opener, open := r.gatesOpen(st); open && !occupied(r.s, st, r.f.GetEpoch()) {
 				c := r.change(st)
 				c.Phase, c.OpenedBy = pb.StepPhase_STEP_PHASE_RELEASED, opener
 			}
@@ -131,7 +131,7 @@ func (r *run) observe(st *pb.Step) {
 func (r *run) see(st *pb.Step) *pb.Status {
 	o := r.s.Object(st.GetObject())
 	status := r.v.Current(o)
-	reached := status.GetGeneration() >= st.GetGeneration() && status.GetPhase() == pb.Phase_PHASE_SETTLED
+	reached := status.GetGeneration() >= st.GetGeneration() && status.GetPhase() == pb.Phase_PHASE_SETTLED && ours(st, status)
 	if reached && st.GetPhase() != pb.StepPhase_STEP_PHASE_DONE && !r.lateUnhealthy(st, status) {
 		c := r.change(st)
 		c.Phase, c.Message = pb.StepPhase_STEP_PHASE_DONE, status.GetNote()

@@ -84,7 +84,7 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 	}
 	f.Waiting = waiting(plans, f.GetUnplaced())
 	expects := []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}
-	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: graph.Release}, expects, nil
+	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: free(s, epoch, graph.Steps, graph.Release)}, expects, nil
 }
 
 // HostNames lists the hypervisor hosts of the recovery site in order.
@@ -150,7 +150,7 @@ func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left [
 	for _, vm := range run {
 		r := byName[vm.Name]
 		if host, ok := a.Hosts[vm.Name]; ok {
-			name := fmt.Sprintf("%s-%s-e%d", r.Plan, r.Name, f.GetEpoch())
+			name := fmt.Sprintf("%s-%s%s-e%d", r.Plan, r.Name, anew(f), f.GetEpoch())
 			f.Placements = append(f.Placements, &pb.Placement{
 				Plan: r.Plan, Workload: r.Name, Host: host, Object: string(model.NewObjectID(pb.Kind_KIND_INSTANCE, name)),
 			})
@@ -169,6 +169,15 @@ func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left [
 		left = append(left, byName[vm.Name])
 	}
 	return left
+}
+
+// anew tells an instance's name from that of one that was lost with its host: an object belongs to one agent
+// for its whole life (R9).
+func anew(f *pb.Failover) string {
+	if n := len(f.GetLostHosts()); n > 0 {
+		return fmt.Sprintf("-again%d", n)
+	}
+	return ""
 }
 
 // whyVictim says why an instance is preempted: a lease goes as a whole, also from hosts that nothing is placed on.

@@ -2,8 +2,10 @@ package failover
 
 import (
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
@@ -33,6 +35,22 @@ func Place(s *state.State, v live.View) []*pb.Command {
 	return out
 }
 
+// Lose returns the command by which a host is lost, on an operator's word. Runs are pinned to what their
+// plans said when they were declared; of one of which nothing was unplaced that is known no more once it
+// was edited, and what it says now counts.
+func Lose(s *state.State, host, reason string, now time.Time, retention time.Duration) *pb.LoseHost {
+	out := &pb.LoseHost{Host: host, Reason: reason, DeleteAfter: timestamppb.New(now.Add(retention))}
+	for f := range s.OpenFailovers() {
+		for _, p := range f.GetPlacements() {
+			plan := s.Plan(p.GetPlan())
+			if p.GetHost() == host && plan != nil && !slices.Contains(out.GetPlans(), plan) {
+				out.Plans = append(out.Plans, plan)
+			}
+		}
+	}
+	return out
+}
+
 // waiting are the plans of which something is unplaced.
 func waiting(plans []*pb.Plan, left []*pb.Unplaced) []*pb.Plan {
 	var out []*pb.Plan
@@ -52,7 +70,7 @@ func place(s *state.State, v live.View, f *pb.Failover) *pb.PlaceRun {
 		next := proto.CloneOf(f)
 		assign(s, v, next, want)
 		graph, err := runbook.Compile(runbook.Input{
-			Epoch: f.GetEpoch(), Run: f.GetRun(), Plans: f.GetWaiting(), Placements: next.GetPlacements(), Victims: next.GetVictims(),
+			Epoch: f.GetEpoch(), Run: f.GetRun(), Plans: f.GetWaiting(), Placements: next.GetPlacements(), Victims: present(s, next.GetVictims()),
 			Resource: s.Resource, Object: s.Object, HostNames: HostNames(s),
 		})
 		if err != nil {
@@ -61,9 +79,15 @@ func place(s *state.State, v live.View, f *pb.Failover) *pb.PlaceRun {
 		before := len(want)
 		want = slices.DeleteFunc(want, func(r replica) bool { return unplaced(graph.Unplaced, r.Plan, r.Name) })
 		if len(want) == before {
+			graph.Release = free(s, f.GetEpoch(), graph.Steps, graph.Release)
 			return addition(f, next, graph)
 		}
 	}
+}
+
+// present leaves out the victims that were lost with their hosts.
+func present(s *state.State, victims []*pb.Victim) []*pb.Victim {
+	return slices.DeleteFunc(slices.Clone(victims), func(v *pb.Victim) bool { return s.Object(v.GetObject()) == nil })
 }
 
 func unplaced(list []*pb.Unplaced, plan, workload string) bool {

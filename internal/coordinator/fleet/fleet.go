@@ -78,6 +78,7 @@ func (f *Fleet) Resign() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.leads = false
+	f.view = live.New(f.o.Now()) // What was seen is not looked after any more: unknown, not as it was (R5).
 	f.endAll()
 }
 
@@ -132,12 +133,27 @@ func (f *Fleet) StateChanged(st *state.State, changed []string) {
 			f.view = f.view.WithAgent(a)
 		}
 	}
+	f.forgetGone(st, changed)
 	for _, s := range f.sessions {
 		if slices.Contains(changed, "host/"+s.agent) && held(st, s.agent, s.hello) != s.held {
 			s.end() // Readmitted, quarantined or removed: it says hello anew and is told.
 			continue
 		}
 		s.mark(st, changed)
+	}
+}
+
+// forgetGone drops from the view what one entry removed. An agent that is still connected stays in it
+// until its session has ended. The caller holds mu.
+func (f *Fleet) forgetGone(st *state.State, changed []string) {
+	for _, key := range changed {
+		kind, name, _ := strings.Cut(key, "/")
+		switch {
+		case kind == "object" && st.Object(name) == nil:
+			f.view = f.view.WithoutStatus(name)
+		case kind == "host" && st.Host(name) == nil && f.sessions[name] == nil:
+			f.view = f.view.WithoutAgent(name)
+		}
 	}
 }
 
@@ -161,7 +177,7 @@ func (f *Fleet) take(s *session, r *pb.StatusReport) {
 	f.update(s, func(v live.View) live.View {
 		for _, status := range r.GetStatuses() {
 			o := st.Object(status.GetObject())
-			if o != nil && (o.GetAgent() != s.agent || status.GetEra() != st.Meta().GetEra()) {
+			if o == nil || o.GetAgent() != s.agent || status.GetEra() != st.Meta().GetEra() {
 				continue
 			}
 			v = v.WithStatus(status).Confirm(o, status)

@@ -375,3 +375,47 @@ func TestRestoreEndsTheSessions(t *testing.T) {
 		}
 	})
 }
+
+// What is gone is not remembered, and a member that does not lead any more does not show what it saw.
+func TestTheViewForgets(t *testing.T) {
+	run(t, func(s *site) {
+		c := s.connect("store1", nil)
+		const id = "volume/webshop-db-root"
+		s.do(retire(id))
+		gone := s.w.State.Index()
+		c.up <- &pb.SessionRequest{Message: &pb.SessionRequest_Statuses{Statuses: &pb.StatusReport{Statuses: []*pb.Status{
+			{Object: id, Era: 1, Generation: gone}, {Object: "volume/never-heard-of", Era: 1},
+		}}}}
+		synctest.Wait()
+		if s.fleet.View().Raw(id) == nil || s.fleet.View().Raw("volume/never-heard-of") != nil {
+			t.Error("want the status of what exists and of nothing else")
+		}
+		s.do(&pb.Command{Body: &pb.Command_ForgetObjects{ForgetObjects: &pb.ForgetObjects{Objects: []*pb.ObjectVersion{{Object: id, Generation: gone}}}}})
+		if st := s.fleet.View().Raw(id); st != nil {
+			t.Errorf("the status of an object that is gone: %v", st)
+		}
+		for _, name := range []string{"h8", "h9"} {
+			s.w.Join(name, &pb.AgentOffer{})
+		}
+		g := s.connect("h8", nil)
+		h := s.connect("h9", nil)
+		h.end()
+		synctest.Wait()
+		for _, name := range []string{"h8", "h9"} { // One is connected.
+			s.do(&pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: name, Action: "remove"}}})
+		}
+		if !g.ended() {
+			t.Fatal("a removed agent's session goes on")
+		}
+		for _, name := range []string{"h8", "h9"} {
+			if a := s.fleet.View().Agent(name); a.Name != "" {
+				t.Errorf("a removed agent: %+v", a)
+			}
+		}
+		s.fleet.Resign()
+		synctest.Wait()
+		if a := s.fleet.View().Agent("store1"); a.Connected {
+			t.Errorf("after the resignation: %+v", a)
+		}
+	})
+}

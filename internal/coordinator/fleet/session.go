@@ -147,6 +147,8 @@ func held(st *state.State, agent string, hello *pb.Hello) string {
 	switch {
 	case h == nil:
 		return "this host has not joined: hotspare agent token create --host " + agent
+	case h.GetLostAt() != nil:
+		return "this host was declared lost and its VMs run elsewhere: stop what runs here, wipe it, then hotspare host remove " + agent + " and let it join anew"
 	case h.GetQuarantined() || h.GetJournalId() != "" && h.GetJournalId() != hello.GetJournalId():
 		return "the agent has another journal than the one known, or an older one: look at the host, then hotspare host readmit " + agent
 	case hello.GetEra() > meta.GetEra() || hello.GetEra() == meta.GetEra() && hello.GetGeneration() > meta.GetIndex():
@@ -164,6 +166,9 @@ func (f *Fleet) close(s *session) {
 		if a := f.view.Agent(s.agent); a.Connected {
 			a.Connected, a.Full, a.Since = false, false, f.o.Now()
 			f.view = f.view.WithAgent(a)
+		}
+		if f.o.State().Host(s.agent) == nil {
+			f.view = f.view.WithoutAgent(s.agent)
 		}
 	}
 	f.mu.Unlock()

@@ -221,7 +221,7 @@ func advance(s *state.State, v live.View, now time.Time, l *pb.Lease) *pb.Comman
 			return nil
 		}
 		return &pb.Command{Body: &pb.Command_EndLease{EndLease: End(l, "term ended", now)}}
-	case pb.LeasePhase_LEASE_PHASE_ENDED:
+	case pb.LeasePhase_LEASE_PHASE_ENDED, pb.LeasePhase_LEASE_PHASE_LOST:
 		if v.Clock.Doubt != "" || now.Before(l.GetDeleteAfter().AsTime()) || len(l.GetPreemptedBy()) > 0 {
 			return nil
 		}

@@ -68,6 +68,18 @@ func (v View) WithAgent(a Agent) View {
 	return v
 }
 
+// WithoutAgent returns a view that knows nothing of an agent.
+func (v View) WithoutAgent(name string) View {
+	v.agents, _, _ = v.agents.Delete([]byte(name))
+	return v
+}
+
+// WithoutStatus returns a view that knows nothing of an object.
+func (v View) WithoutStatus(object string) View {
+	v.statuses, _, _ = v.statuses.Delete([]byte(object))
+	return v
+}
+
 // WithClock returns a view in which the leader's clock is judged as given.
 func (v View) WithClock(c Clock) View {
 	v.Clock = c

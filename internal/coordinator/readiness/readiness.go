@@ -137,6 +137,11 @@ func Alarms(s *state.State, v live.View) []string {
 		}
 	}
 	for h := range s.Hosts() {
+		if h.GetLostAt() != nil {
+			out = append(out, fmt.Sprintf("host %s is lost since %s: when it is repaired and wiped, hotspare host remove %s, then let it join",
+				h.GetName(), h.GetLostAt().AsTime().Format("2006-01-02 15:04"), h.GetName()))
+			continue
+		}
 		if a := v.Agent(h.GetName()); a.Name != "" && !a.Connected {
 			out = append(out, fmt.Sprintf("agent %s is silent since %s", h.GetName(), a.Since.UTC().Format("15:04:05")))
 		}

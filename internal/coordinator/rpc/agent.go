@@ -45,8 +45,8 @@ func (s *Server) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.EnrollR
 // Renew gives an agent with a valid certificate the next one.
 func (s *Server) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResponse, error) {
 	name := actor(ctx).Name
-	if s.site.State().Host(name) == nil {
-		return nil, model.Errorf(model.FaultDenied, "host/"+name, "was removed from the site").
+	if h := s.site.State().Host(name); h == nil || h.GetLostAt() != nil {
+		return nil, model.Errorf(model.FaultDenied, "host/"+name, "was removed from the site, or declared lost").
 			WithRemedy("join again with a new token: hotspare agent token create --host %s", name)
 	}
 	cert, authority, err := s.signAgent(name, req.GetCsr())

@@ -93,7 +93,7 @@ func (s *Server) ListFailovers(ctx context.Context, req *pb.ListFailoversRequest
 		all = append(all, f)
 	}
 	key := func(f *pb.Failover) string { return fmt.Sprintf("%020d", f.GetEpoch()) }
-	rows, next := page(all, key, req.GetPageSize(), req.GetPageToken())
+	rows, next := page(all, key, pageSize(req.GetPageSize()), req.GetPageToken())
 	return &pb.ListFailoversResponse{Failovers: rows, NextPageToken: next}, nil
 }
 

@@ -64,7 +64,7 @@ func Caller(ctx context.Context, id trust.Identity) context.Context {
 const forwardedBy = "hotspare-caller"
 
 // identify reads who calls and whether the method may be called at all.
-func identify(ctx context.Context, method string) (context.Context, error) {
+func identify(ctx context.Context, leader Leader, method string) (context.Context, error) {
 	id, err := trust.PeerIdentity(ctx)
 	if err != nil {
 		return ctx, err
@@ -85,10 +85,30 @@ func identify(ctx context.Context, method string) (context.Context, error) {
 		}
 		ctx = context.WithValue(ctx, hopKey{}, len(md.Get(hopped)) > 0)
 	}
-	if err := trust.Authorize(id, method); err != nil {
+	bound, err := authorize(leader, id, method)
+	if err != nil {
 		return ctx, err
 	}
-	return context.WithValue(ctx, identityKey{}, id), nil
+	ctx = context.WithValue(ctx, certifiedKey{}, id)
+	return context.WithValue(ctx, identityKey{}, bound), nil
+}
+
+// authorize says as whom somebody may call a method, by the role bindings that this member knows. The
+// leader, to which it is forwarded, judges by its own.
+func authorize(leader Leader, id trust.Identity, method string) (trust.Identity, error) {
+	bound, err := trust.Bound(id, leader.Roles(id.Name))
+	if err != nil {
+		return id, err
+	}
+	return bound, trust.Authorize(bound, method)
+}
+
+// certifiedKey is where identify leaves who calls as the certificate says it: what is forwarded names that.
+type certifiedKey struct{}
+
+func certified(ctx context.Context) trust.Identity {
+	id, _ := ctx.Value(certifiedKey{}).(trust.Identity)
+	return id
 }
 
 // Leader reaches the member that leads.
@@ -97,6 +117,8 @@ type Leader interface {
 	Leading() error
 	// LeaderConn returns a connection to the leader, or why there is none.
 	LeaderConn() (grpc.ClientConnInterface, error)
+	// Roles are those that role bindings give a user.
+	Roles(user string) []string
 }
 
 // staleReader is a request that may be answered by any member.
@@ -111,7 +133,7 @@ func stale(req any) bool {
 // error translated.
 func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		ctx, err := identify(ctx, info.FullMethod)
+		ctx, err := identify(ctx, leader, info.FullMethod)
 		if err != nil {
 			return nil, Status(err)
 		}
@@ -120,7 +142,7 @@ func Unary(leader Leader, log *slog.Logger) grpc.UnaryServerInterceptor {
 			return nil, Status(err)
 		}
 		if ours(info.FullMethod) && !amongMembers(info.FullMethod) && !stale(req) && leader.Leading() != nil {
-			reply, err := forward(ctx, leader, id, info.FullMethod, req)
+			reply, err := forward(ctx, leader, certified(ctx), info.FullMethod, req)
 			return reply, Status(err)
 		}
 		ctx = context.WithValue(ctx, digestKey{}, digestOf(req))

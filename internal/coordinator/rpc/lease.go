@@ -97,7 +97,7 @@ func (s *Server) ListLeases(ctx context.Context, req *pb.ListLeasesRequest) (*pb
 			all = append(all, l)
 		}
 	}
-	rows, next := page(all, (*pb.Lease).GetName, req.GetPageSize(), req.GetPageToken())
+	rows, next := page(all, (*pb.Lease).GetName, pageSize(req.GetPageSize()), req.GetPageToken())
 	out := &pb.ListLeasesResponse{NextPageToken: next}
 	for _, l := range rows {
 		out.Leases = append(out.Leases, s.show(ctx, l))

@@ -199,7 +199,7 @@ func (s *Server) ListResources(ctx context.Context, req *pb.ListResourcesRequest
 	for r := range st.Resources(req.GetKind()) {
 		all = append(all, r)
 	}
-	rows, next := page(all, model.ResourceKey, req.GetPageSize(), req.GetPageToken())
+	rows, next := page(all, model.ResourceKey, pageSize(req.GetPageSize()), req.GetPageToken())
 	return &pb.ListResourcesResponse{Resources: rows, NextPageToken: next}, nil
 }
 

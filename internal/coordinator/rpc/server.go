@@ -3,9 +3,11 @@ package rpc
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/fleet"
@@ -127,17 +129,30 @@ func pageSize(size int32) int {
 	return min(int(size), maxPage)
 }
 
-// page cuts one page out of items ordered by key; the token is the key after which it begins.
-func page[T any](items []T, key func(T) string, size int32, token string) (out []T, next string) {
-	n := pageSize(size)
+// maxPageBytes bounds a page: gRPC's clients take answers of up to 4 MiB unless they were told otherwise,
+// and what is shown with a row comes on top. A single row may be larger.
+const maxPageBytes = 2 << 20
+
+// page cuts one page out of items ordered by key, of at most n rows; the token is the key after which it
+// begins.
+func page[T proto.Message](items []T, key func(T) string, n int, token string) (out []T, next string) {
+	bytes := 0
 	for _, item := range items {
 		if token != "" && key(item) <= token {
 			continue
 		}
-		if len(out) == n {
-			return out, key(out[n-1])
+		if bytes += proto.Size(item); len(out) == n || len(out) > 0 && bytes > maxPageBytes {
+			return out, key(out[len(out)-1])
 		}
 		out = append(out, item)
 	}
 	return out, ""
+}
+
+// rows is how many rows a page holds of what was not paged at first: all that fit, unless a size is asked for.
+func rows(size int32) int {
+	if size <= 0 {
+		return math.MaxInt
+	}
+	return pageSize(size)
 }

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/failover"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
@@ -51,7 +53,7 @@ func (s *Server) GetStatus(ctx context.Context, req *pb.GetStatusRequest) (*pb.G
 func lent(st *state.State) *pb.Lent {
 	out := &pb.Lent{}
 	for h := range st.Hosts() {
-		if h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite() {
+		if h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite() && h.GetLostAt() == nil {
 			t := model.HostTotal(h)
 			out.TotalVcpus += uint32(t.TotalVCPUs)
 			out.TotalMemoryBytes += t.TotalMemoryBytes
@@ -78,11 +80,12 @@ func (s *Server) ListHosts(ctx context.Context, req *pb.ListHostsRequest) (*pb.L
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.ListHostsResponse{}
+	var all []*pb.Host
 	for h := range st.Hosts() {
-		out.Hosts = append(out.Hosts, withLive(st, s.site.Live(), h))
+		all = append(all, withLive(st, s.site.Live(), h))
 	}
-	return out, nil
+	hosts, next := page(all, (*pb.Host).GetName, rows(req.GetPageSize()), req.GetPageToken())
+	return &pb.ListHostsResponse{Hosts: hosts, NextPageToken: next}, nil
 }
 
 func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
@@ -90,6 +93,8 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 	a := v.Agent(h.GetName())
 	h.Live = &pb.HostLive{Session: "unknown", Since: timestamppb.New(a.Since)}
 	switch {
+	case h.GetLostAt() != nil:
+		h.Live.Session, h.Live.Since = "lost", h.GetLostAt()
 	case a.Connected && a.Held == "":
 		h.Live.Session = "connected"
 	case a.Connected:
@@ -116,6 +121,15 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb.UpdateHostResponse, error) {
 	_, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
 		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_UpdateHost{UpdateHost: req}}
+		if req.GetAction() == "lose" {
+			if a := s.site.Live().Agent(req.GetName()); a.Connected && a.Held == "" {
+				return nil, model.Errorf(model.FaultPrecondition, "host/"+req.GetName(), "is connected: it is not lost").
+					WithRemedy("cordon it, end its leases, or cut its power first")
+			}
+			c.Body = &pb.Command_LoseHost{LoseHost: failover.Lose(st, req.GetName(), req.GetReason(), s.site.Now(), lease.Retention)}
+			c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
+			return c, nil
+		}
 		if req.GetAction() != "cordon" && req.GetAction() != "remove" {
 			return c, nil
 		}
@@ -195,7 +209,7 @@ func (s *Server) authority() (*trust.Authority, error) {
 const defaultClientLife = 90 * 24 * time.Hour
 
 // IssueClient signs a client certificate for a user with a role.
-func (s *Server) IssueClient(_ context.Context, req *pb.IssueClientRequest) (*pb.IssueClientResponse, error) {
+func (s *Server) IssueClient(ctx context.Context, req *pb.IssueClientRequest) (*pb.IssueClientResponse, error) {
 	id := trust.Identity{Role: trust.Role(req.GetRole()), Name: req.GetUser()}
 	life := req.GetValid().AsDuration()
 	if req.GetValid() == nil {
@@ -205,12 +219,27 @@ func (s *Server) IssueClient(_ context.Context, req *pb.IssueClientRequest) (*pb
 		return nil, model.Errorf(model.FaultInvalid, "", "role %q is not one of a user", req.GetRole()).
 			WithRemedy("use developer, operator or monitor")
 	}
+	if trust.IsLocal(id.Name) {
+		return nil, model.Errorf(model.FaultInvalid, "", "%q is a name of the local socket", id.Name).WithRemedy("choose another user name")
+	}
 	authority, err := s.authority()
 	if err != nil {
 		return nil, err
 	}
 	cert, err := authority.Sign(trust.Order{Request: req.GetCsr(), Identity: id, Life: life, Now: s.site.Now()})
 	if err != nil {
+		return nil, err
+	}
+	made, err := trust.ParseCertificate(cert)
+	if err != nil {
+		return nil, err
+	}
+	// Nobody gets a certificate that the log of decisions does not name.
+	if _, err := s.decide(ctx, func(*state.State) (*pb.Command, error) {
+		return &pb.Command{Body: &pb.Command_RecordClient{RecordClient: &pb.RecordClient{
+			User: id.Name, Role: string(id.Role), Serial: made.SerialNumber.Text(16), ExpiresAt: timestamppb.New(made.NotAfter),
+		}}}, nil
+	}); err != nil {
 		return nil, err
 	}
 	return &pb.IssueClientResponse{Certificate: cert, Authority: authority.CertificatePEM()}, nil
@@ -223,13 +252,15 @@ func (s *Server) ListObjects(ctx context.Context, req *pb.ListObjectsRequest) (*
 		return nil, err
 	}
 	v := s.site.Live()
-	out := &pb.ListObjectsResponse{}
+	var all []*pb.ObjectView
 	for o := range st.Objects() {
 		if req.GetAgent() == "" || o.GetAgent() == req.GetAgent() {
-			out.Objects = append(out.Objects, &pb.ObjectView{Object: o, Status: v.Raw(o.GetId())})
+			all = append(all, &pb.ObjectView{Object: o, Status: v.Raw(o.GetId())})
 		}
 	}
-	return out, nil
+	id := func(o *pb.ObjectView) string { return o.GetObject().GetId() }
+	objects, next := page(all, id, rows(req.GetPageSize()), req.GetPageToken())
+	return &pb.ListObjectsResponse{Objects: objects, NextPageToken: next}, nil
 }
 
 // ListEvidence returns a page of the log of decisions.
@@ -240,8 +271,9 @@ func (s *Server) ListEvidence(ctx context.Context, req *pb.ListEvidenceRequest) 
 	}
 	n := pageSize(req.GetPageSize())
 	out := &pb.ListEvidenceResponse{}
+	bytes := 0
 	for e := range st.Evidence(req.GetAfterSequence()) {
-		if len(out.GetEntries()) == n {
+		if bytes += proto.Size(e); len(out.GetEntries()) == n || len(out.GetEntries()) > 0 && bytes > maxPageBytes {
 			break
 		}
 		out.Entries = append(out.Entries, e)

@@ -22,10 +22,11 @@ const leaderCheck = 500 * time.Millisecond
 // member; any other has one request and is answered by the leader.
 //
 // A stream ends as unavailable when its leader stops to lead, also when nothing changes any more and
-// nobody says so: the caller opens another one and finds the new leader.
+// nobody says so: the caller opens another one and finds the new leader. It ends, too, when the caller's
+// right to it does.
 func Stream(leader Leader) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		ctx, err := identify(ss.Context(), info.FullMethod)
+		ctx, err := identify(ss.Context(), leader, info.FullMethod)
 		if err != nil {
 			return Status(err)
 		}
@@ -76,9 +77,15 @@ func (s *identified) answer(leader Leader, method string, local func() error) er
 		return local()
 	}
 	if leader.Leading() != nil {
-		return s.forward(leader, id, method)
+		return s.forward(leader, certified(s.ctx), method)
 	}
-	ctx, end := while(s.ctx, leader.Leading)
+	who := certified(s.ctx)
+	ctx, end := while(s.ctx, func() error {
+		if _, err := authorize(leader, who, method); err != nil {
+			return err // Somebody took the right away meanwhile.
+		}
+		return leader.Leading()
+	})
 	defer end()
 	s.ctx = ctx
 	return why(ctx, local())

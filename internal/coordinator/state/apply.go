@@ -79,14 +79,8 @@ func requestDigest(c *pb.Command) []byte {
 // dispatch applies one command of a known kind and returns the name of what it is about.
 func (t *tx) dispatch(c *pb.Command) (string, error) {
 	switch b := c.GetBody().(type) {
-	case *pb.Command_JoinHost:
-		return t.joinHost(b.JoinHost)
-	case *pb.Command_RecordHost:
-		return t.recordHost(b.RecordHost)
-	case *pb.Command_UpdateHost:
-		return t.updateHost(b.UpdateHost)
-	case *pb.Command_StoreToken:
-		return t.storeToken(b.StoreToken)
+	case *pb.Command_RecordClient:
+		return t.recordClient(b.RecordClient)
 	case *pb.Command_SetAuthority:
 		return t.setAuthority(b.SetAuthority)
 	case *pb.Command_RaiseLevel:
@@ -101,14 +95,37 @@ func (t *tx) dispatch(c *pb.Command) (string, error) {
 		return t.recordPreimage(b.RecordPreimage)
 	case *pb.Command_RecordPoints:
 		return t.recordPoints(b.RecordPoints)
-	case *pb.Command_RecordConfirmed:
-		return t.recordConfirmed(b.RecordConfirmed)
 	default:
+		if name, err, ok := t.dispatchHost(c); ok {
+			return name, err
+		}
 		if name, err, ok := t.dispatchLease(c); ok {
 			return name, err
 		}
 		return t.dispatchRun(c)
 	}
+}
+
+// dispatchHost applies the commands about hosts and their agents; ok is false for any other.
+func (t *tx) dispatchHost(c *pb.Command) (name string, err error, ok bool) {
+	ok = true
+	switch b := c.GetBody().(type) {
+	case *pb.Command_JoinHost:
+		name, err = t.joinHost(b.JoinHost)
+	case *pb.Command_RecordHost:
+		name, err = t.recordHost(b.RecordHost)
+	case *pb.Command_UpdateHost:
+		name, err = t.updateHost(b.UpdateHost)
+	case *pb.Command_StoreToken:
+		name, err = t.storeToken(b.StoreToken)
+	case *pb.Command_RecordConfirmed:
+		name, err = t.recordConfirmed(b.RecordConfirmed)
+	case *pb.Command_LoseHost:
+		name, err = t.loseHost(b.LoseHost)
+	default:
+		ok = false
+	}
+	return name, err, ok
 }
 
 // dispatchLease applies the commands about leases; ok is false for any other.

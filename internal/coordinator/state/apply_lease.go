@@ -126,8 +126,10 @@ func (t *tx) endLease(c *pb.EndLease) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_ENDED || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_DELETING {
+	switch l.GetPhase() {
+	case pb.LeasePhase_LEASE_PHASE_ENDED, pb.LeasePhase_LEASE_PHASE_DELETING, pb.LeasePhase_LEASE_PHASE_LOST:
 		return l.GetName(), nil
+	default:
 	}
 	l.Phase, l.Reason, l.DeleteAfter = pb.LeasePhase_LEASE_PHASE_ENDED, c.GetReason(), c.GetDeleteAfter()
 	for _, i := range l.GetInstances() {
@@ -199,7 +201,8 @@ func (t *tx) deleteLease(c *pb.DeleteLease) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ENDED || t.now.Before(l.GetDeleteAfter().AsTime()) {
+	over := l.GetPhase() == pb.LeasePhase_LEASE_PHASE_ENDED || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_LOST
+	if !over || t.now.Before(l.GetDeleteAfter().AsTime()) {
 		return "", model.Errorf(model.FaultPrecondition, "lease/"+l.GetName(), "its retention time has not passed")
 	}
 	l.Phase = pb.LeasePhase_LEASE_PHASE_DELETING
@@ -209,6 +212,7 @@ func (t *tx) deleteLease(c *pb.DeleteLease) (string, error) {
 	}
 	t.putLease(l)
 	t.record(&pb.Evidence{Action: "delete lease", Object: "lease/" + l.GetName()})
+	t.forgetLease(l.GetName()) // Nothing may be left of one whose host was lost.
 	return l.GetName(), nil
 }
 

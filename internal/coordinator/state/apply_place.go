@@ -18,18 +18,8 @@ func (t *tx) placeRun(c *pb.PlaceRun) (string, error) {
 	if !model.Placing(f.GetPhase()) {
 		return "", model.Errorf(model.FaultStale, key, "is %s: nothing is added to it", model.PhaseName(f.GetPhase()))
 	}
-	for _, p := range c.GetPlacements() {
-		was := slices.ContainsFunc(f.GetUnplaced(), func(u *pb.Unplaced) bool {
-			return u.GetPlan() == p.GetPlan() && u.GetWorkload() == p.GetWorkload()
-		})
-		if !was || t.Object(p.GetObject()) != nil {
-			return "", model.Errorf(model.FaultStale, key, "%s/%s is placed already", p.GetPlan(), p.GetWorkload())
-		}
-	}
-	for _, s := range c.GetSteps() {
-		if slices.ContainsFunc(f.GetSteps(), func(o *pb.Step) bool { return o.GetId() == s.GetId() }) {
-			return "", model.Errorf(model.FaultStale, key, "has the step %q already", s.GetId())
-		}
+	if err := t.addable(f, c); err != nil {
+		return "", err
 	}
 	for _, o := range c.GetObjects() {
 		if t.Object(o.GetId()) == nil {
@@ -62,4 +52,23 @@ func (t *tx) placeRun(c *pb.PlaceRun) (string, error) {
 		t.record(&pb.Evidence{Action: "place", Object: key, Reason: p.GetPlan() + "/" + p.GetWorkload() + " on " + p.GetHost(), Epoch: f.GetEpoch()})
 	}
 	return f.GetName(), nil
+}
+
+// addable refuses what the run has already, placed or as a step.
+func (t *tx) addable(f *pb.Failover, c *pb.PlaceRun) error {
+	key := "failover/" + f.GetName()
+	for _, p := range c.GetPlacements() {
+		was := slices.ContainsFunc(f.GetUnplaced(), func(u *pb.Unplaced) bool {
+			return u.GetPlan() == p.GetPlan() && u.GetWorkload() == p.GetWorkload()
+		})
+		if !was || t.Object(p.GetObject()) != nil {
+			return model.Errorf(model.FaultStale, key, "%s/%s is placed already", p.GetPlan(), p.GetWorkload())
+		}
+	}
+	for _, s := range c.GetSteps() {
+		if slices.ContainsFunc(f.GetSteps(), func(o *pb.Step) bool { return o.GetId() == s.GetId() }) {
+			return model.Errorf(model.FaultStale, key, "has the step %q already", s.GetId())
+		}
+	}
+	return nil
 }

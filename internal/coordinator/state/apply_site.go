@@ -2,8 +2,10 @@ package state
 
 import (
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -87,7 +89,7 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 		return c.GetName(), nil
 	default:
 		return "", model.Errorf(model.FaultInvalid, key, "unknown action %q", c.GetAction()).
-			WithRemedy("use cordon, uncordon, readmit or remove")
+			WithRemedy("use cordon, uncordon, readmit, remove or lose")
 	}
 	t.putHost(h)
 	t.touchPlacement()
@@ -118,6 +120,14 @@ func (t *tx) storeToken(c *pb.StoreToken) (string, error) {
 	t.tokens.set(key, &pb.Token{Hash: c.GetTokenHash(), Host: c.GetHost(), ExpiresAt: c.GetExpiresAt()})
 	t.record(&pb.Evidence{Action: "create token", Object: "host/" + c.GetHost()})
 	return c.GetHost(), nil
+}
+
+func (t *tx) recordClient(c *pb.RecordClient) (string, error) {
+	t.record(&pb.Evidence{
+		Action: "issue client", Object: "user/" + c.GetUser(),
+		Reason: fmt.Sprintf("role %s, serial %s, until %s", c.GetRole(), c.GetSerial(), c.GetExpiresAt().AsTime().Format(time.RFC3339)),
+	})
+	return c.GetUser(), nil
 }
 
 func (t *tx) setAuthority(c *pb.SetAuthority) (string, error) {
@@ -246,15 +256,15 @@ func (t *tx) forgetObjects(c *pb.ForgetObjects) (string, error) {
 			return "", model.Errorf(model.FaultStale, v.GetObject(), "is wanted again")
 		}
 		t.dropObject(o)
-		t.forgetLeaseObject(o)
+		t.forgetLease(o.GetLease())
 	}
 	t.touchPlacement()
 	return "", nil
 }
 
-// forgetLeaseObject drops a lease with its last object.
-func (t *tx) forgetLeaseObject(o *pb.Object) {
-	l := t.Lease(o.GetLease())
+// forgetLease drops a lease that is to be deleted with its last object.
+func (t *tx) forgetLease(name string) {
+	l := t.Lease(name)
 	if l == nil {
 		return
 	}

@@ -41,7 +41,7 @@ func hosts(s *state.State, v live.View) []*pb.Command {
 		}
 		rec := &pb.RecordHost{Host: a.Name, Capacity: a.Capacity, Offer: a.Offer, JournalId: a.JournalID}
 		switch {
-		case h.GetQuarantined():
+		case h.GetQuarantined(), h.GetLostAt() != nil:
 			continue
 		case h.GetJournalId() != "" && h.GetJournalId() != a.JournalID:
 			rec = &pb.RecordHost{Host: a.Name, Quarantine: true, Reason: "the agent showed another journal than the one known"}
@@ -180,7 +180,7 @@ func lentNetworks(s *state.State, n *pb.Network, hostNames []string) []*pb.Objec
 	var out []*pb.Object
 	for h := range s.Hosts() {
 		only := n.GetSpec().GetHosts()
-		if !h.GetOffer().GetHypervisor() || h.GetOffer().GetProtectedSite() || len(only) > 0 && !slices.Contains(only, h.GetName()) {
+		if !h.GetOffer().GetHypervisor() || h.GetOffer().GetProtectedSite() || h.GetLostAt() != nil || len(only) > 0 && !slices.Contains(only, h.GetName()) {
 			continue
 		}
 		o := runbook.NetworkObject(n, h.GetName(), hostNames)

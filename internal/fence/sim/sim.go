@@ -19,12 +19,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/fence"
 )
 
 // Site is a protected site with targets that can be fenced. Each is alive at first.
 type Site struct {
-	*Faults
+	*fault.Faults
 	off func(target string)
 
 	mu sync.Mutex
@@ -49,7 +50,7 @@ func NewSite(off func(target string), targets ...string) *Site {
 	if off == nil {
 		off = func(string) {}
 	}
-	s := &Site{Faults: newFaults(), off: off, targets: map[string]*target{}}
+	s := &Site{Faults: &fault.Faults{}, off: off, targets: map[string]*target{}}
 	for _, name := range targets {
 		s.targets[name] = &target{alive: true, fences: map[uint64]time.Time{}}
 	}
@@ -65,7 +66,7 @@ func (s *Site) Targets() []string {
 
 // Fence implements fence.Driver.
 func (s *Site) Fence(ctx context.Context, spec *pb.FenceSpec) error {
-	return s.run(ctx, Fence, spec.GetTarget(), func() error {
+	return s.Through(ctx, Fence, spec.GetTarget(), func(context.Context) error {
 		turned, err := s.turnOff(spec)
 		if turned {
 			s.off(spec.GetTarget())
@@ -99,7 +100,7 @@ func (s *Site) turnOff(spec *pb.FenceSpec) (bool, error) {
 // Inspect implements fence.Driver.
 func (s *Site) Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb.FenceStatus, error) {
 	state, status := pb.State_STATE_OPEN, &pb.FenceStatus{}
-	err := s.run(ctx, Inspect, spec.GetTarget(), func() error {
+	err := s.Through(ctx, Inspect, spec.GetTarget(), func(context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		t, err := s.find(spec)
@@ -132,7 +133,7 @@ func (s *Site) Inspect(ctx context.Context, spec *pb.FenceSpec) (pb.State, *pb.F
 
 // Lift implements fence.Driver.
 func (s *Site) Lift(ctx context.Context, spec *pb.FenceSpec) error {
-	return s.run(ctx, Lift, spec.GetTarget(), func() error {
+	return s.Through(ctx, Lift, spec.GetTarget(), func(context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		t, err := s.find(spec)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/fence"
 	"github.com/hotspare/hotspare/internal/fence/conformance"
 	"github.com/hotspare/hotspare/internal/fence/sim"
@@ -23,8 +24,8 @@ func TestConform(t *testing.T) {
 			Start:  func(*testing.T) { site.SetAlive("east-bmc", true) },
 			Stop:   func(*testing.T) { site.SetAlive("east-bmc", false) },
 			Away: func(*testing.T) {
-				for _, m := range []sim.Method{sim.Fence, sim.Inspect, sim.Lift} {
-					site.Inject(sim.Fault{Method: m, Mode: sim.Hang})
+				for _, m := range []string{sim.Fence, sim.Inspect, sim.Lift} {
+					site.Inject(sim.Fault{Method: m, Hang: true})
 				}
 			},
 			Restart: func(*testing.T) fence.Driver { return site },
@@ -40,12 +41,12 @@ func TestFaults(t *testing.T) {
 		fenced, later bool
 	}{
 		"none":       {sim.Fault{}, nil, true, true},
-		"fail":       {sim.Fault{Mode: sim.Fail}, sim.ErrInjected, false, false},
-		"hang":       {sim.Fault{Mode: sim.Hang}, context.DeadlineExceeded, false, false},
-		"slow":       {sim.Fault{Mode: sim.Slow, Delay: time.Second}, nil, true, true},
-		"lie":        {sim.Fault{Mode: sim.Lie}, nil, false, false},
-		"lose reply": {sim.Fault{Mode: sim.LoseReply}, sim.ErrInjected, true, true},
-		"late":       {sim.Fault{Mode: sim.Late, Delay: 2 * time.Minute}, context.DeadlineExceeded, false, true},
+		"fail":       {sim.Fault{Err: fault.ErrInjected}, fault.ErrInjected, false, false},
+		"hang":       {sim.Fault{Hang: true}, context.DeadlineExceeded, false, false},
+		"slow":       {sim.Fault{Delay: time.Second}, nil, true, true},
+		"lie":        {sim.Fault{Lie: fault.LieNotApplied}, nil, false, false},
+		"lose reply": {sim.Fault{Lie: fault.LieApplied}, fault.ErrInjected, true, true},
+		"late":       {sim.Fault{Hang: true, Lie: fault.LieLater, Later: 2 * time.Minute}, context.DeadlineExceeded, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

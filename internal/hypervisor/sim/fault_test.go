@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/hypervisor"
 	"github.com/hotspare/hotspare/internal/hypervisor/sim"
 	"github.com/hotspare/hotspare/internal/model"
@@ -202,7 +203,7 @@ func TestFaults(t *testing.T) {
 		{"delay", sim.Fault{Object: "instance/*", Method: "Start", Delay: time.Second}, nil, pb.State_STATE_RUNNING, pb.State_STATE_RUNNING},
 		{"delay beyond the deadline", sim.Fault{Method: "Start", Delay: time.Hour}, context.DeadlineExceeded, pb.State_STATE_DEFINED, pb.State_STATE_DEFINED},
 		{"yes but not applied", sim.Fault{Method: "Start", Lie: sim.LieNotApplied}, nil, pb.State_STATE_DEFINED, pb.State_STATE_DEFINED},
-		{"no but applied", sim.Fault{Method: "Start", Lie: sim.LieApplied}, sim.ErrInjected, pb.State_STATE_RUNNING, pb.State_STATE_RUNNING},
+		{"no but applied", sim.Fault{Method: "Start", Lie: sim.LieApplied}, fault.ErrInjected, pb.State_STATE_RUNNING, pb.State_STATE_RUNNING},
 		{"applied and never answers", sim.Fault{Method: "Start", Lie: sim.LieApplied, Hang: true}, context.DeadlineExceeded, pb.State_STATE_RUNNING, pb.State_STATE_RUNNING},
 		{"times out, succeeds later", sim.Fault{Method: "Start", Lie: sim.LieLater, Later: time.Minute, Err: context.DeadlineExceeded}, context.DeadlineExceeded, pb.State_STATE_DEFINED, pb.State_STATE_RUNNING},
 		{"another object", sim.Fault{Object: "instance/b*", Err: boom}, nil, pb.State_STATE_RUNNING, pb.State_STATE_RUNNING},
@@ -248,7 +249,7 @@ func TestAcceptedWorkDiesWithTheHost(t *testing.T) {
 		h := newHost(sim.Options{})
 		id := defined(t, h, "a")
 		h.Inject(sim.Fault{Method: "Start", Lie: sim.LieLater, Later: time.Minute, Count: 1})
-		if err := h.Start(t.Context(), id); !errors.Is(err, sim.ErrInjected) {
+		if err := h.Start(t.Context(), id); !errors.Is(err, fault.ErrInjected) {
 			t.Errorf("start: %v", err)
 		}
 		h.Crash()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/hypervisor"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -76,7 +77,7 @@ type Host struct {
 	foreign   map[model.ObjectID]*pb.Capacity
 	history   map[model.ObjectID]Counts
 	jobs      map[model.ObjectID]*job
-	faults    []*injected
+	faults    fault.Faults
 	watchers  map[*watcher]struct{}
 }
 

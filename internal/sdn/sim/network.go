@@ -14,12 +14,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/sdn"
 )
 
 // Networks is the network side of one simulated host.
 type Networks struct {
-	*Faults
+	*fault.Faults
 	answers func(address string) bool
 
 	mu sync.Mutex
@@ -45,7 +46,7 @@ func NewNetworks(answers func(address string) bool) *Networks {
 		answers = func(string) bool { return false }
 	}
 	return &Networks{
-		Faults:   newFaults(),
+		Faults:   &fault.Faults{},
 		answers:  answers,
 		networks: map[string]*network{},
 		foreign:  map[string]bool{},
@@ -55,7 +56,7 @@ func NewNetworks(answers func(address string) bool) *Networks {
 // List implements sdn.Driver.
 func (n *Networks) List(ctx context.Context) ([]string, error) {
 	var names []string
-	err := n.run(ctx, List, "", func() error {
+	err := n.Through(ctx, List, "", func(context.Context) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		names = slices.Sorted(maps.Keys(n.networks))
@@ -67,7 +68,7 @@ func (n *Networks) List(ctx context.Context) ([]string, error) {
 // Inspect implements sdn.Driver.
 func (n *Networks) Inspect(ctx context.Context, spec *pb.NetworkSpec) (*pb.NetworkStatus, error) {
 	var status *pb.NetworkStatus
-	err := n.run(ctx, Inspect, spec.GetName(), func() error {
+	err := n.Through(ctx, Inspect, spec.GetName(), func(context.Context) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		have := n.networks[spec.GetName()]
@@ -86,7 +87,7 @@ func (n *Networks) Inspect(ctx context.Context, spec *pb.NetworkSpec) (*pb.Netwo
 
 // Ensure implements sdn.Driver.
 func (n *Networks) Ensure(ctx context.Context, spec *pb.NetworkSpec) error {
-	return n.run(ctx, Ensure, spec.GetName(), func() error {
+	return n.Through(ctx, Ensure, spec.GetName(), func(context.Context) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.foreign[spec.GetBridge()] {
@@ -100,7 +101,7 @@ func (n *Networks) Ensure(ctx context.Context, spec *pb.NetworkSpec) error {
 
 // Remove implements sdn.Driver.
 func (n *Networks) Remove(ctx context.Context, spec *pb.NetworkSpec) error {
-	return n.run(ctx, Remove, spec.GetName(), func() error {
+	return n.Through(ctx, Remove, spec.GetName(), func(context.Context) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		delete(n.networks, spec.GetName())
@@ -111,7 +112,7 @@ func (n *Networks) Remove(ctx context.Context, spec *pb.NetworkSpec) error {
 // Dial implements sdn.Driver. The connection answers one HTTP request with 200 and "ok".
 func (n *Networks) Dial(ctx context.Context, name, address string) (net.Conn, error) {
 	var conn net.Conn
-	err := n.run(ctx, Dial, name, func() error {
+	err := n.Through(ctx, Dial, name, func(context.Context) error {
 		n.mu.Lock()
 		have := n.networks[name]
 		present := have != nil && have.bridge && have.probe

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/sdn"
 	"github.com/hotspare/hotspare/internal/sdn/conformance"
 	"github.com/hotspare/hotspare/internal/sdn/sim"
@@ -47,8 +48,8 @@ func TestEndpointsConform(t *testing.T) {
 				return zone.Lookup(r.GetZone(), r.GetName(), r.GetType())
 			},
 			LoseReply: func(*testing.T) {
-				zone.Inject(sim.Fault{Method: sim.Announce, Mode: sim.LoseReply, Count: 1})
-				zone.Inject(sim.Fault{Method: sim.Withdraw, Mode: sim.LoseReply, Count: 1})
+				zone.Inject(sim.Fault{Method: sim.Announce, Lie: fault.LieApplied, Count: 1})
+				zone.Inject(sim.Fault{Method: sim.Withdraw, Lie: fault.LieApplied, Count: 1})
 			},
 			Away: func(t *testing.T) { zone.SetAway(true) },
 		}
@@ -69,14 +70,14 @@ func TestFaults(t *testing.T) {
 		took           time.Duration
 	}{
 		"none":       {sim.Fault{}, nil, true, true, 0},
-		"fail":       {sim.Fault{Mode: sim.Fail}, sim.ErrInjected, false, false, 0},
-		"fail with":  {sim.Fault{Mode: sim.Fail, Err: lost}, lost, false, false, 0},
-		"hang":       {sim.Fault{Mode: sim.Hang}, context.DeadlineExceeded, false, false, time.Minute},
-		"slow":       {sim.Fault{Mode: sim.Slow, Delay: time.Second}, nil, true, true, time.Second},
-		"too slow":   {sim.Fault{Mode: sim.Slow, Delay: time.Hour}, context.DeadlineExceeded, false, false, time.Minute},
-		"lie":        {sim.Fault{Mode: sim.Lie}, nil, false, false, 0},
-		"lose reply": {sim.Fault{Mode: sim.LoseReply, Err: lost}, lost, true, true, 0},
-		"late":       {sim.Fault{Mode: sim.Late, Delay: 2 * time.Minute}, context.DeadlineExceeded, false, true, time.Minute},
+		"fail":       {sim.Fault{Err: fault.ErrInjected}, fault.ErrInjected, false, false, 0},
+		"fail with":  {sim.Fault{Err: lost}, lost, false, false, 0},
+		"hang":       {sim.Fault{Hang: true}, context.DeadlineExceeded, false, false, time.Minute},
+		"slow":       {sim.Fault{Delay: time.Second}, nil, true, true, time.Second},
+		"too slow":   {sim.Fault{Delay: time.Hour}, context.DeadlineExceeded, false, false, time.Minute},
+		"lie":        {sim.Fault{Lie: fault.LieNotApplied}, nil, false, false, 0},
+		"lose reply": {sim.Fault{Lie: fault.LieApplied, Err: lost}, lost, true, true, 0},
+		"late":       {sim.Fault{Hang: true, Lie: fault.LieLater, Later: 2 * time.Minute}, context.DeadlineExceeded, false, true, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -116,8 +117,8 @@ func wantPresent(t *testing.T, host *sim.Networks, spec *pb.NetworkSpec, want bo
 func TestFaultsMeanOneObjectAndCount(t *testing.T) {
 	host := sim.NewNetworks(nil)
 	one, two := spec("one", pb.NetworkRole_NETWORK_ROLE_LENT), spec("two", pb.NetworkRole_NETWORK_ROLE_LENT)
-	host.Inject(sim.Fault{Method: sim.Ensure, Object: "one", Mode: sim.Fail, Count: 2})
-	host.Inject(sim.Fault{Method: sim.Remove, Mode: sim.Fail})
+	host.Inject(sim.Fault{Method: sim.Ensure, Object: "one", Err: fault.ErrInjected, Count: 2})
+	host.Inject(sim.Fault{Method: sim.Remove, Err: fault.ErrInjected})
 	var got []string
 	for range 3 {
 		got = append(got, fmt.Sprint(host.Ensure(t.Context(), one) == nil, host.Ensure(t.Context(), two) == nil,

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/sdn"
 )
 
@@ -22,7 +23,7 @@ type recordKey struct{ zone, name, kind string }
 
 // Zone is a simulated authoritative DNS server for one or more zones.
 type Zone struct {
-	*Faults
+	*fault.Faults
 	key   string
 	zones []string
 
@@ -35,7 +36,7 @@ type Zone struct {
 
 // NewZone makes a server that serves the named zones to clients with this key.
 func NewZone(key string, zones ...string) *Zone {
-	return &Zone{Faults: newFaults(), key: key, zones: zones, records: map[recordKey]*pb.EndpointValue{}}
+	return &Zone{Faults: &fault.Faults{}, key: key, zones: zones, records: map[recordKey]*pb.EndpointValue{}}
 }
 
 // SetByHand is somebody else's hand: it sets a record whatever it was. No values delete it.
@@ -152,12 +153,12 @@ func (e *Endpoints) change(record *pb.DnsRecord, want, replaceable *pb.EndpointV
 }
 
 // call makes one call at the server, under its faults and its lock.
-func (e *Endpoints) call(ctx context.Context, m Method, spec *pb.EndpointSpec, do func() error) error {
+func (e *Endpoints) call(ctx context.Context, m string, spec *pb.EndpointSpec, do func() error) error {
 	record := spec.GetDns()
 	if err := e.zone.reach(ctx); err != nil {
 		return fmt.Errorf("%s %s: %w", m, record.GetName(), err)
 	}
-	return e.zone.run(ctx, m, record.GetName(), func() error {
+	return e.zone.Through(ctx, m, record.GetName(), func(context.Context) error {
 		if e.key != e.zone.key {
 			return fmt.Errorf("%s %s: %w", m, record.GetName(), ErrRefused)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/storage"
 )
 
@@ -17,7 +18,7 @@ const maxLayers = 32
 // Pool is a storage pool in memory. It is its own driver: an agent that is restarted gets the same
 // Pool again.
 type Pool struct {
-	faults
+	fault.Faults
 	world   *World
 	address string
 	size    uint64
@@ -307,7 +308,7 @@ func (p *Pool) Remove(ctx context.Context, name string) error {
 
 // call runs the body of one driver call under the world's lock, with the faults that are due.
 func (p *Pool) call(ctx context.Context, method, volume string, body func(now time.Time) error) error {
-	return p.through(ctx, method, volume, func() error {
+	return p.Through(ctx, method, volume, func(context.Context) error {
 		p.world.mu.Lock()
 		defer p.world.mu.Unlock()
 		return body(time.Now())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/storage"
 	"github.com/hotspare/hotspare/internal/storage/conformance"
 	"github.com/hotspare/hotspare/internal/storage/sim"
@@ -255,16 +256,16 @@ func TestFaults(t *testing.T) {
 		applied bool
 		err     error
 	}{
-		{"error", sim.Fault{Err: sim.ErrInjected}, false, sim.ErrInjected},
+		{"error", sim.Fault{Err: fault.ErrInjected}, false, fault.ErrInjected},
 		{"hang", sim.Fault{Hang: true}, false, context.DeadlineExceeded},
 		{"hang after the effect", sim.Fault{Hang: true, Lie: sim.LieApplied}, true, context.DeadlineExceeded},
 		{"success without effect", sim.Fault{Lie: sim.LieNotApplied}, false, nil},
-		{"effect with error", sim.Fault{Lie: sim.LieApplied}, true, sim.ErrInjected},
-		{"late effect", sim.Fault{Lie: sim.LieLater, Later: 30 * time.Second}, true, sim.ErrInjected},
+		{"effect with error", sim.Fault{Lie: sim.LieApplied}, true, fault.ErrInjected},
+		{"late effect", sim.Fault{Lie: sim.LieLater, Later: 30 * time.Second}, true, fault.ErrInjected},
 		{"delay", sim.Fault{Delay: 3 * time.Second}, true, nil},
 		{"long delay", sim.Fault{Delay: time.Hour}, false, context.DeadlineExceeded},
-		{"other volume", sim.Fault{Volume: "db-*", Err: sim.ErrInjected}, true, nil},
-		{"other method", sim.Fault{Method: "Promote", Err: sim.ErrInjected}, true, nil},
+		{"other volume", sim.Fault{Object: "db-*", Err: fault.ErrInjected}, true, nil},
+		{"other method", sim.Fault{Method: "Promote", Err: fault.ErrInjected}, true, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

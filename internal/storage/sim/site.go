@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/fault"
 	"github.com/hotspare/hotspare/internal/storage"
 )
 
@@ -18,7 +19,7 @@ var errSiteDown = errors.New("site is down")
 // Site is the side whose VMs write to mirrored disks: the protected site. It is its own driver
 // (storage.Source).
 type Site struct {
-	faults
+	fault.Faults
 	world *World
 	disks map[diskKey]*disk
 	dead  bool
@@ -294,7 +295,7 @@ func (d *disk) status(spec *pb.VolumeSpec, now time.Time) *pb.VolumeStatus {
 
 // call runs the body of one driver call under the world's lock, with the faults that are due.
 func (s *Site) call(ctx context.Context, method string, spec *pb.VolumeSpec, body func(*disk, time.Time) error) error {
-	return s.through(ctx, method, spec.GetName(), func() error {
+	return s.Through(ctx, method, spec.GetName(), func(context.Context) error {
 		s.world.mu.Lock()
 		defer s.world.mu.Unlock()
 		err := errSiteDown
