@@ -32,11 +32,11 @@ func TestTwoRunsShareAFenceTarget(t *testing.T) {
 		if n := s.world.fence.Fences("east-power"); n != 2 {
 			t.Errorf("fenced for %d runs, want each for itself", n)
 		}
-		s.over(a.GetName())
+		s.over(b.GetName())
 		if n := s.world.fence.Fences("east-power"); n == 0 {
 			t.Error("the first run to go back lifted the fence of the other")
 		}
-		s.over(b.GetName())
+		s.over(a.GetName())
 		if n := s.world.fence.Fences("east-power"); n != 0 {
 			t.Errorf("%d fences are left", n)
 		}

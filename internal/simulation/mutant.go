@@ -17,7 +17,8 @@ const (
 	MutantSkipFence Mutant = iota + 1
 	// MutantIgnoreBoot lets a permit survive a reboot.
 	MutantIgnoreBoot
-	// MutantOldOrders restarts an agent from an old copy of its journal.
+	// MutantOldOrders restarts an agent with old orders in its journal, which what its leader sends
+	// does not replace.
 	MutantOldOrders
 	// MutantImageStays leaves a RAM image where it was after it was loaded.
 	MutantImageStays

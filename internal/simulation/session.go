@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
@@ -315,6 +317,14 @@ func (x *session) send(o *pb.Orders) {
 	}
 	x.toAgent(func() {
 		a := x.a
+		if o.GetFull() && a.s.o.Mutant == MutantOldOrders {
+			o = proto.CloneOf(o)
+			o.Orders = slices.DeleteFunc(o.Orders, func(n *pb.Order) bool {
+				_, old := a.journal.earlier[model.ObjectID(n.GetObject())]
+				return old
+			})
+			o.Full = false
+		}
 		if o.GetEra() < a.era || o.GetEra() == a.era && o.GetTerm() < a.term {
 			return
 		}

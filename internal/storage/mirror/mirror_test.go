@@ -285,9 +285,13 @@ func TestWayBack(t *testing.T) {
 	c.run(t, promotedName, fmt.Sprintf("<source protocol='nbd' name='web-root'><host name='%s' port='%s'/></source>", address, port), "raw")
 	c.io(t, promotedName, "write -P 3 0 512")
 	old, oldAddress := newPool(t, filepath.Join(c.dir, "old-pool"), c.log)
-	v, err := c.source.Inspect(within(t), c.sourceSpec(1))
-	must(t, err)
-	if v.Status.GetDiskPath() != disk || v.Status.GetWriterRunning() {
+	var v storage.Volume
+	waitFor(t, "libvirt to see that the VM has ended", func() bool {
+		v, err = c.source.Inspect(within(t), c.sourceSpec(1))
+		must(t, err)
+		return !v.Status.GetWriterRunning()
+	})
+	if v.Status.GetDiskPath() != disk {
 		t.Fatalf("the old side: %v, want disk %s", v.Status, disk)
 	}
 	receive := targetSpec(1, 0)
@@ -300,7 +304,8 @@ func TestWayBack(t *testing.T) {
 	c.io(t, promotedName, "write -P 4 0 512")
 	c.killGuest(t, promotedName)
 	back.Sealed = true
-	must(t, c.pool.Promote(within(t), back))
+	// Refused while the mirror is behind; an agent asks again, too.
+	waitFor(t, "the mirror to catch up", func() bool { return c.pool.Promote(within(t), back) == nil })
 	c.await(t, "sealed", (*pb.VolumeStatus).GetSealed)
 	receive.Converged = 1
 	must(t, old.Promote(within(t), receive))
