@@ -96,7 +96,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	core, effects := reconcile.New(reconcile.Config{BootID: a.o.BootID, RestoredAt: r.now()}, content)
 	r.core = core
 	r.client = session.New(session.Options{
-		Coordinators: a.o.Coordinators, DialOptions: a.o.DialOptions, Handler: r, Boot: a.o.Boot, Log: a.o.Log,
+		Coordinators: a.o.Coordinators, DialOptions: a.o.DialOptions, Handler: r, Boot: a.o.Boot, Log: a.o.Log, Console: r.console,
 		Era: core.Marks().Era, Term: core.Marks().Term,
 	})
 	r.publish()
@@ -119,6 +119,7 @@ func (a *Agent) runtime(ctx context.Context, j *journal.Journal) *runtime {
 	return &runtime{
 		ctx: ctx, o: &a.o, actuator: a.actuator, journal: j, inputs: make(chan input),
 		running: map[running]context.CancelFunc{}, probes: map[string]context.CancelFunc{},
+		consoles: make(chan struct{}, maxConsoles),
 	}
 }
 

@@ -49,6 +49,8 @@ type runtime struct {
 	hello  atomic.Pointer[pb.Hello]
 	// calls counts the goroutines that call drivers and probe.
 	calls sync.WaitGroup
+	// consoles holds a token for each console that is being read.
+	consoles chan struct{}
 
 	core    *reconcile.Core
 	running map[running]context.CancelFunc

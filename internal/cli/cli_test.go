@@ -87,6 +87,7 @@ func TestRequests(t *testing.T) {
 		"lease extend web-3 --by 1d":   &pb.ExtendLeaseRequest{Name: "web-3", By: durationpb.New(24 * time.Hour)},
 		"lease release web-3":          &pb.ReleaseLeaseRequest{Name: "web-3"},
 		"lease undelete web-3":         &pb.UndeleteLeaseRequest{Name: "web-3"},
+		"lease console web-3 --vm 1":   &pb.ReadConsoleRequest{Name: "web-3", Vm: 1},
 		"failover list":                &pb.ListFailoversRequest{PageSize: 500},
 		"failover describe webshop":    &pb.GetFailoverRequest{Name: "webshop"},
 		"failover pause fo-3":          &pb.ControlRequest{Name: "fo-3", Action: pb.ControlAction_CONTROL_ACTION_PAUSE},

@@ -28,7 +28,7 @@ func (a *app) leaseCommand() *cobra.Command {
 	return group("lease", "Lease VMs on capacity that waits for a disaster",
 		"  hotspare lease create -p web --vm 2x4cpu,8GiB --image debian-12 --term 8h --wait\n  hotspare lease list",
 		a.leaseCreateCommand(), a.leaseListCommand(), a.leaseDescribeCommand(), a.leaseExtendCommand(),
-		a.leaseReleaseCommand(), a.leaseUndeleteCommand())
+		a.leaseReleaseCommand(), a.leaseUndeleteCommand(), a.leaseConsoleCommand(), a.leaseWatchCommand())
 }
 
 // leaseFlags are what lease create reads.
