@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -78,12 +79,16 @@ func (d *Driver) verifyProbe(n network, bridge netlink.Link) error {
 	if err != nil {
 		return fmt.Errorf("list the probe's addresses: %w", err)
 	}
-	for _, a := range addresses {
-		if a.IPNet.String() == n.probe.String() {
-			return nil
+	wanted := []string{n.probe.String()}
+	if n.metadata {
+		wanted = append(wanted, metadataPrefix().String())
+	}
+	for _, w := range wanted {
+		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IPNet.String() == w }) {
+			return incomplete("probe link has not address %s", w)
 		}
 	}
-	return incomplete("probe link has not address %s", n.probe)
+	return nil
 }
 
 // buildProbe makes the probe port anew, unless it is complete.
@@ -105,6 +110,7 @@ func (d *Driver) buildProbe(_ context.Context, n network) error {
 			return err
 		}
 	}
+	d.closeListener(n.name)
 	if _, err := d.removeNamespace(n); err != nil {
 		return err
 	}
@@ -151,18 +157,19 @@ func addressProbe(n network, ns netns.NsHandle) error {
 	if err != nil {
 		return fmt.Errorf("look for the probe link: %w", err)
 	}
-	address := &netlink.Addr{
-		IPNet: &net.IPNet{
-			IP:   n.probe.Addr().AsSlice(),
-			Mask: net.CIDRMask(n.probe.Bits(), n.probe.Addr().BitLen()),
-		},
+	prefixes := []netip.Prefix{n.probe}
+	if n.metadata {
+		prefixes = append(prefixes, metadataPrefix())
 	}
-	if n.probe.Addr().Is6() {
-		// The address is needed now, and nobody else answers for it.
-		address.Flags = unix.IFA_F_NODAD
-	}
-	if err := inside.AddrAdd(link, address); err != nil {
-		return fmt.Errorf("give the probe address %s: %w", n.probe, err)
+	for _, p := range prefixes {
+		address := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		if p.Addr().Is6() {
+			// The address is needed now, and nobody else answers for it.
+			address.Flags = unix.IFA_F_NODAD
+		}
+		if err := inside.AddrAdd(link, address); err != nil {
+			return fmt.Errorf("give the probe address %s: %w", p, err)
+		}
 	}
 	if err := inside.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set the probe link up: %w", err)
@@ -219,27 +226,35 @@ func (d *Driver) Dial(ctx context.Context, name, address string) (net.Conn, erro
 		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, err)
 	}
 	defer ns.Close()
-	type result struct {
-		conn net.Conn
-		err  error
+	conn, err := within(ns, func() (net.Conn, error) {
+		// With a literal address the dialer makes the socket on this thread.
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "tcp", address)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, err)
 	}
-	dialled := make(chan result, 1)
+	return conn, nil
+}
+
+// within runs a function in a network namespace: a socket belongs to the one in which it was made.
+func within[T any](ns netns.NsHandle, do func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
 	go func() {
-		// As in makeNamespace, the thread ends with this goroutine. A socket belongs to the namespace in
-		// which it was made; with a literal address the dialer makes it on this thread.
+		// As in makeNamespace, the thread ends with this goroutine.
 		runtime.LockOSThread()
 		if err := netns.Set(ns); err != nil {
-			dialled <- result{err: fmt.Errorf("enter the probe namespace: %w", err)}
+			done <- result{err: fmt.Errorf("enter the probe namespace: %w", err)}
 			return
 		}
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "tcp", address)
-		dialled <- result{conn, err}
+		v, err := do()
+		done <- result{v, err}
 	}()
-	// The dialer obeys the context, so this ends with it.
-	r := <-dialled
-	if r.err != nil {
-		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, r.err)
-	}
-	return r.conn, nil
+	// What is done obeys a context, so this ends with it.
+	r := <-done
+	return r.v, r.err
 }

@@ -14,13 +14,15 @@ var ErrInjected = errors.New("injected fault")
 // Method names a call of the seam.
 type Method string
 
-// The methods of sdn.Driver and sdn.Endpoints.
+// The methods of sdn.Driver, sdn.Metadata and sdn.Endpoints.
 const (
 	List     Method = "List"
 	Inspect  Method = "Inspect"
 	Ensure   Method = "Ensure"
 	Remove   Method = "Remove"
 	Dial     Method = "Dial"
+	Listen   Method = "ListenMetadata"
+	Machine  Method = "Machine"
 	Read     Method = "Read"
 	Announce Method = "Announce"
 	Withdraw Method = "Withdraw"
