@@ -10,13 +10,8 @@ import (
 	"github.com/hotspare/hotspare/internal/model"
 )
 
-const (
-	// watchPause is the least time between two messages of one watch: a burst of changes costs one.
-	watchPause = 100 * time.Millisecond
-	// watchLook is how often a watch looks although nothing changed: a member that does not lead any more must not
-	// keep a watcher.
-	watchLook = 2 * time.Second
-)
+// watchPause is the least time between two messages of one watch: a burst of changes costs one.
+const watchPause = 100 * time.Millisecond
 
 // WatchLease sends the lease as GetLease shows it, now and at each change.
 func (s *Server) WatchLease(req *pb.WatchLeaseRequest, stream grpc.ServerStreamingServer[pb.WatchLeaseResponse]) error {
@@ -25,12 +20,7 @@ func (s *Server) WatchLease(req *pb.WatchLeaseRequest, stream grpc.ServerStreami
 		return err
 	}
 	var sent *pb.Lease
-	look := time.NewTicker(watchLook)
-	defer look.Stop()
 	for {
-		if err := s.site.Leading(); err != nil {
-			return err
-		}
 		changed := s.site.Changed()
 		l := s.show(ctx, s.site.State().Lease(req.GetName()))
 		switch {
@@ -53,7 +43,6 @@ func (s *Server) WatchLease(req *pb.WatchLeaseRequest, stream grpc.ServerStreami
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-		case <-look.C:
 		}
 	}
 }
