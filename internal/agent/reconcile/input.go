@@ -332,7 +332,7 @@ func (c *Core) tickObject(o *object) {
 	case o.retryAt > 0 && now >= o.retryAt:
 		o.retryAt = 0
 		c.touch(o)
-	case c.graceEnds(o) && now >= c.graceEnd(o):
+	case now >= c.graceEnd(o):
 		c.touch(o)
 	case o.phase == pb.Phase_PHASE_SETTLED && o.rec.Attempts > 0 && now >= o.settledAt+stableAfter:
 		o.rec.Attempts = 0
@@ -384,9 +384,7 @@ func (c *Core) nextOf(o *object, now Now) time.Duration {
 		if o.phase == pb.Phase_PHASE_SETTLED && o.rec.Attempts > 0 {
 			at = min(at, o.settledAt+stableAfter)
 		}
-		if c.graceEnds(o) {
-			at = min(at, c.graceEnd(o))
-		}
+		at = min(at, c.graceEnd(o))
 	}
 	if end, ok := c.termEnd(o); ok && now.Wall.Before(end) {
 		at = min(at, now.Boot+end.Sub(now.Wall))

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -57,7 +58,7 @@ func (c *Core) warned(o *object) bool {
 		}
 		c.first = true
 	}
-	if state.Ready || inst.GetPreemption() == nil || c.now.Boot >= c.graceEnd(o) {
+	if state.Ready || inst.GetPreemption() == nil || c.now.Boot >= graceOver(o) {
 		state.Stage = 0
 		return false
 	}
@@ -70,14 +71,18 @@ func (c *Core) listens(o *object) bool {
 	return o.rec.Listens && c.now.Boot-o.asked <= listenFor
 }
 
-// graceEnd is when the grace of an instance that was told ends, on the boot-time clock.
+// graceEnd is when a grace that is waited for ends, on the boot-time clock: never when there is none, or nothing may
+// be done to the object.
 func (c *Core) graceEnd(o *object) time.Duration {
-	return o.rec.Reclaim.Began + graceOf(o.rec.Order.GetSpec().GetInstance().GetReclaim())
+	if o.rec.Reclaim.Stage != StageNotice || o.phase != pb.Phase_PHASE_WAITING || o.rec.Unnamed {
+		return math.MaxInt64
+	}
+	return graceOver(o)
 }
 
-// graceEnds says whether the end of a grace is waited for: not while nothing may be done to the object.
-func (c *Core) graceEnds(o *object) bool {
-	return o.rec.Reclaim.Stage == StageNotice && o.phase == pb.Phase_PHASE_WAITING && !o.rec.Unnamed
+// graceOver is when the grace of a guest that was told is over, whatever the object waits for.
+func graceOver(o *object) time.Duration {
+	return o.rec.Reclaim.Began + graceOf(o.rec.Order.GetSpec().GetInstance().GetReclaim())
 }
 
 // Guest is a lent instance as its own guest may see it.

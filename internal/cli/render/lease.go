@@ -41,8 +41,12 @@ func Leases(ls []*pb.Lease, width int, wide bool, now time.Time) string {
 // leaseState joins the phase with how many instances run.
 func leaseState(l *pb.Lease) string {
 	s := word(l.GetPhase(), "LEASE_PHASE_")
-	for i, p := range l.GetPreempting() {
-		s += []string{" by ", ", "}[min(i, 1)] + p.GetFailover()
+	by := make([]string, 0, len(l.GetPreempting()))
+	for _, p := range l.GetPreempting() {
+		by = append(by, p.GetFailover())
+	}
+	if len(by) > 0 {
+		s += " by " + strings.Join(by, ", ")
 	}
 	if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ACTIVE || len(l.GetLive()) == 0 {
 		return s

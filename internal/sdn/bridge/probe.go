@@ -75,6 +75,11 @@ func (d *Driver) verifyProbe(n network, bridge netlink.Link) error {
 	if link.Attrs().Flags&net.FlagUp == 0 || link.Attrs().ParentIndex != port.Attrs().Index {
 		return incomplete("probe link is down or not the other end of %s", n.port)
 	}
+	return verifyAddresses(n, inside, link)
+}
+
+// verifyAddresses checks the far end's addresses.
+func verifyAddresses(n network, inside *netlink.Handle, link netlink.Link) error {
 	addresses, err := inside.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list the probe's addresses: %w", err)

@@ -122,7 +122,7 @@ func metadataEnds(t *testing.T, h NetworkHarness) {
 		}
 		remove(t, h, spec)
 		select {
-		case <-ended:
+		case <-ended: //nolint:errcheck // How it ended does not matter.
 		case <-limit(t, callLimit).Done():
 			t.Fatal("the listener outlives its network")
 		}
@@ -140,7 +140,7 @@ func metadataEnds(t *testing.T, h NetworkHarness) {
 	h.DeleteBridge(t, spec)
 	ensure(t, h, spec)
 	select {
-	case <-ended:
+	case <-ended: //nolint:errcheck // As above.
 	case <-limit(t, callLimit).Done():
 		t.Fatal("the listener outlives what its network was")
 	}
