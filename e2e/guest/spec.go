@@ -34,6 +34,11 @@ type Params struct {
 	Unhealthy bool
 	// IgnoreShutdown makes the guest deaf to the ACPI power button.
 	IgnoreShutdown bool
+	// MetadataEvery makes the guest take user-data and ssh keys from its host's metadata service, and ask there each
+	// interval whether it is preempted; 0 for never.
+	MetadataEvery time.Duration
+	// ReadyAfter makes it say so long after a notice that it may be taken; 0 for never.
+	ReadyAfter time.Duration
 }
 
 // CommandLine returns the kernel arguments for such a guest: console on the first serial port, nothing
@@ -64,6 +69,12 @@ func (p Params) CommandLine() string {
 	}
 	if p.IgnoreShutdown {
 		args = append(args, "hs.ignore-shutdown=1")
+	}
+	if p.MetadataEvery > 0 {
+		args = append(args, "hs.metadata="+p.MetadataEvery.String())
+	}
+	if p.ReadyAfter > 0 {
+		args = append(args, "hs.ready="+p.ReadyAfter.String())
 	}
 	return strings.Join(args, " ")
 }

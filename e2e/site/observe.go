@@ -28,17 +28,39 @@ type Answer struct {
 		LastRecord uint64 `json:"last_record"`
 		Error      string `json:"error"`
 	} `json:"disk"`
+	// Metadata is what the guest heard from its host's metadata service.
+	Metadata struct {
+		Lease      string   `json:"lease"`
+		UserData   string   `json:"user_data"`
+		SSHKeys    []string `json:"ssh_keys"`
+		Notices    int      `json:"notices"`
+		Told       bool     `json:"told"`
+		Preemption struct {
+			Action   string `json:"action"`
+			Failover string `json:"failover"`
+			Reason   string `json:"reason"`
+		} `json:"preemption"`
+	} `json:"metadata"`
 }
 
-// askScript asks for a page over HTTP with nothing but the shell.
-const askScript = `exec 3<>"/dev/tcp/$1/80" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && cat <&3`
+// askScript makes a request over HTTP with nothing but the shell.
+const askScript = `exec 3<>"/dev/tcp/$1/80" && printf '%s HTTP/1.0\r\n\r\n' "$2" >&3 && cat <&3`
 
 // AskLent asks a lent guest on a host by its address. Lent bridges are closed against the host, so the question is asked
 // from the probe port of the lent network.
 func (s *Site) AskLent(ctx context.Context, h *lab.Host, address string) (Answer, error) {
-	names, err := h.Run(ctx, "ip", "netns", "list")
+	body, err := s.RequestLent(ctx, h, address, "GET /")
 	if err != nil {
 		return Answer{}, err
+	}
+	return read(body)
+}
+
+// RequestLent makes a request of a lent guest, for example "POST /records", and returns the body of the answer.
+func (s *Site) RequestLent(ctx context.Context, h *lab.Host, address, request string) (string, error) {
+	names, err := h.Run(ctx, "ip", "netns", "list")
+	if err != nil {
+		return "", err
 	}
 	for line := range strings.Lines(names) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -46,25 +68,34 @@ func (s *Site) AskLent(ctx context.Context, h *lab.Host, address string) (Answer
 		if err != nil || !strings.Contains(addresses, " 10.20.0.") {
 			continue
 		}
-		return ask(ctx, h, "ip", "netns", "exec", name, "timeout", "5", "bash", "-c", askScript, "ask", address)
+		return ask(ctx, h, "ip", "netns", "exec", name, "timeout", "5", "bash", "-c", askScript, "ask", address, request)
 	}
-	return Answer{}, fmt.Errorf("ask %s on %s: no probe port on the lent network (namespaces: %q)", address, h.Name, names)
+	return "", fmt.Errorf("ask %s on %s: no probe port on the lent network (namespaces: %q)", address, h.Name, names)
 }
 
 // AskProduction asks the production address from the client's machine.
 func (s *Site) AskProduction(ctx context.Context, address string) (Answer, error) {
-	return ask(ctx, s.Client, "timeout", "5", "bash", "-c", askScript, "ask", address)
-}
-
-func ask(ctx context.Context, h *lab.Host, program string, args ...string) (Answer, error) {
-	out, err := h.Run(ctx, program, args...)
+	body, err := ask(ctx, s.Client, "timeout", "5", "bash", "-c", askScript, "ask", address, "GET /")
 	if err != nil {
 		return Answer{}, err
 	}
+	return read(body)
+}
+
+// ask runs a program that prints an HTTP answer, and returns its body.
+func ask(ctx context.Context, h *lab.Host, program string, args ...string) (string, error) {
+	out, err := h.Run(ctx, program, args...)
+	if err != nil {
+		return "", err
+	}
 	_, body, found := strings.Cut(out, "\r\n\r\n")
 	if !found {
-		return Answer{}, fmt.Errorf("%s answered %q", h.Name, out)
+		return "", fmt.Errorf("%s answered %q", h.Name, out)
 	}
+	return body, nil
+}
+
+func read(body string) (Answer, error) {
 	var a Answer
 	if err := json.Unmarshal([]byte(body), &a); err != nil {
 		return Answer{}, fmt.Errorf("read the guest's answer %q: %w", body, err)
@@ -76,6 +107,7 @@ func ask(ctx context.Context, h *lab.Host, program string, args ...string) (Answ
 type Lease struct {
 	Name      string     `json:"name"`
 	Phase     string     `json:"phase"`
+	EndsAt    time.Time  `json:"endsAt"`
 	Instances []Instance `json:"instances"`
 }
 

@@ -13,8 +13,11 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/actuate"
 	"github.com/hotspare/hotspare/internal/agent/journal"
+	"github.com/hotspare/hotspare/internal/agent/metadata"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/agent/session"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/sdn"
 )
 
 // Options are what an agent needs. All fields but Version are required; Drivers may be empty.
@@ -96,10 +99,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	core, effects := reconcile.New(reconcile.Config{BootID: a.o.BootID, RestoredAt: r.now()}, content)
 	r.core = core
 	r.client = session.New(session.Options{
-		Coordinators: a.o.Coordinators, DialOptions: a.o.DialOptions, Handler: r, Boot: a.o.Boot, Log: a.o.Log,
+		Coordinators: a.o.Coordinators, DialOptions: a.o.DialOptions, Handler: r, Boot: a.o.Boot, Log: a.o.Log, Console: r.console,
 		Era: core.Marks().Era, Term: core.Marks().Term,
 	})
 	r.publish()
+	if m, ok := a.o.Drivers.Networks.(sdn.Metadata); ok {
+		r.metadata = metadata.New(metadata.Options{Networks: m, Asked: r.guestAsked, Ready: r.guestReady, Wall: a.o.Wall, Log: a.o.Log})
+		r.metadata.Publish(core.Guests(), core.LentNetworks())
+		all.Go(func() { r.metadata.Run(ctx) })
+	}
 	a.o.Log.Info("agent started", "host", a.o.Name, "boot_id", a.o.BootID, "journal_id", j.ID(),
 		"objects", len(content.Records), "era", core.Marks().Era, "generation", core.Marks().Generation)
 	if err := r.execute(effects); err != nil {
@@ -119,6 +127,7 @@ func (a *Agent) runtime(ctx context.Context, j *journal.Journal) *runtime {
 	return &runtime{
 		ctx: ctx, o: &a.o, actuator: a.actuator, journal: j, inputs: make(chan input),
 		running: map[running]context.CancelFunc{}, probes: map[string]context.CancelFunc{},
+		consoles: make(chan struct{}, maxConsoles),
 	}
 }
 
@@ -142,6 +151,19 @@ func (r *runtime) Orders(o *pb.Orders) {
 		r.o.Log.Info("orders received", "host", r.o.Name, "era", o.GetEra(), "term", o.GetTerm(),
 			"full", o.GetFull(), "orders", len(o.GetOrders()), "forget", len(o.GetForget()))
 		return r.core.Orders(o, r.now())
+	})
+}
+
+// guestAsked tells the core that a guest listens.
+func (r *runtime) guestAsked(id model.ObjectID) {
+	r.submit(func() []reconcile.Effect { return r.core.GuestAsked(id, r.now()) })
+}
+
+// guestReady tells the core that a guest may be taken.
+func (r *runtime) guestReady(id model.ObjectID) {
+	r.submit(func() []reconcile.Effect {
+		r.o.Log.Info("guest is ready", "host", r.o.Name, "object", id)
+		return r.core.GuestReady(id, r.now())
 	})
 }
 

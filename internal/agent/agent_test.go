@@ -160,6 +160,44 @@ func TestAgentStartsSavesAndRestores(t *testing.T) {
 	})
 }
 
+// A console needs no permit, and each question gets one answer.
+func TestAgentReadsConsoles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 1)
+		c := s.members[0]
+		c.order(instance(2, vmA, pb.State_STATE_RUNNING))
+		s.start()
+		s.settled(0, vmA, pb.State_STATE_RUNNING, 2)
+		c.setPermit(0, false)
+		all := c.console(1, vmA, 0, 1<<30)
+		if all.GetError() != "" || !strings.HasPrefix(string(all.GetText()), "a: booted") || all.GetEnd() != uint64(len(all.GetText())) {
+			t.Fatalf("%v", all)
+		}
+		if rest := c.console(2, vmA, all.GetEnd()-3, 100); string(rest.GetText()) != string(all.GetText()[all.GetEnd()-3:]) {
+			t.Errorf("%v", rest)
+		}
+		c.order(instance(3, vmA, pb.State_STATE_SAVED))
+		s.settled(0, vmA, pb.State_STATE_SAVED, 3)
+		if off := c.console(3, vmA, 0, 100); string(off.GetText()) != string(all.GetText()) {
+			t.Errorf("of a guest that is off: %v", off)
+		}
+		if none := c.console(4, vmB, 0, 100); !strings.Contains(none.GetError(), "does not exist") {
+			t.Errorf("of nothing: %v", none)
+		}
+		release := s.host.Inject(hvsim.Fault{Method: "Console", Hang: true})
+		defer release()
+		for id := range uint64(maxConsoles) {
+			c.ask(10+id, vmA, 0, 100)
+		}
+		if more := c.console(30, vmA, 0, 100); !strings.Contains(more.GetError(), "try again") {
+			t.Errorf("one more than are read at once: %v", more)
+		}
+		if late := c.answer(10); !strings.Contains(late.GetError(), "deadline") {
+			t.Errorf("of a driver that hangs: %v", late)
+		}
+	})
+}
+
 func TestAgentStartsNothingWithoutAPermit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 1)

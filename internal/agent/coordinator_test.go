@@ -39,8 +39,10 @@ type coordinator struct {
 	// history of all statuses of all objects.
 	history []*pb.Status
 	fulls   int
-	end     context.CancelFunc
-	send    chan *pb.SessionResponse
+	// consoles are the answers about consoles, by the question's id.
+	consoles map[uint64]*pb.ConsoleAnswer
+	end      context.CancelFunc
+	send     chan *pb.SessionResponse
 	// lis is replaced while the member is down.
 	lis    *bufconn.Listener
 	server *grpc.Server
@@ -50,7 +52,7 @@ func newCoordinator(t *testing.T, name string, term uint64) *coordinator {
 	t.Helper()
 	c := &coordinator{
 		name: name, term: term, permit: 10 * time.Second,
-		orders: map[string]*pb.Order{}, statuses: map[string]*pb.Status{},
+		orders: map[string]*pb.Order{}, statuses: map[string]*pb.Status{}, consoles: map[uint64]*pb.ConsoleAnswer{},
 	}
 	c.up()
 	t.Cleanup(c.down)
@@ -177,6 +179,9 @@ func (c *coordinator) take(m *pb.SessionRequest, send chan<- *pb.SessionResponse
 			c.history = append(c.history, st)
 		}
 	}
+	if a := m.GetConsole(); a != nil {
+		c.consoles[a.GetId()] = a
+	}
 	if h := m.GetHeartbeat(); h != nil && !c.mute {
 		permit := c.permit
 		if !c.leads {
@@ -186,6 +191,35 @@ func (c *coordinator) take(m *pb.SessionRequest, send chan<- *pb.SessionResponse
 			Sequence: h.GetSequence(), Permit: durationpb.New(permit),
 		}}}
 	}
+}
+
+// ask asks for a console.
+func (c *coordinator) ask(id uint64, object string, after uint64, limit uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.send <- &pb.SessionResponse{Message: &pb.SessionResponse_Console{Console: &pb.ConsoleQuestion{
+		Id: id, Object: object, After: after, Limit: limit,
+	}}}
+}
+
+// answer waits for an answer, for at most a virtual minute.
+func (c *coordinator) answer(id uint64) *pb.ConsoleAnswer {
+	for range 6000 {
+		c.mu.Lock()
+		a := c.consoles[id]
+		c.mu.Unlock()
+		if a != nil {
+			return a
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	return nil
+}
+
+// console asks for a console and waits for the answer.
+func (c *coordinator) console(id uint64, object string, after uint64, limit uint32) *pb.ConsoleAnswer {
+	c.ask(id, object, after, limit)
+	return c.answer(id)
 }
 
 // status returns the newest status of an object.

@@ -10,6 +10,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/actuate"
 	"github.com/hotspare/hotspare/internal/agent/journal"
+	"github.com/hotspare/hotspare/internal/agent/metadata"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/agent/session"
 	"github.com/hotspare/hotspare/internal/model"
@@ -49,6 +50,10 @@ type runtime struct {
 	hello  atomic.Pointer[pb.Hello]
 	// calls counts the goroutines that call drivers and probe.
 	calls sync.WaitGroup
+	// metadata serves the lent VMs; nil when no driver lets them reach it.
+	metadata *metadata.Server
+	// consoles holds a token for each console that is being read.
+	consoles chan struct{}
 
 	core    *reconcile.Core
 	running map[running]context.CancelFunc
@@ -59,8 +64,9 @@ type runtime struct {
 	capacity    *pb.Capacity
 	// sendCapacity: the next heartbeat carries it.
 	sendCapacity bool
-	// changed: Hello has to be made anew. reportFull: a leader waits for all statuses.
-	changed, reportFull bool
+	// changed: Hello has to be made anew. reportFull: a leader waits for all statuses. tell: guests may see
+	// something else.
+	changed, reportFull, tell bool
 }
 
 func (r *runtime) now() reconcile.Now {
@@ -136,6 +142,10 @@ func (r *runtime) settle(effects []reconcile.Effect) error {
 		r.returned = nil
 	}
 	r.republish()
+	if r.tell && r.metadata != nil {
+		r.metadata.Publish(r.core.Guests(), r.core.LentNetworks())
+	}
+	r.tell = false
 	if r.reportFull {
 		r.reportFull = false
 		r.client.ReportFull(r.core.Statuses())
@@ -176,6 +186,7 @@ func (r *runtime) execute(effects []reconcile.Effect) error {
 	for _, e := range effects {
 		if p, ok := e.(reconcile.Persist); ok {
 			writes = append(writes, p)
+			r.tell = r.tell || len(p.Put)+len(p.Delete) > 0
 		}
 	}
 	for _, e := range effects {

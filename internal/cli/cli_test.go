@@ -67,15 +67,18 @@ func sampleSite() *site {
 	}
 }
 
+// publicKey is one that ssh-keygen made.
+const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIELe3te6SvjGjeiLoAz5SK0xIU1cOiblEVfk2f/Gn2Bn carol"
+
 // TestRequests runs each verb and checks what the site is asked, but for the request id.
 func TestRequests(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "id.pub")
-	if err := os.WriteFile(key, []byte("# mine\nssh-ed25519 AAAA carol\n"), 0o600); err != nil {
+	if err := os.WriteFile(key, []byte("# mine\n"+publicKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	spec := &pb.LeaseSpec{
 		Count: 2, Resources: &pb.Resources{Vcpus: 4, MemoryBytes: 8 << 30}, Image: "debian-12", CloneOf: "webshop/db",
-		OnPreempt: pb.ReclaimAction_RECLAIM_ACTION_SAVE, Term: durationpb.New(8 * time.Hour), SshKeys: []string{"ssh-ed25519 AAAA carol"},
+		OnPreempt: pb.ReclaimAction_RECLAIM_ACTION_SAVE, Term: durationpb.New(8 * time.Hour), SshKeys: []string{publicKey},
 	}
 	for line, want := range map[string]proto.Message{
 		"lease create -p web --vm 2x4cpu,8GiB --image debian-12 --term 8h --clone-of webshop/db --on-preempt save --ssh-key " + key: &pb.CreateLeaseRequest{
@@ -86,6 +89,7 @@ func TestRequests(t *testing.T) {
 		"lease extend web-3 --by 1d":   &pb.ExtendLeaseRequest{Name: "web-3", By: durationpb.New(24 * time.Hour)},
 		"lease release web-3":          &pb.ReleaseLeaseRequest{Name: "web-3"},
 		"lease undelete web-3":         &pb.UndeleteLeaseRequest{Name: "web-3"},
+		"lease console web-3 --vm 1":   &pb.ReadConsoleRequest{Name: "web-3", Vm: 1},
 		"failover list":                &pb.ListFailoversRequest{PageSize: 500},
 		"failover describe webshop":    &pb.GetFailoverRequest{Name: "webshop"},
 		"failover pause fo-3":          &pb.ControlRequest{Name: "fo-3", Action: pb.ControlAction_CONTROL_ACTION_PAUSE},
@@ -158,7 +162,20 @@ func TestUsage(t *testing.T) {
 	if err := os.WriteFile(private, []byte("-----BEGIN OPENSSH PRIVATE KEY-----\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	file := func(name, content string) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	create := "lease create -p web --image i --vm 4cpu,8GiB --term 8h "
 	for line, want := range map[string]string{
+		create + "--ssh-key " + file("text", "# mine\nhello world\n"):         "line 2 is no ssh public key",
+		create + "--ssh-key " + file("cut", publicKey[:50]+"\n"):              "line 1 is no ssh public key",
+		create + "--ssh-key " + file("empty", "\n# nothing\n"):                "holds no ssh key",
+		create + "--ssh-key /nowhere":                                         "no such file",
+		create + "--user-data " + file("over", strings.Repeat("x", 64<<10+1)): "user data has 65537 bytes, at most 65536",
 		"statsu":                        "unknown command \"statsu\" for hotspare, did you mean \"status\"?",
 		"lease creat":                   "unknown command \"creat\" for hotspare lease, did you mean \"create\"?",
 		"lease describe":                "LEASE is missing",

@@ -28,7 +28,7 @@ func (a *app) leaseCommand() *cobra.Command {
 	return group("lease", "Lease VMs on capacity that waits for a disaster",
 		"  hotspare lease create -p web --vm 2x4cpu,8GiB --image debian-12 --term 8h --wait\n  hotspare lease list",
 		a.leaseCreateCommand(), a.leaseListCommand(), a.leaseDescribeCommand(), a.leaseExtendCommand(),
-		a.leaseReleaseCommand(), a.leaseUndeleteCommand())
+		a.leaseReleaseCommand(), a.leaseUndeleteCommand(), a.leaseConsoleCommand(), a.leaseWatchCommand())
 }
 
 // leaseFlags are what lease create reads.
@@ -177,10 +177,20 @@ func readSSHKeys(files []string) ([]string, error) {
 		if strings.Contains(string(data), "PRIVATE KEY") {
 			return nil, outcome.Usagef("%s is a private key: give the file that ends in .pub", name)
 		}
+		before := len(keys)
+		number := 0
 		for line := range strings.Lines(string(data)) {
-			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-				keys = append(keys, line)
+			number++
+			if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+				continue
 			}
+			if !model.IsSSHKey(line) {
+				return nil, outcome.Usagef("%s, line %d is no ssh public key: want for example \"ssh-ed25519 AAAA... name\"", name, number)
+			}
+			keys = append(keys, line)
+		}
+		if len(keys) == before {
+			return nil, outcome.Usagef("%s holds no ssh key", name)
 		}
 	}
 	return keys, nil

@@ -39,6 +39,8 @@ type site struct {
 	// leases are what GetLease shows one after the other; the last one stays.
 	leases    []*pb.Lease
 	resources []*pb.Resource
+	// consoleText is what a guest wrote; guarded by mu once the site is served.
+	consoleText string
 	// hold keeps a watch open after its last message.
 	hold bool
 }
@@ -119,6 +121,53 @@ func (s *site) ReleaseLease(_ context.Context, r *pb.ReleaseLeaseRequest) (*pb.R
 
 func (s *site) UndeleteLease(_ context.Context, r *pb.UndeleteLeaseRequest) (*pb.UndeleteLeaseResponse, error) {
 	return &pb.UndeleteLeaseResponse{Lease: s.leases[0]}, s.ask(r)
+}
+
+// WatchLease shows all leases one after the other, each on a stream of its own; the last is gone.
+func (s *site) WatchLease(r *pb.WatchLeaseRequest, stream pb.LeaseService_WatchLeaseServer) error {
+	if err := s.ask(r); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.leases) == 0 {
+		return fault(codes.NotFound, model.FaultNotFound, "lease/web-3: is deleted, its disks with it")
+	}
+	l := s.leases[0]
+	s.leases = s.leases[1:]
+	if err := stream.Send(&pb.WatchLeaseResponse{Lease: l}); err != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the leader went away")
+}
+
+// ReadConsole gives the text in two parts; with more calls each gives what lies behind the offset asked for.
+func (s *site) ReadConsole(r *pb.ReadConsoleRequest, stream pb.LeaseService_ReadConsoleServer) error {
+	if err := s.ask(r); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	text, state := s.consoleText[min(r.GetAfter(), uint64(len(s.consoleText))):], s.leases[0].GetLive()[0].GetState()
+	s.mu.Unlock()
+	half := len(text) / 2
+	for _, end := range []int{half, len(text)} {
+		m := &pb.ReadConsoleResponse{Text: []byte(text[:end]), End: r.GetAfter() + uint64(end), State: state}
+		if end == len(text) {
+			m.Text = []byte(text[half:])
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+	if !r.GetFollow() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.consoleText += "more\n"; len(s.consoleText) > 60 {
+		return fault(codes.FailedPrecondition, model.FaultPrecondition, "host/h1: its agent fell silent")
+	}
+	return status.Error(codes.Unavailable, "the leader went away")
 }
 
 func (s *site) Declare(_ context.Context, r *pb.DeclareRequest) (*pb.DeclareResponse, error) {

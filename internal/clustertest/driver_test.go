@@ -174,6 +174,7 @@ func (l *life) wrap(d actuate.Drivers) actuate.Drivers {
 type fullHypervisor interface {
 	hypervisor.Driver
 	hypervisor.Saver
+	hypervisor.Consoler
 }
 
 type hyper struct {
@@ -221,6 +222,12 @@ func (h *hyper) Restore(ctx context.Context, id model.ObjectID) error {
 
 func (h *hyper) DropSaved(ctx context.Context, id model.ObjectID) error {
 	return h.l.call(ctx, "DropSaved", string(id), func(ctx context.Context) error { return h.d.DropSaved(ctx, id) })
+}
+
+func (h *hyper) Console(ctx context.Context, id model.ObjectID, after uint64, limit int) (hypervisor.ConsoleText, error) {
+	return ask(ctx, h.l, "Console", string(id), func(ctx context.Context) (hypervisor.ConsoleText, error) {
+		return h.d.Console(ctx, id, after, limit)
+	})
 }
 
 type pool struct {

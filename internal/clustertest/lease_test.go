@@ -3,6 +3,7 @@ package clustertest
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -172,4 +173,61 @@ func TestTwoFailovers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who watches a lease through a follower sees why it was taken, until when, and that it is back.
+func TestWatchLease(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		s.fill()
+		f := s.declare("webshop")
+		name := victimsOf(f)[0]
+		s.completes(f.GetName())
+		var mu sync.Mutex
+		var seen []*pb.Lease
+		ctx, stop := context.WithCancel(s.ctx)
+		defer stop()
+		stream, err := pb.NewLeaseServiceClient(s.conn(s.followers()[0])).WatchLease(ctx, &pb.WatchLeaseRequest{Name: name})
+		s.must(err)
+		go func() {
+			for {
+				m, err := stream.Recv()
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				seen = append(seen, m.GetLease())
+				mu.Unlock()
+			}
+		}()
+		last := func() *pb.Lease {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(seen) == 0 {
+				return nil
+			}
+			return seen[len(seen)-1]
+		}
+		s.until("the watch shows the preempted lease", time.Minute, func() bool { return last().GetPhase() == pb.LeasePhase_LEASE_PHASE_PREEMPTED })
+		p := last().GetPreempting()
+		if len(p) != 1 || p[0].GetFailover() != f.GetName() || p[0].GetReason() != "the old site is gone" || p[0].GetDeclaredBy() != "operator/olga" ||
+			p[0].GetFailoverPhase() != "completed" || p[0].GetDeadline().AsTime().Sub(p[0].GetSince().AsTime()) != 10*time.Second {
+			t.Errorf("preempting: %v", p)
+		}
+		for o := range s.state().ObjectsOf(last().GetInstances()[0].GetHost()) {
+			told := model.Effective(o).GetInstance().GetPreemption()
+			if o.GetLease() == name && (told.GetFailover() != f.GetName() || told.GetReason() != "the old site is gone" || told.GetDeclaredBy() != "operator/olga") {
+				t.Errorf("the order of %s says %v", o.GetId(), told)
+			}
+		}
+		s.over(f.GetName())
+		s.until("the watch shows that it is back", 5*time.Minute, func() bool { return last().GetPhase() == pb.LeasePhase_LEASE_PHASE_ACTIVE })
+		if l := last(); l.GetReturnedAt() == nil || len(l.GetPreempting()) != 0 {
+			t.Errorf("back: %v", l)
+		}
+		for o := range s.state().Objects() {
+			if told := model.Effective(o).GetInstance().GetPreemption(); told != nil {
+				t.Errorf("%s is still told of %v", o.GetId(), told)
+			}
+		}
+	})
 }

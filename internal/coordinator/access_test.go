@@ -69,6 +69,8 @@ func TestRoles(t *testing.T) {
 		"post /v1/leases/{name}:extend":      {[]trust.Role{dev, op}, 400},
 		"post /v1/leases/{name}:release":     {[]trust.Role{dev, op}, 404},
 		"post /v1/leases/{name}:undelete":    {[]trust.Role{dev, op}, 404},
+		"get /v1/leases/{name}:console":      {[]trust.Role{dev, op}, 404},
+		"get /v1/leases/{name}:watch":        {[]trust.Role{dev, op}, 404},
 		"get /v1/resources/{kind}":           {[]trust.Role{dev, op, mon}, 200},
 		"get /v1/resources/{kind}/{name}":    {[]trust.Role{dev, op, mon}, 404},
 		"delete /v1/resources/{kind}/{name}": {[]trust.Role{op}, 404},

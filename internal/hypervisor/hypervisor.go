@@ -75,8 +75,17 @@ type Saver interface {
 
 // Consoler is implemented by drivers that can show a domain's serial console.
 type Consoler interface {
-	// Console returns the newest bytes of the serial console's log, at most limit.
-	Console(ctx context.Context, id model.ObjectID, limit int) ([]byte, error)
+	// Console returns what the log holds behind an offset (0: all of it), at most limit bytes: the
+	// newest, when there are more. A log that is shorter than the offset was begun anew and is read from
+	// its beginning. A domain that is off shows what it last wrote.
+	Console(ctx context.Context, id model.ObjectID, after uint64, limit int) (ConsoleText, error)
+}
+
+// ConsoleText is a part of a console's log.
+type ConsoleText struct {
+	Text []byte
+	// End is the offset behind the last byte of Text, to go on from.
+	End uint64
 }
 
 // StopOptions says how a domain is ended.

@@ -35,6 +35,8 @@ type Input struct {
 	// Resource returns a declared resource by key, Object an object that exists, or nil.
 	Resource func(key string) *pb.Resource
 	Object   func(id string) *pb.Object
+	// Preemption is what the guests of the victims are told.
+	Preemption *pb.Preemption
 	// HostNames are all hypervisor hosts in order: a network's probe addresses are dealt out in this order.
 	HostNames []string
 }
@@ -100,6 +102,7 @@ func (c *compiler) victim(v *pb.Victim) error {
 	spec := proto.CloneOf(o.GetBase())
 	spec.State = pb.State_STATE_SAVED
 	spec.After = nil
+	spec.GetInstance().Preemption = proto.CloneOf(c.in.Preemption)
 	spec.GetInstance().TermEnd = nil // The term stands still while a lease is preempted (R12).
 	limit := spec.GetInstance().GetReclaim().GetDeadline().AsDuration() + spec.GetInstance().GetReclaim().GetGrace().AsDuration()
 	c.add(&pb.Step{

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 )
@@ -33,6 +34,24 @@ type Driver interface {
 	Remove(ctx context.Context, spec *pb.NetworkSpec) error
 	// Dial connects to an address from the network's probe port, not from the host's own stack.
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// MetadataAddress is where a machine of a lent network reaches the metadata service of its own host's agent.
+const MetadataAddress = "169.254.169.254"
+
+// MetadataPort is the only port that answers there.
+const MetadataPort = 80
+
+// Metadata is implemented by drivers that let the machines of a lent network reach MetadataAddress. It is
+// part of the network: Ensure makes it and Remove takes it away. Networks of other roles never have it.
+type Metadata interface {
+	// ListenMetadata opens the port on one network; ErrNotFound when there is no such network, or none of
+	// role lent. The listener is closed when the network is removed or made anew; the caller listens again.
+	ListenMetadata(ctx context.Context, network string) (net.Listener, error)
+	// Machine reports the MAC address of the machine of this host that has a source address: the machine
+	// behind the very port that answers go to, whatever anybody else on the network claims. ErrNotFound:
+	// no machine of this host; ErrConflict: somebody else's port speaks with its MAC.
+	Machine(ctx context.Context, network string, address netip.Addr) (net.HardwareAddr, error)
 }
 
 // Endpoints keeps DNS records and the like. Changes are conditional (compare and set) and read back.

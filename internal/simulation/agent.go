@@ -167,6 +167,7 @@ func (a *agent) start() {
 	if a.host != nil {
 		a.after(a.s.between(10*time.Millisecond, time.Second), a.inventory)
 		a.after(a.s.between(10*time.Millisecond, time.Second), a.measure)
+		a.after(a.s.between(0, askEvery), a.guestsAsk)
 	}
 	if a.s.o.Mutant == MutantIgnoreBoot {
 		a.permitUntil = a.stale + time.Hour
@@ -194,6 +195,26 @@ func (a *agent) kill(why string) {
 		a.session = nil
 		x.agentGone()
 	}
+}
+
+// askEvery is about how often a guest that listens asks whether it is preempted.
+const askEvery = 20 * time.Second
+
+// guestsAsk lets some guests ask for notices, and some say that they are ready, also when nothing was announced.
+func (a *agent) guestsAsk() {
+	for _, g := range a.core.Guests() {
+		id := g.Object
+		switch {
+		case a.s.chance(0.4):
+			a.input(func(now reconcile.Now) []reconcile.Effect { return a.core.GuestAsked(id, now) })
+		case a.s.chance(0.1):
+			a.input(func(now reconcile.Now) []reconcile.Effect { return a.core.GuestReady(id, now) })
+		}
+		if !a.alive {
+			return // It died at a write.
+		}
+	}
+	a.after(a.s.between(askEvery/10, askEvery), a.guestsAsk)
 }
 
 // restartAfter is the shortest time after which a supervisor starts a dead agent again.

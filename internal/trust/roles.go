@@ -34,7 +34,8 @@ func mayCall(method string) callers {
 		return callers{roles: []Role{RoleCoordinator}}
 	case pb.LeaseService_CreateLease_FullMethodName, pb.LeaseService_GetLease_FullMethodName,
 		pb.LeaseService_ListLeases_FullMethodName, pb.LeaseService_ExtendLease_FullMethodName,
-		pb.LeaseService_ReleaseLease_FullMethodName, pb.LeaseService_UndeleteLease_FullMethodName:
+		pb.LeaseService_ReleaseLease_FullMethodName, pb.LeaseService_UndeleteLease_FullMethodName,
+		pb.LeaseService_ReadConsole_FullMethodName, pb.LeaseService_WatchLease_FullMethodName:
 		return callers{roles: []Role{RoleDeveloper, RoleOperator}}
 	case pb.SiteService_GetStatus_FullMethodName:
 		return callers{roles: []Role{RoleDeveloper, RoleOperator, RoleMonitor, RoleCoordinator}}

@@ -19,6 +19,7 @@ func expected() map[string]string {
 		"AgentService/Session": "a", "AgentService/Renew": "a", "AgentService/Enroll": "cadom-",
 		"LeaseService/CreateLease": "do", "LeaseService/GetLease": "do", "LeaseService/ListLeases": "do",
 		"LeaseService/ExtendLease": "do", "LeaseService/ReleaseLease": "do", "LeaseService/UndeleteLease": "do",
+		"LeaseService/ReadConsole": "do", "LeaseService/WatchLease": "do",
 		"ResourceService/Apply": "o", "ResourceService/DeleteResource": "o",
 		"ResourceService/GetResource": "dom", "ResourceService/ListResources": "dom",
 		"FailoverService/Declare": "om", "FailoverService/GetFailover": "om", "FailoverService/ListFailovers": "om",

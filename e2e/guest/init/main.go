@@ -13,6 +13,9 @@
 //	hs.records=<duration>                  write one record each interval from boot
 //	hs.unhealthy=1                         GET /health answers 503
 //	hs.ignore-shutdown=1                   the power button does nothing
+//	hs.metadata=<duration>                 take user-data and ssh keys from 169.254.169.254, and ask there each
+//	                                       interval whether the guest is preempted
+//	hs.ready=<duration>                    so long after a notice, say that the guest may be taken
 package main
 
 import (
@@ -61,7 +64,7 @@ func run() error {
 	if err := syscall.Sethostname([]byte(s.name)); err != nil {
 		return fmt.Errorf("set hostname %s: %w", s.name, err)
 	}
-	addresses, err := configureNetwork(s.nics)
+	addresses, err := configureNetwork(s.nics, s.metadataEvery > 0)
 	if err != nil {
 		return err
 	}
@@ -70,6 +73,9 @@ func run() error {
 	srv, err := newServer(s, store)
 	if err != nil {
 		return err
+	}
+	if s.metadataEvery > 0 {
+		go srv.told.follow(s.metadataEvery, s.readyAfter)
 	}
 	failed, err := srv.listen()
 	if err != nil {

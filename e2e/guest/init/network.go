@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"time"
 	"unsafe"
 
@@ -16,8 +17,9 @@ import (
 // nicWait bounds the wait for an interface: virtio probes devices asynchronously, and slowly under emulation.
 const nicWait = 30 * time.Second
 
-// configureNetwork gives every NIC its address and returns the addresses as text.
-func configureNetwork(nics []nic) ([]string, error) {
+// configureNetwork gives every NIC its address and returns the addresses as text. The metadata service is on the
+// link of the first.
+func configureNetwork(nics []nic, metadata bool) ([]string, error) {
 	// A guest that appears at another switch port announces itself, or switches keep sending to the old one.
 	if err := os.WriteFile("/proc/sys/net/ipv4/conf/default/arp_notify", []byte("1"), 0o644); err != nil {
 		return nil, fmt.Errorf("turn on gratuitous ARP: %w", err)
@@ -31,8 +33,8 @@ func configureNetwork(nics []nic) ([]string, error) {
 		return nil, err
 	}
 	var addresses []string
-	for _, n := range nics {
-		if err := configureNIC(fd, n); err != nil {
+	for i, n := range nics {
+		if err := configureNIC(fd, n, metadata && i == 0); err != nil {
 			return nil, fmt.Errorf("configure nic %s: %w", n.mac, err)
 		}
 		addresses = append(addresses, n.address.Addr().String())
@@ -40,8 +42,8 @@ func configureNetwork(nics []nic) ([]string, error) {
 	return addresses, nil
 }
 
-// configureNIC waits for the interface, brings it up and sets address and default route.
-func configureNIC(fd int, n nic) error {
+// configureNIC waits for the interface, brings it up and sets address and routes.
+func configureNIC(fd int, n nic, metadata bool) error {
 	name, err := waitForMAC(n.mac)
 	if err != nil {
 		return err
@@ -60,6 +62,11 @@ func configureNIC(fd int, n nic) error {
 	}
 	if err := setUp(fd, name); err != nil {
 		return err
+	}
+	if metadata {
+		if err := addLinkRoute(fd, netip.MustParseAddr(metadataAddress), name); err != nil {
+			return err
+		}
 	}
 	if !n.gateway.IsValid() {
 		return nil
@@ -124,13 +131,27 @@ type rtentry struct {
 	_       [3]uint64
 }
 
+// inet is the kernel's struct sockaddr_in.
+func inet(ip [4]byte) (sa [16]byte) {
+	binary.NativeEndian.PutUint16(sa[:], unix.AF_INET)
+	copy(sa[4:], ip[:])
+	return sa
+}
+
+// addLinkRoute adds the route to one address that is on an interface's own link.
+func addLinkRoute(fd int, to netip.Addr, name string) error {
+	device := append([]byte(name), 0)
+	rt := rtentry{
+		dst: inet(to.As4()), genmask: inet([4]byte{255, 255, 255, 255}), flags: unix.RTF_UP | unix.RTF_HOST,
+		device: uintptr(unsafe.Pointer(&device[0])),
+	}
+	err := ioctl(fd, unix.SIOCADDRT, unsafe.Pointer(&rt), fmt.Sprintf("add route to %s on %s", to, name))
+	runtime.KeepAlive(device) // The kernel has read it by now.
+	return err
+}
+
 // addDefaultRoute adds the route 0.0.0.0/0 by way of gateway.
 func addDefaultRoute(fd int, gateway netip.Addr) error {
-	inet := func(ip [4]byte) (sa [16]byte) {
-		binary.NativeEndian.PutUint16(sa[:], unix.AF_INET)
-		copy(sa[4:], ip[:])
-		return sa
-	}
 	rt := rtentry{dst: inet([4]byte{}), genmask: inet([4]byte{}), gateway: inet(gateway.As4()), flags: unix.RTF_UP | unix.RTF_GATEWAY}
 	return ioctl(fd, unix.SIOCADDRT, unsafe.Pointer(&rt), "add default route by "+gateway.String())
 }

@@ -26,6 +26,7 @@ type server struct {
 	store    *records
 	bootID   string
 	counter  atomic.Uint64
+	told     *told
 }
 
 // newServer reads the boot id and starts the counter.
@@ -34,7 +35,7 @@ func newServer(s settings, store *records) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	srv := &server{settings: s, store: store, bootID: strings.TrimSpace(string(id))}
+	srv := &server{settings: s, store: store, bootID: strings.TrimSpace(string(id)), told: newTold()}
 	go func() {
 		for range time.Tick(countEvery) {
 			srv.counter.Add(1)
@@ -82,6 +83,7 @@ func (s *server) root(w http.ResponseWriter, _ *http.Request) {
 		"uptime_seconds": uptime,
 		"counter":        s.counter.Load(),
 		"disk":           s.store.state(),
+		"metadata":       s.told.state(),
 	})
 }
 

@@ -17,6 +17,9 @@ type settings struct {
 	recordEvery    time.Duration
 	unhealthy      bool
 	ignoreShutdown bool
+	// metadataEvery is how often the host's metadata service is asked; readyAfter is how long after a notice the
+	// guest says that it may be taken, negative: never.
+	metadataEvery, readyAfter time.Duration
 }
 
 // nic is one address on the interface with this MAC.
@@ -29,7 +32,7 @@ type nic struct {
 // parseSettings reads the hs.* arguments. An unknown one is an error: a misspelt argument
 // would otherwise make a test pass for the wrong reason.
 func parseSettings(cmdline string) (settings, error) {
-	s := settings{name: "guest"}
+	s := settings{name: "guest", readyAfter: -1}
 	for arg := range strings.FieldsSeq(cmdline) {
 		if !strings.HasPrefix(arg, "hs.") {
 			continue
@@ -51,6 +54,10 @@ func parseSettings(cmdline string) (settings, error) {
 			s.unhealthy = value == "1"
 		case "hs.ignore-shutdown":
 			s.ignoreShutdown = value == "1"
+		case "hs.metadata":
+			s.metadataEvery, err = time.ParseDuration(value)
+		case "hs.ready":
+			s.readyAfter, err = time.ParseDuration(value)
 		default:
 			err = fmt.Errorf("unknown argument")
 		}

@@ -31,6 +31,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Hello
 	//	*SessionRequest_Heartbeat
 	//	*SessionRequest_Statuses
+	//	*SessionRequest_Console
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -100,6 +101,15 @@ func (x *SessionRequest) GetStatuses() *StatusReport {
 	return nil
 }
 
+func (x *SessionRequest) GetConsole() *ConsoleAnswer {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Console); ok {
+			return x.Console
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -116,11 +126,17 @@ type SessionRequest_Statuses struct {
 	Statuses *StatusReport `protobuf:"bytes,3,opt,name=statuses,proto3,oneof"`
 }
 
+type SessionRequest_Console struct {
+	Console *ConsoleAnswer `protobuf:"bytes,4,opt,name=console,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Message() {}
 
 func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
 
 func (*SessionRequest_Statuses) isSessionRequest_Message() {}
+
+func (*SessionRequest_Console) isSessionRequest_Message() {}
 
 // Hello is the first message of a session.
 type Hello struct {
@@ -356,6 +372,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Welcome
 	//	*SessionResponse_Orders
 	//	*SessionResponse_Heartbeat
+	//	*SessionResponse_Console
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -425,6 +442,15 @@ func (x *SessionResponse) GetHeartbeat() *HeartbeatAnswer {
 	return nil
 }
 
+func (x *SessionResponse) GetConsole() *ConsoleQuestion {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Console); ok {
+			return x.Console
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -441,11 +467,17 @@ type SessionResponse_Heartbeat struct {
 	Heartbeat *HeartbeatAnswer `protobuf:"bytes,3,opt,name=heartbeat,proto3,oneof"`
 }
 
+type SessionResponse_Console struct {
+	Console *ConsoleQuestion `protobuf:"bytes,4,opt,name=console,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_Orders) isSessionResponse_Message() {}
 
 func (*SessionResponse_Heartbeat) isSessionResponse_Message() {}
+
+func (*SessionResponse_Console) isSessionResponse_Message() {}
 
 // Welcome answers Hello.
 type Welcome struct {
@@ -764,6 +796,149 @@ func (x *HeartbeatAnswer) GetCoordinatorTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// ConsoleQuestion asks for the serial console of one instance. It changes nothing and is answered once.
+type ConsoleQuestion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the coordinator; the answer carries it.
+	Id     uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Object string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	// Only what the log holds behind this offset; 0: all of it.
+	After uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
+	// At most this many bytes, the newest.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleQuestion) Reset() {
+	*x = ConsoleQuestion{}
+	mi := &file_hotspare_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleQuestion) ProtoMessage() {}
+
+func (x *ConsoleQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleQuestion.ProtoReflect.Descriptor instead.
+func (*ConsoleQuestion) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ConsoleQuestion) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ConsoleQuestion) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *ConsoleQuestion) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ConsoleQuestion) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ConsoleAnswer is what the console's log holds.
+type ConsoleAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Text  []byte                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// The offset behind the last byte of text: the next question's after.
+	End uint64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	// Why there is no text; empty when there is just none.
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleAnswer) Reset() {
+	*x = ConsoleAnswer{}
+	mi := &file_hotspare_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleAnswer) ProtoMessage() {}
+
+func (x *ConsoleAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleAnswer.ProtoReflect.Descriptor instead.
+func (*ConsoleAnswer) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ConsoleAnswer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ConsoleAnswer) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *ConsoleAnswer) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *ConsoleAnswer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // EnrollRequest joins an agent.
 type EnrollRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -777,7 +952,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_hotspare_v1_agent_proto_msgTypes[9]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +964,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_agent_proto_msgTypes[9]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +977,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EnrollRequest) GetAgent() string {
@@ -838,7 +1013,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_hotspare_v1_agent_proto_msgTypes[10]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1025,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_agent_proto_msgTypes[10]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1038,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EnrollResponse) GetCertificate() []byte {
@@ -890,7 +1065,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_hotspare_v1_agent_proto_msgTypes[11]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1077,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_agent_proto_msgTypes[11]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1090,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -936,7 +1111,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_hotspare_v1_agent_proto_msgTypes[12]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1123,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_agent_proto_msgTypes[12]
+	mi := &file_hotspare_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1136,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hotspare_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -982,11 +1157,12 @@ var File_hotspare_v1_agent_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x17hotspare/v1/agent.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\"\xb8\x01\n" +
+	"\x17hotspare/v1/agent.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\"\xf0\x01\n" +
 	"\x0eSessionRequest\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.hotspare.v1.HelloH\x00R\x05hello\x126\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x16.hotspare.v1.HeartbeatH\x00R\theartbeat\x127\n" +
-	"\bstatuses\x18\x03 \x01(\v2\x19.hotspare.v1.StatusReportH\x00R\bstatusesB\t\n" +
+	"\bstatuses\x18\x03 \x01(\v2\x19.hotspare.v1.StatusReportH\x00R\bstatuses\x126\n" +
+	"\aconsole\x18\x04 \x01(\v2\x1a.hotspare.v1.ConsoleAnswerH\x00R\aconsoleB\t\n" +
 	"\amessage\"\xbc\x02\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x17\n" +
@@ -1008,11 +1184,12 @@ const file_hotspare_v1_agent_proto_rawDesc = "" +
 	"\bcapacity\x18\x02 \x01(\v2\x15.hotspare.v1.CapacityR\bcapacity\"S\n" +
 	"\fStatusReport\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12/\n" +
-	"\bstatuses\x18\x02 \x03(\v2\x13.hotspare.v1.StatusR\bstatuses\"\xbb\x01\n" +
+	"\bstatuses\x18\x02 \x03(\v2\x13.hotspare.v1.StatusR\bstatuses\"\xf5\x01\n" +
 	"\x0fSessionResponse\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.hotspare.v1.WelcomeH\x00R\awelcome\x12-\n" +
 	"\x06orders\x18\x02 \x01(\v2\x13.hotspare.v1.OrdersH\x00R\x06orders\x12<\n" +
-	"\theartbeat\x18\x03 \x01(\v2\x1c.hotspare.v1.HeartbeatAnswerH\x00R\theartbeatB\t\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x1c.hotspare.v1.HeartbeatAnswerH\x00R\theartbeat\x128\n" +
+	"\aconsole\x18\x04 \x01(\v2\x1c.hotspare.v1.ConsoleQuestionH\x00R\aconsoleB\t\n" +
 	"\amessage\"\x96\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05leads\x18\x01 \x01(\bR\x05leads\x12\x16\n" +
@@ -1039,7 +1216,17 @@ const file_hotspare_v1_agent_proto_rawDesc = "" +
 	"\x0fHeartbeatAnswer\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x121\n" +
 	"\x06permit\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06permit\x12E\n" +
-	"\x10coordinator_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcoordinatorTime\"M\n" +
+	"\x10coordinator_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcoordinatorTime\"e\n" +
+	"\x0fConsoleQuestion\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"[\n" +
+	"\rConsoleAnswer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\x04R\x03end\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"M\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
@@ -1069,7 +1256,7 @@ func file_hotspare_v1_agent_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_agent_proto_rawDescData
 }
 
-var file_hotspare_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_hotspare_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_hotspare_v1_agent_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: hotspare.v1.SessionRequest
 	(*Hello)(nil),                 // 1: hotspare.v1.Hello
@@ -1080,45 +1267,49 @@ var file_hotspare_v1_agent_proto_goTypes = []any{
 	(*Orders)(nil),                // 6: hotspare.v1.Orders
 	(*Order)(nil),                 // 7: hotspare.v1.Order
 	(*HeartbeatAnswer)(nil),       // 8: hotspare.v1.HeartbeatAnswer
-	(*EnrollRequest)(nil),         // 9: hotspare.v1.EnrollRequest
-	(*EnrollResponse)(nil),        // 10: hotspare.v1.EnrollResponse
-	(*RenewRequest)(nil),          // 11: hotspare.v1.RenewRequest
-	(*RenewResponse)(nil),         // 12: hotspare.v1.RenewResponse
-	(*Capacity)(nil),              // 13: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 14: hotspare.v1.AgentOffer
-	(*Status)(nil),                // 15: hotspare.v1.Status
-	(Kind)(0),                     // 16: hotspare.v1.Kind
-	(*Spec)(nil),                  // 17: hotspare.v1.Spec
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*ConsoleQuestion)(nil),       // 9: hotspare.v1.ConsoleQuestion
+	(*ConsoleAnswer)(nil),         // 10: hotspare.v1.ConsoleAnswer
+	(*EnrollRequest)(nil),         // 11: hotspare.v1.EnrollRequest
+	(*EnrollResponse)(nil),        // 12: hotspare.v1.EnrollResponse
+	(*RenewRequest)(nil),          // 13: hotspare.v1.RenewRequest
+	(*RenewResponse)(nil),         // 14: hotspare.v1.RenewResponse
+	(*Capacity)(nil),              // 15: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 16: hotspare.v1.AgentOffer
+	(*Status)(nil),                // 17: hotspare.v1.Status
+	(Kind)(0),                     // 18: hotspare.v1.Kind
+	(*Spec)(nil),                  // 19: hotspare.v1.Spec
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_hotspare_v1_agent_proto_depIdxs = []int32{
 	1,  // 0: hotspare.v1.SessionRequest.hello:type_name -> hotspare.v1.Hello
 	2,  // 1: hotspare.v1.SessionRequest.heartbeat:type_name -> hotspare.v1.Heartbeat
 	3,  // 2: hotspare.v1.SessionRequest.statuses:type_name -> hotspare.v1.StatusReport
-	13, // 3: hotspare.v1.Hello.capacity:type_name -> hotspare.v1.Capacity
-	14, // 4: hotspare.v1.Hello.offer:type_name -> hotspare.v1.AgentOffer
-	13, // 5: hotspare.v1.Heartbeat.capacity:type_name -> hotspare.v1.Capacity
-	15, // 6: hotspare.v1.StatusReport.statuses:type_name -> hotspare.v1.Status
-	5,  // 7: hotspare.v1.SessionResponse.welcome:type_name -> hotspare.v1.Welcome
-	6,  // 8: hotspare.v1.SessionResponse.orders:type_name -> hotspare.v1.Orders
-	8,  // 9: hotspare.v1.SessionResponse.heartbeat:type_name -> hotspare.v1.HeartbeatAnswer
-	7,  // 10: hotspare.v1.Orders.orders:type_name -> hotspare.v1.Order
-	16, // 11: hotspare.v1.Order.kind:type_name -> hotspare.v1.Kind
-	17, // 12: hotspare.v1.Order.spec:type_name -> hotspare.v1.Spec
-	18, // 13: hotspare.v1.HeartbeatAnswer.permit:type_name -> google.protobuf.Duration
-	19, // 14: hotspare.v1.HeartbeatAnswer.coordinator_time:type_name -> google.protobuf.Timestamp
-	0,  // 15: hotspare.v1.AgentService.Session:input_type -> hotspare.v1.SessionRequest
-	9,  // 16: hotspare.v1.AgentService.Enroll:input_type -> hotspare.v1.EnrollRequest
-	11, // 17: hotspare.v1.AgentService.Renew:input_type -> hotspare.v1.RenewRequest
-	4,  // 18: hotspare.v1.AgentService.Session:output_type -> hotspare.v1.SessionResponse
-	10, // 19: hotspare.v1.AgentService.Enroll:output_type -> hotspare.v1.EnrollResponse
-	12, // 20: hotspare.v1.AgentService.Renew:output_type -> hotspare.v1.RenewResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	10, // 3: hotspare.v1.SessionRequest.console:type_name -> hotspare.v1.ConsoleAnswer
+	15, // 4: hotspare.v1.Hello.capacity:type_name -> hotspare.v1.Capacity
+	16, // 5: hotspare.v1.Hello.offer:type_name -> hotspare.v1.AgentOffer
+	15, // 6: hotspare.v1.Heartbeat.capacity:type_name -> hotspare.v1.Capacity
+	17, // 7: hotspare.v1.StatusReport.statuses:type_name -> hotspare.v1.Status
+	5,  // 8: hotspare.v1.SessionResponse.welcome:type_name -> hotspare.v1.Welcome
+	6,  // 9: hotspare.v1.SessionResponse.orders:type_name -> hotspare.v1.Orders
+	8,  // 10: hotspare.v1.SessionResponse.heartbeat:type_name -> hotspare.v1.HeartbeatAnswer
+	9,  // 11: hotspare.v1.SessionResponse.console:type_name -> hotspare.v1.ConsoleQuestion
+	7,  // 12: hotspare.v1.Orders.orders:type_name -> hotspare.v1.Order
+	18, // 13: hotspare.v1.Order.kind:type_name -> hotspare.v1.Kind
+	19, // 14: hotspare.v1.Order.spec:type_name -> hotspare.v1.Spec
+	20, // 15: hotspare.v1.HeartbeatAnswer.permit:type_name -> google.protobuf.Duration
+	21, // 16: hotspare.v1.HeartbeatAnswer.coordinator_time:type_name -> google.protobuf.Timestamp
+	0,  // 17: hotspare.v1.AgentService.Session:input_type -> hotspare.v1.SessionRequest
+	11, // 18: hotspare.v1.AgentService.Enroll:input_type -> hotspare.v1.EnrollRequest
+	13, // 19: hotspare.v1.AgentService.Renew:input_type -> hotspare.v1.RenewRequest
+	4,  // 20: hotspare.v1.AgentService.Session:output_type -> hotspare.v1.SessionResponse
+	12, // 21: hotspare.v1.AgentService.Enroll:output_type -> hotspare.v1.EnrollResponse
+	14, // 22: hotspare.v1.AgentService.Renew:output_type -> hotspare.v1.RenewResponse
+	20, // [20:23] is the sub-list for method output_type
+	17, // [17:20] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_agent_proto_init() }
@@ -1132,11 +1323,13 @@ func file_hotspare_v1_agent_proto_init() {
 		(*SessionRequest_Hello)(nil),
 		(*SessionRequest_Heartbeat)(nil),
 		(*SessionRequest_Statuses)(nil),
+		(*SessionRequest_Console)(nil),
 	}
 	file_hotspare_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
 		(*SessionResponse_Orders)(nil),
 		(*SessionResponse_Heartbeat)(nil),
+		(*SessionResponse_Console)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1144,7 +1337,7 @@ func file_hotspare_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_agent_proto_rawDesc), len(file_hotspare_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

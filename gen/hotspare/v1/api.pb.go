@@ -716,6 +716,236 @@ func (x *UndeleteLeaseResponse) GetLease() *Lease {
 	return nil
 }
 
+type ReadConsoleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Which of the lease's VMs, from 0.
+	Vm uint32 `protobuf:"varint,2,opt,name=vm,proto3" json:"vm,omitempty"`
+	// Go on with what the guest writes from now.
+	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	// At most this much of what is there already; 0: 16 KiB. At most 64 KiB.
+	MaxBytes uint32 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// Only what the log holds behind this offset: the end of an earlier answer.
+	After         uint64 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadConsoleRequest) Reset() {
+	*x = ReadConsoleRequest{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadConsoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadConsoleRequest) ProtoMessage() {}
+
+func (x *ReadConsoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadConsoleRequest.ProtoReflect.Descriptor instead.
+func (*ReadConsoleRequest) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReadConsoleRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReadConsoleRequest) GetVm() uint32 {
+	if x != nil {
+		return x.Vm
+	}
+	return 0
+}
+
+func (x *ReadConsoleRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *ReadConsoleRequest) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *ReadConsoleRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type ReadConsoleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Text  []byte                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// What the agent last reported of the VM.
+	State State `protobuf:"varint,2,opt,name=state,proto3,enum=hotspare.v1.State" json:"state,omitempty"`
+	// The offset behind the last byte of text.
+	End           uint64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadConsoleResponse) Reset() {
+	*x = ReadConsoleResponse{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadConsoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadConsoleResponse) ProtoMessage() {}
+
+func (x *ReadConsoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadConsoleResponse.ProtoReflect.Descriptor instead.
+func (*ReadConsoleResponse) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReadConsoleResponse) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *ReadConsoleResponse) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_STATE_UNSPECIFIED
+}
+
+func (x *ReadConsoleResponse) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+type WatchLeaseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchLeaseRequest) Reset() {
+	*x = WatchLeaseRequest{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchLeaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchLeaseRequest) ProtoMessage() {}
+
+func (x *WatchLeaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchLeaseRequest.ProtoReflect.Descriptor instead.
+func (*WatchLeaseRequest) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchLeaseRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type WatchLeaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchLeaseResponse) Reset() {
+	*x = WatchLeaseResponse{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchLeaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchLeaseResponse) ProtoMessage() {}
+
+func (x *WatchLeaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchLeaseResponse.ProtoReflect.Descriptor instead.
+func (*WatchLeaseResponse) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchLeaseResponse) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
 type ApplyRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -729,7 +959,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[12]
+	mi := &file_hotspare_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +971,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[12]
+	mi := &file_hotspare_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +984,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApplyRequest) GetRequestId() string {
@@ -794,7 +1024,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[13]
+	mi := &file_hotspare_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1036,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[13]
+	mi := &file_hotspare_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +1049,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ApplyResponse) GetOutcomes() []*ApplyOutcome {
@@ -842,7 +1072,7 @@ type ApplyOutcome struct {
 
 func (x *ApplyOutcome) Reset() {
 	*x = ApplyOutcome{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[14]
+	mi := &file_hotspare_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1084,7 @@ func (x *ApplyOutcome) String() string {
 func (*ApplyOutcome) ProtoMessage() {}
 
 func (x *ApplyOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[14]
+	mi := &file_hotspare_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1097,7 @@ func (x *ApplyOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyOutcome.ProtoReflect.Descriptor instead.
 func (*ApplyOutcome) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ApplyOutcome) GetKey() string {
@@ -896,7 +1126,7 @@ type GetResourceRequest struct {
 
 func (x *GetResourceRequest) Reset() {
 	*x = GetResourceRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[15]
+	mi := &file_hotspare_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1138,7 @@ func (x *GetResourceRequest) String() string {
 func (*GetResourceRequest) ProtoMessage() {}
 
 func (x *GetResourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[15]
+	mi := &file_hotspare_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1151,7 @@ func (x *GetResourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResourceRequest.ProtoReflect.Descriptor instead.
 func (*GetResourceRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetResourceRequest) GetKind() string {
@@ -956,7 +1186,7 @@ type GetResourceResponse struct {
 
 func (x *GetResourceResponse) Reset() {
 	*x = GetResourceResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[16]
+	mi := &file_hotspare_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1198,7 @@ func (x *GetResourceResponse) String() string {
 func (*GetResourceResponse) ProtoMessage() {}
 
 func (x *GetResourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[16]
+	mi := &file_hotspare_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1211,7 @@ func (x *GetResourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResourceResponse.ProtoReflect.Descriptor instead.
 func (*GetResourceResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetResourceResponse) GetResource() *Resource {
@@ -1010,7 +1240,7 @@ type ListResourcesRequest struct {
 
 func (x *ListResourcesRequest) Reset() {
 	*x = ListResourcesRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[17]
+	mi := &file_hotspare_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1252,7 @@ func (x *ListResourcesRequest) String() string {
 func (*ListResourcesRequest) ProtoMessage() {}
 
 func (x *ListResourcesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[17]
+	mi := &file_hotspare_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1265,7 @@ func (x *ListResourcesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourcesRequest.ProtoReflect.Descriptor instead.
 func (*ListResourcesRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListResourcesRequest) GetKind() string {
@@ -1076,7 +1306,7 @@ type ListResourcesResponse struct {
 
 func (x *ListResourcesResponse) Reset() {
 	*x = ListResourcesResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[18]
+	mi := &file_hotspare_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1318,7 @@ func (x *ListResourcesResponse) String() string {
 func (*ListResourcesResponse) ProtoMessage() {}
 
 func (x *ListResourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[18]
+	mi := &file_hotspare_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1331,7 @@ func (x *ListResourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListResourcesResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListResourcesResponse) GetResources() []*Resource {
@@ -1129,7 +1359,7 @@ type DeleteResourceRequest struct {
 
 func (x *DeleteResourceRequest) Reset() {
 	*x = DeleteResourceRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[19]
+	mi := &file_hotspare_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1371,7 @@ func (x *DeleteResourceRequest) String() string {
 func (*DeleteResourceRequest) ProtoMessage() {}
 
 func (x *DeleteResourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[19]
+	mi := &file_hotspare_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1384,7 @@ func (x *DeleteResourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResourceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteResourceRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteResourceRequest) GetRequestId() string {
@@ -1186,7 +1416,7 @@ type DeleteResourceResponse struct {
 
 func (x *DeleteResourceResponse) Reset() {
 	*x = DeleteResourceResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[20]
+	mi := &file_hotspare_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1428,7 @@ func (x *DeleteResourceResponse) String() string {
 func (*DeleteResourceResponse) ProtoMessage() {}
 
 func (x *DeleteResourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[20]
+	mi := &file_hotspare_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1441,7 @@ func (x *DeleteResourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResourceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResourceResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 // Readiness says whether a plan could be run now, and what is missing.
@@ -1228,7 +1458,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[21]
+	mi := &file_hotspare_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1470,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[21]
+	mi := &file_hotspare_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1483,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Readiness) GetPlan() string {
@@ -1297,7 +1527,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[22]
+	mi := &file_hotspare_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1539,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[22]
+	mi := &file_hotspare_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1552,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Obstacle) GetObject() string {
@@ -1370,7 +1600,7 @@ type DeclareRequest struct {
 
 func (x *DeclareRequest) Reset() {
 	*x = DeclareRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[23]
+	mi := &file_hotspare_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1612,7 @@ func (x *DeclareRequest) String() string {
 func (*DeclareRequest) ProtoMessage() {}
 
 func (x *DeclareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[23]
+	mi := &file_hotspare_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1625,7 @@ func (x *DeclareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareRequest.ProtoReflect.Descriptor instead.
 func (*DeclareRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeclareRequest) GetRequestId() string {
@@ -1458,7 +1688,7 @@ type DeclareResponse struct {
 
 func (x *DeclareResponse) Reset() {
 	*x = DeclareResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[24]
+	mi := &file_hotspare_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1700,7 @@ func (x *DeclareResponse) String() string {
 func (*DeclareResponse) ProtoMessage() {}
 
 func (x *DeclareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[24]
+	mi := &file_hotspare_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1713,7 @@ func (x *DeclareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareResponse.ProtoReflect.Descriptor instead.
 func (*DeclareResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeclareResponse) GetFailover() *Failover {
@@ -1511,7 +1741,7 @@ type GetFailoverRequest struct {
 
 func (x *GetFailoverRequest) Reset() {
 	*x = GetFailoverRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[25]
+	mi := &file_hotspare_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1753,7 @@ func (x *GetFailoverRequest) String() string {
 func (*GetFailoverRequest) ProtoMessage() {}
 
 func (x *GetFailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[25]
+	mi := &file_hotspare_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1766,7 @@ func (x *GetFailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailoverRequest.ProtoReflect.Descriptor instead.
 func (*GetFailoverRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetFailoverRequest) GetName() string {
@@ -1562,7 +1792,7 @@ type GetFailoverResponse struct {
 
 func (x *GetFailoverResponse) Reset() {
 	*x = GetFailoverResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[26]
+	mi := &file_hotspare_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1804,7 @@ func (x *GetFailoverResponse) String() string {
 func (*GetFailoverResponse) ProtoMessage() {}
 
 func (x *GetFailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[26]
+	mi := &file_hotspare_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1817,7 @@ func (x *GetFailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailoverResponse.ProtoReflect.Descriptor instead.
 func (*GetFailoverResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetFailoverResponse) GetFailover() *Failover {
@@ -1608,7 +1838,7 @@ type ListFailoversRequest struct {
 
 func (x *ListFailoversRequest) Reset() {
 	*x = ListFailoversRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[27]
+	mi := &file_hotspare_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1850,7 @@ func (x *ListFailoversRequest) String() string {
 func (*ListFailoversRequest) ProtoMessage() {}
 
 func (x *ListFailoversRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[27]
+	mi := &file_hotspare_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1863,7 @@ func (x *ListFailoversRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFailoversRequest.ProtoReflect.Descriptor instead.
 func (*ListFailoversRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListFailoversRequest) GetPageSize() int32 {
@@ -1667,7 +1897,7 @@ type ListFailoversResponse struct {
 
 func (x *ListFailoversResponse) Reset() {
 	*x = ListFailoversResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[28]
+	mi := &file_hotspare_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1909,7 @@ func (x *ListFailoversResponse) String() string {
 func (*ListFailoversResponse) ProtoMessage() {}
 
 func (x *ListFailoversResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[28]
+	mi := &file_hotspare_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1922,7 @@ func (x *ListFailoversResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFailoversResponse.ProtoReflect.Descriptor instead.
 func (*ListFailoversResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListFailoversResponse) GetFailovers() []*Failover {
@@ -1718,7 +1948,7 @@ type WatchFailoverRequest struct {
 
 func (x *WatchFailoverRequest) Reset() {
 	*x = WatchFailoverRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[29]
+	mi := &file_hotspare_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1960,7 @@ func (x *WatchFailoverRequest) String() string {
 func (*WatchFailoverRequest) ProtoMessage() {}
 
 func (x *WatchFailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[29]
+	mi := &file_hotspare_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1973,7 @@ func (x *WatchFailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFailoverRequest.ProtoReflect.Descriptor instead.
 func (*WatchFailoverRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchFailoverRequest) GetName() string {
@@ -1764,7 +1994,7 @@ type WatchFailoverResponse struct {
 
 func (x *WatchFailoverResponse) Reset() {
 	*x = WatchFailoverResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[30]
+	mi := &file_hotspare_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +2006,7 @@ func (x *WatchFailoverResponse) String() string {
 func (*WatchFailoverResponse) ProtoMessage() {}
 
 func (x *WatchFailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[30]
+	mi := &file_hotspare_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +2019,7 @@ func (x *WatchFailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFailoverResponse.ProtoReflect.Descriptor instead.
 func (*WatchFailoverResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchFailoverResponse) GetFailover() *Failover {
@@ -1819,7 +2049,7 @@ type SwearRequest struct {
 
 func (x *SwearRequest) Reset() {
 	*x = SwearRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[31]
+	mi := &file_hotspare_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2061,7 @@ func (x *SwearRequest) String() string {
 func (*SwearRequest) ProtoMessage() {}
 
 func (x *SwearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[31]
+	mi := &file_hotspare_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2074,7 @@ func (x *SwearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwearRequest.ProtoReflect.Descriptor instead.
 func (*SwearRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SwearRequest) GetRequestId() string {
@@ -1884,7 +2114,7 @@ type SwearResponse struct {
 
 func (x *SwearResponse) Reset() {
 	*x = SwearResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[32]
+	mi := &file_hotspare_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2126,7 @@ func (x *SwearResponse) String() string {
 func (*SwearResponse) ProtoMessage() {}
 
 func (x *SwearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[32]
+	mi := &file_hotspare_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2139,7 @@ func (x *SwearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwearResponse.ProtoReflect.Descriptor instead.
 func (*SwearResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SwearResponse) GetFailover() *Failover {
@@ -1933,7 +2163,7 @@ type ControlRequest struct {
 
 func (x *ControlRequest) Reset() {
 	*x = ControlRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[33]
+	mi := &file_hotspare_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2175,7 @@ func (x *ControlRequest) String() string {
 func (*ControlRequest) ProtoMessage() {}
 
 func (x *ControlRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[33]
+	mi := &file_hotspare_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2188,7 @@ func (x *ControlRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlRequest.ProtoReflect.Descriptor instead.
 func (*ControlRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ControlRequest) GetRequestId() string {
@@ -2005,7 +2235,7 @@ type ControlResponse struct {
 
 func (x *ControlResponse) Reset() {
 	*x = ControlResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[34]
+	mi := &file_hotspare_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2247,7 @@ func (x *ControlResponse) String() string {
 func (*ControlResponse) ProtoMessage() {}
 
 func (x *ControlResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[34]
+	mi := &file_hotspare_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2260,7 @@ func (x *ControlResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlResponse.ProtoReflect.Descriptor instead.
 func (*ControlResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ControlResponse) GetFailover() *Failover {
@@ -2053,7 +2283,7 @@ type FailbackRequest struct {
 
 func (x *FailbackRequest) Reset() {
 	*x = FailbackRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[35]
+	mi := &file_hotspare_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2295,7 @@ func (x *FailbackRequest) String() string {
 func (*FailbackRequest) ProtoMessage() {}
 
 func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[35]
+	mi := &file_hotspare_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2308,7 @@ func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackRequest.ProtoReflect.Descriptor instead.
 func (*FailbackRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FailbackRequest) GetRequestId() string {
@@ -2118,7 +2348,7 @@ type FailbackResponse struct {
 
 func (x *FailbackResponse) Reset() {
 	*x = FailbackResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[36]
+	mi := &file_hotspare_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2360,7 @@ func (x *FailbackResponse) String() string {
 func (*FailbackResponse) ProtoMessage() {}
 
 func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[36]
+	mi := &file_hotspare_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2373,7 @@ func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackResponse.ProtoReflect.Descriptor instead.
 func (*FailbackResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FailbackResponse) GetFailover() *Failover {
@@ -2166,7 +2396,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[37]
+	mi := &file_hotspare_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2408,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[37]
+	mi := &file_hotspare_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2421,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ArmRequest) GetRequestId() string {
@@ -2231,7 +2461,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[38]
+	mi := &file_hotspare_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2473,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[38]
+	mi := &file_hotspare_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2486,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ArmResponse) GetTrigger() *Trigger {
@@ -2275,7 +2505,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[39]
+	mi := &file_hotspare_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2517,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[39]
+	mi := &file_hotspare_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2530,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetStatusRequest) GetStale() bool {
@@ -2332,7 +2562,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[40]
+	mi := &file_hotspare_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2574,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[40]
+	mi := &file_hotspare_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2587,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetStatusResponse) GetGuarantee() string {
@@ -2452,7 +2682,7 @@ type Lent struct {
 
 func (x *Lent) Reset() {
 	*x = Lent{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[41]
+	mi := &file_hotspare_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2694,7 @@ func (x *Lent) String() string {
 func (*Lent) ProtoMessage() {}
 
 func (x *Lent) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[41]
+	mi := &file_hotspare_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2707,7 @@ func (x *Lent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lent.ProtoReflect.Descriptor instead.
 func (*Lent) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Lent) GetVcpus() uint32 {
@@ -2535,7 +2765,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[42]
+	mi := &file_hotspare_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2777,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[42]
+	mi := &file_hotspare_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2790,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Member) GetName() string {
@@ -2603,7 +2833,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[43]
+	mi := &file_hotspare_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2845,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[43]
+	mi := &file_hotspare_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2858,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListHostsRequest) GetStale() bool {
@@ -2662,7 +2892,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	mi := &file_hotspare_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2904,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	mi := &file_hotspare_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2917,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -2717,7 +2947,7 @@ type UpdateHostRequest struct {
 
 func (x *UpdateHostRequest) Reset() {
 	*x = UpdateHostRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	mi := &file_hotspare_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +2959,7 @@ func (x *UpdateHostRequest) String() string {
 func (*UpdateHostRequest) ProtoMessage() {}
 
 func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	mi := &file_hotspare_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +2972,7 @@ func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostRequest.ProtoReflect.Descriptor instead.
 func (*UpdateHostRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UpdateHostRequest) GetRequestId() string {
@@ -2782,7 +3012,7 @@ type UpdateHostResponse struct {
 
 func (x *UpdateHostResponse) Reset() {
 	*x = UpdateHostResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	mi := &file_hotspare_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3024,7 @@ func (x *UpdateHostResponse) String() string {
 func (*UpdateHostResponse) ProtoMessage() {}
 
 func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	mi := &file_hotspare_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3037,7 @@ func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostResponse.ProtoReflect.Descriptor instead.
 func (*UpdateHostResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UpdateHostResponse) GetHost() *Host {
@@ -2830,7 +3060,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	mi := &file_hotspare_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +3072,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	mi := &file_hotspare_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +3085,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateTokenRequest) GetRequestId() string {
@@ -2891,7 +3121,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	mi := &file_hotspare_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +3133,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	mi := &file_hotspare_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +3146,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2954,7 +3184,7 @@ type ListObjectsRequest struct {
 
 func (x *ListObjectsRequest) Reset() {
 	*x = ListObjectsRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[49]
+	mi := &file_hotspare_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3196,7 @@ func (x *ListObjectsRequest) String() string {
 func (*ListObjectsRequest) ProtoMessage() {}
 
 func (x *ListObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[49]
+	mi := &file_hotspare_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3209,7 @@ func (x *ListObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListObjectsRequest.ProtoReflect.Descriptor instead.
 func (*ListObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListObjectsRequest) GetStale() bool {
@@ -3020,7 +3250,7 @@ type ListObjectsResponse struct {
 
 func (x *ListObjectsResponse) Reset() {
 	*x = ListObjectsResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[50]
+	mi := &file_hotspare_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3262,7 @@ func (x *ListObjectsResponse) String() string {
 func (*ListObjectsResponse) ProtoMessage() {}
 
 func (x *ListObjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[50]
+	mi := &file_hotspare_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3275,7 @@ func (x *ListObjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListObjectsResponse.ProtoReflect.Descriptor instead.
 func (*ListObjectsResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListObjectsResponse) GetObjects() []*ObjectView {
@@ -3073,7 +3303,7 @@ type ObjectView struct {
 
 func (x *ObjectView) Reset() {
 	*x = ObjectView{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[51]
+	mi := &file_hotspare_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3315,7 @@ func (x *ObjectView) String() string {
 func (*ObjectView) ProtoMessage() {}
 
 func (x *ObjectView) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[51]
+	mi := &file_hotspare_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3328,7 @@ func (x *ObjectView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectView.ProtoReflect.Descriptor instead.
 func (*ObjectView) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ObjectView) GetObject() *Object {
@@ -3125,7 +3355,7 @@ type ListEvidenceRequest struct {
 
 func (x *ListEvidenceRequest) Reset() {
 	*x = ListEvidenceRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[52]
+	mi := &file_hotspare_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3367,7 @@ func (x *ListEvidenceRequest) String() string {
 func (*ListEvidenceRequest) ProtoMessage() {}
 
 func (x *ListEvidenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[52]
+	mi := &file_hotspare_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3380,7 @@ func (x *ListEvidenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEvidenceRequest.ProtoReflect.Descriptor instead.
 func (*ListEvidenceRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListEvidenceRequest) GetAfterSequence() uint64 {
@@ -3176,7 +3406,7 @@ type ListEvidenceResponse struct {
 
 func (x *ListEvidenceResponse) Reset() {
 	*x = ListEvidenceResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[53]
+	mi := &file_hotspare_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3418,7 @@ func (x *ListEvidenceResponse) String() string {
 func (*ListEvidenceResponse) ProtoMessage() {}
 
 func (x *ListEvidenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[53]
+	mi := &file_hotspare_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3431,7 @@ func (x *ListEvidenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEvidenceResponse.ProtoReflect.Descriptor instead.
 func (*ListEvidenceResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListEvidenceResponse) GetEntries() []*Evidence {
@@ -3225,7 +3455,7 @@ type IssueClientRequest struct {
 
 func (x *IssueClientRequest) Reset() {
 	*x = IssueClientRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[54]
+	mi := &file_hotspare_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3467,7 @@ func (x *IssueClientRequest) String() string {
 func (*IssueClientRequest) ProtoMessage() {}
 
 func (x *IssueClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[54]
+	mi := &file_hotspare_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3480,7 @@ func (x *IssueClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueClientRequest.ProtoReflect.Descriptor instead.
 func (*IssueClientRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *IssueClientRequest) GetRequestId() string {
@@ -3298,7 +3528,7 @@ type IssueClientResponse struct {
 
 func (x *IssueClientResponse) Reset() {
 	*x = IssueClientResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[55]
+	mi := &file_hotspare_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3540,7 @@ func (x *IssueClientResponse) String() string {
 func (*IssueClientResponse) ProtoMessage() {}
 
 func (x *IssueClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[55]
+	mi := &file_hotspare_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3553,7 @@ func (x *IssueClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueClientResponse.ProtoReflect.Descriptor instead.
 func (*IssueClientResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *IssueClientResponse) GetCertificate() []byte {
@@ -3386,6 +3616,20 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"A\n" +
 	"\x15UndeleteLeaseResponse\x12(\n" +
+	"\x05lease\x18\x01 \x01(\v2\x12.hotspare.v1.LeaseR\x05lease\"\x83\x01\n" +
+	"\x12ReadConsoleRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02vm\x18\x02 \x01(\rR\x02vm\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x1b\n" +
+	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\x04R\x05after\"e\n" +
+	"\x13ReadConsoleResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12(\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x12.hotspare.v1.StateR\x05state\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\x04R\x03end\"'\n" +
+	"\x11WatchLeaseRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\">\n" +
+	"\x12WatchLeaseResponse\x12(\n" +
 	"\x05lease\x18\x01 \x01(\v2\x12.hotspare.v1.LeaseR\x05lease\"\xa4\x01\n" +
 	"\fApplyRequest\x12\x1d\n" +
 	"\n" +
@@ -3582,7 +3826,7 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x15CONTROL_ACTION_RESUME\x10\x02\x12\x18\n" +
 	"\x14CONTROL_ACTION_RETRY\x10\x03\x12\x17\n" +
 	"\x13CONTROL_ACTION_SKIP\x10\x04\x12\x18\n" +
-	"\x14CONTROL_ACTION_ABORT\x10\x052\xf7\x03\n" +
+	"\x14CONTROL_ACTION_ABORT\x10\x052\x9c\x05\n" +
 	"\fLeaseService\x12P\n" +
 	"\vCreateLease\x12\x1f.hotspare.v1.CreateLeaseRequest\x1a .hotspare.v1.CreateLeaseResponse\x12G\n" +
 	"\bGetLease\x12\x1c.hotspare.v1.GetLeaseRequest\x1a\x1d.hotspare.v1.GetLeaseResponse\x12M\n" +
@@ -3590,7 +3834,10 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"ListLeases\x12\x1e.hotspare.v1.ListLeasesRequest\x1a\x1f.hotspare.v1.ListLeasesResponse\x12P\n" +
 	"\vExtendLease\x12\x1f.hotspare.v1.ExtendLeaseRequest\x1a .hotspare.v1.ExtendLeaseResponse\x12S\n" +
 	"\fReleaseLease\x12 .hotspare.v1.ReleaseLeaseRequest\x1a!.hotspare.v1.ReleaseLeaseResponse\x12V\n" +
-	"\rUndeleteLease\x12!.hotspare.v1.UndeleteLeaseRequest\x1a\".hotspare.v1.UndeleteLeaseResponse2\xd6\x02\n" +
+	"\rUndeleteLease\x12!.hotspare.v1.UndeleteLeaseRequest\x1a\".hotspare.v1.UndeleteLeaseResponse\x12R\n" +
+	"\vReadConsole\x12\x1f.hotspare.v1.ReadConsoleRequest\x1a .hotspare.v1.ReadConsoleResponse0\x01\x12O\n" +
+	"\n" +
+	"WatchLease\x12\x1e.hotspare.v1.WatchLeaseRequest\x1a\x1f.hotspare.v1.WatchLeaseResponse0\x012\xd6\x02\n" +
 	"\x0fResourceService\x12>\n" +
 	"\x05Apply\x12\x19.hotspare.v1.ApplyRequest\x1a\x1a.hotspare.v1.ApplyResponse\x12P\n" +
 	"\vGetResource\x12\x1f.hotspare.v1.GetResourceRequest\x1a .hotspare.v1.GetResourceResponse\x12V\n" +
@@ -3628,7 +3875,7 @@ func file_hotspare_v1_api_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_api_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hotspare_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_hotspare_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_hotspare_v1_api_proto_goTypes = []any{
 	(ControlAction)(0),             // 0: hotspare.v1.ControlAction
 	(*CreateLeaseRequest)(nil),     // 1: hotspare.v1.CreateLeaseRequest
@@ -3643,160 +3890,171 @@ var file_hotspare_v1_api_proto_goTypes = []any{
 	(*ReleaseLeaseResponse)(nil),   // 10: hotspare.v1.ReleaseLeaseResponse
 	(*UndeleteLeaseRequest)(nil),   // 11: hotspare.v1.UndeleteLeaseRequest
 	(*UndeleteLeaseResponse)(nil),  // 12: hotspare.v1.UndeleteLeaseResponse
-	(*ApplyRequest)(nil),           // 13: hotspare.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 14: hotspare.v1.ApplyResponse
-	(*ApplyOutcome)(nil),           // 15: hotspare.v1.ApplyOutcome
-	(*GetResourceRequest)(nil),     // 16: hotspare.v1.GetResourceRequest
-	(*GetResourceResponse)(nil),    // 17: hotspare.v1.GetResourceResponse
-	(*ListResourcesRequest)(nil),   // 18: hotspare.v1.ListResourcesRequest
-	(*ListResourcesResponse)(nil),  // 19: hotspare.v1.ListResourcesResponse
-	(*DeleteResourceRequest)(nil),  // 20: hotspare.v1.DeleteResourceRequest
-	(*DeleteResourceResponse)(nil), // 21: hotspare.v1.DeleteResourceResponse
-	(*Readiness)(nil),              // 22: hotspare.v1.Readiness
-	(*Obstacle)(nil),               // 23: hotspare.v1.Obstacle
-	(*DeclareRequest)(nil),         // 24: hotspare.v1.DeclareRequest
-	(*DeclareResponse)(nil),        // 25: hotspare.v1.DeclareResponse
-	(*GetFailoverRequest)(nil),     // 26: hotspare.v1.GetFailoverRequest
-	(*GetFailoverResponse)(nil),    // 27: hotspare.v1.GetFailoverResponse
-	(*ListFailoversRequest)(nil),   // 28: hotspare.v1.ListFailoversRequest
-	(*ListFailoversResponse)(nil),  // 29: hotspare.v1.ListFailoversResponse
-	(*WatchFailoverRequest)(nil),   // 30: hotspare.v1.WatchFailoverRequest
-	(*WatchFailoverResponse)(nil),  // 31: hotspare.v1.WatchFailoverResponse
-	(*SwearRequest)(nil),           // 32: hotspare.v1.SwearRequest
-	(*SwearResponse)(nil),          // 33: hotspare.v1.SwearResponse
-	(*ControlRequest)(nil),         // 34: hotspare.v1.ControlRequest
-	(*ControlResponse)(nil),        // 35: hotspare.v1.ControlResponse
-	(*FailbackRequest)(nil),        // 36: hotspare.v1.FailbackRequest
-	(*FailbackResponse)(nil),       // 37: hotspare.v1.FailbackResponse
-	(*ArmRequest)(nil),             // 38: hotspare.v1.ArmRequest
-	(*ArmResponse)(nil),            // 39: hotspare.v1.ArmResponse
-	(*GetStatusRequest)(nil),       // 40: hotspare.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 41: hotspare.v1.GetStatusResponse
-	(*Lent)(nil),                   // 42: hotspare.v1.Lent
-	(*Member)(nil),                 // 43: hotspare.v1.Member
-	(*ListHostsRequest)(nil),       // 44: hotspare.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),      // 45: hotspare.v1.ListHostsResponse
-	(*UpdateHostRequest)(nil),      // 46: hotspare.v1.UpdateHostRequest
-	(*UpdateHostResponse)(nil),     // 47: hotspare.v1.UpdateHostResponse
-	(*CreateTokenRequest)(nil),     // 48: hotspare.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 49: hotspare.v1.CreateTokenResponse
-	(*ListObjectsRequest)(nil),     // 50: hotspare.v1.ListObjectsRequest
-	(*ListObjectsResponse)(nil),    // 51: hotspare.v1.ListObjectsResponse
-	(*ObjectView)(nil),             // 52: hotspare.v1.ObjectView
-	(*ListEvidenceRequest)(nil),    // 53: hotspare.v1.ListEvidenceRequest
-	(*ListEvidenceResponse)(nil),   // 54: hotspare.v1.ListEvidenceResponse
-	(*IssueClientRequest)(nil),     // 55: hotspare.v1.IssueClientRequest
-	(*IssueClientResponse)(nil),    // 56: hotspare.v1.IssueClientResponse
-	(*LeaseSpec)(nil),              // 57: hotspare.v1.LeaseSpec
-	(LeaseClass)(0),                // 58: hotspare.v1.LeaseClass
-	(*Lease)(nil),                  // 59: hotspare.v1.Lease
-	(*durationpb.Duration)(nil),    // 60: google.protobuf.Duration
-	(*Resource)(nil),               // 61: hotspare.v1.Resource
-	(*timestamppb.Timestamp)(nil),  // 62: google.protobuf.Timestamp
-	(*Failover)(nil),               // 63: hotspare.v1.Failover
-	(*Status)(nil),                 // 64: hotspare.v1.Status
-	(*Trigger)(nil),                // 65: hotspare.v1.Trigger
-	(*Host)(nil),                   // 66: hotspare.v1.Host
-	(*Object)(nil),                 // 67: hotspare.v1.Object
-	(*Evidence)(nil),               // 68: hotspare.v1.Evidence
+	(*ReadConsoleRequest)(nil),     // 13: hotspare.v1.ReadConsoleRequest
+	(*ReadConsoleResponse)(nil),    // 14: hotspare.v1.ReadConsoleResponse
+	(*WatchLeaseRequest)(nil),      // 15: hotspare.v1.WatchLeaseRequest
+	(*WatchLeaseResponse)(nil),     // 16: hotspare.v1.WatchLeaseResponse
+	(*ApplyRequest)(nil),           // 17: hotspare.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 18: hotspare.v1.ApplyResponse
+	(*ApplyOutcome)(nil),           // 19: hotspare.v1.ApplyOutcome
+	(*GetResourceRequest)(nil),     // 20: hotspare.v1.GetResourceRequest
+	(*GetResourceResponse)(nil),    // 21: hotspare.v1.GetResourceResponse
+	(*ListResourcesRequest)(nil),   // 22: hotspare.v1.ListResourcesRequest
+	(*ListResourcesResponse)(nil),  // 23: hotspare.v1.ListResourcesResponse
+	(*DeleteResourceRequest)(nil),  // 24: hotspare.v1.DeleteResourceRequest
+	(*DeleteResourceResponse)(nil), // 25: hotspare.v1.DeleteResourceResponse
+	(*Readiness)(nil),              // 26: hotspare.v1.Readiness
+	(*Obstacle)(nil),               // 27: hotspare.v1.Obstacle
+	(*DeclareRequest)(nil),         // 28: hotspare.v1.DeclareRequest
+	(*DeclareResponse)(nil),        // 29: hotspare.v1.DeclareResponse
+	(*GetFailoverRequest)(nil),     // 30: hotspare.v1.GetFailoverRequest
+	(*GetFailoverResponse)(nil),    // 31: hotspare.v1.GetFailoverResponse
+	(*ListFailoversRequest)(nil),   // 32: hotspare.v1.ListFailoversRequest
+	(*ListFailoversResponse)(nil),  // 33: hotspare.v1.ListFailoversResponse
+	(*WatchFailoverRequest)(nil),   // 34: hotspare.v1.WatchFailoverRequest
+	(*WatchFailoverResponse)(nil),  // 35: hotspare.v1.WatchFailoverResponse
+	(*SwearRequest)(nil),           // 36: hotspare.v1.SwearRequest
+	(*SwearResponse)(nil),          // 37: hotspare.v1.SwearResponse
+	(*ControlRequest)(nil),         // 38: hotspare.v1.ControlRequest
+	(*ControlResponse)(nil),        // 39: hotspare.v1.ControlResponse
+	(*FailbackRequest)(nil),        // 40: hotspare.v1.FailbackRequest
+	(*FailbackResponse)(nil),       // 41: hotspare.v1.FailbackResponse
+	(*ArmRequest)(nil),             // 42: hotspare.v1.ArmRequest
+	(*ArmResponse)(nil),            // 43: hotspare.v1.ArmResponse
+	(*GetStatusRequest)(nil),       // 44: hotspare.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 45: hotspare.v1.GetStatusResponse
+	(*Lent)(nil),                   // 46: hotspare.v1.Lent
+	(*Member)(nil),                 // 47: hotspare.v1.Member
+	(*ListHostsRequest)(nil),       // 48: hotspare.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),      // 49: hotspare.v1.ListHostsResponse
+	(*UpdateHostRequest)(nil),      // 50: hotspare.v1.UpdateHostRequest
+	(*UpdateHostResponse)(nil),     // 51: hotspare.v1.UpdateHostResponse
+	(*CreateTokenRequest)(nil),     // 52: hotspare.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 53: hotspare.v1.CreateTokenResponse
+	(*ListObjectsRequest)(nil),     // 54: hotspare.v1.ListObjectsRequest
+	(*ListObjectsResponse)(nil),    // 55: hotspare.v1.ListObjectsResponse
+	(*ObjectView)(nil),             // 56: hotspare.v1.ObjectView
+	(*ListEvidenceRequest)(nil),    // 57: hotspare.v1.ListEvidenceRequest
+	(*ListEvidenceResponse)(nil),   // 58: hotspare.v1.ListEvidenceResponse
+	(*IssueClientRequest)(nil),     // 59: hotspare.v1.IssueClientRequest
+	(*IssueClientResponse)(nil),    // 60: hotspare.v1.IssueClientResponse
+	(*LeaseSpec)(nil),              // 61: hotspare.v1.LeaseSpec
+	(LeaseClass)(0),                // 62: hotspare.v1.LeaseClass
+	(*Lease)(nil),                  // 63: hotspare.v1.Lease
+	(*durationpb.Duration)(nil),    // 64: google.protobuf.Duration
+	(State)(0),                     // 65: hotspare.v1.State
+	(*Resource)(nil),               // 66: hotspare.v1.Resource
+	(*timestamppb.Timestamp)(nil),  // 67: google.protobuf.Timestamp
+	(*Failover)(nil),               // 68: hotspare.v1.Failover
+	(*Status)(nil),                 // 69: hotspare.v1.Status
+	(*Trigger)(nil),                // 70: hotspare.v1.Trigger
+	(*Host)(nil),                   // 71: hotspare.v1.Host
+	(*Object)(nil),                 // 72: hotspare.v1.Object
+	(*Evidence)(nil),               // 73: hotspare.v1.Evidence
 }
 var file_hotspare_v1_api_proto_depIdxs = []int32{
-	57, // 0: hotspare.v1.CreateLeaseRequest.spec:type_name -> hotspare.v1.LeaseSpec
-	58, // 1: hotspare.v1.CreateLeaseRequest.class:type_name -> hotspare.v1.LeaseClass
-	59, // 2: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	59, // 3: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	59, // 4: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
-	60, // 5: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
-	59, // 6: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	59, // 7: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	59, // 8: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	61, // 9: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
-	15, // 10: hotspare.v1.ApplyResponse.outcomes:type_name -> hotspare.v1.ApplyOutcome
-	61, // 11: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
-	22, // 12: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
-	61, // 13: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
-	23, // 14: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
-	62, // 15: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
-	62, // 16: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
-	63, // 17: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
-	63, // 18: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	63, // 19: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
-	63, // 20: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	64, // 21: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
-	63, // 22: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
-	0,  // 23: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
-	63, // 24: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
-	63, // 25: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
-	65, // 26: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
-	22, // 27: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
-	63, // 28: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
-	42, // 29: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
-	43, // 30: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
-	60, // 31: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
-	66, // 32: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	66, // 33: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	60, // 34: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	62, // 35: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	52, // 36: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	67, // 37: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	64, // 38: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	68, // 39: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	60, // 40: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	1,  // 41: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	3,  // 42: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	5,  // 43: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	7,  // 44: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	9,  // 45: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	11, // 46: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	13, // 47: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	16, // 48: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	18, // 49: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	20, // 50: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	24, // 51: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	26, // 52: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	28, // 53: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	30, // 54: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	32, // 55: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	34, // 56: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	36, // 57: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	38, // 58: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	40, // 59: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	44, // 60: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	46, // 61: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	48, // 62: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	50, // 63: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	53, // 64: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	55, // 65: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	2,  // 66: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	4,  // 67: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	6,  // 68: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	8,  // 69: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	10, // 70: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	12, // 71: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	14, // 72: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	17, // 73: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	19, // 74: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	21, // 75: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	25, // 76: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	27, // 77: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	29, // 78: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	31, // 79: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	33, // 80: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	35, // 81: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	37, // 82: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	39, // 83: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	41, // 84: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	45, // 85: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	47, // 86: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	49, // 87: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	51, // 88: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	54, // 89: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	56, // 90: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	66, // [66:91] is the sub-list for method output_type
-	41, // [41:66] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	61, // 0: hotspare.v1.CreateLeaseRequest.spec:type_name -> hotspare.v1.LeaseSpec
+	62, // 1: hotspare.v1.CreateLeaseRequest.class:type_name -> hotspare.v1.LeaseClass
+	63, // 2: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	63, // 3: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	63, // 4: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
+	64, // 5: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
+	63, // 6: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	63, // 7: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	63, // 8: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	65, // 9: hotspare.v1.ReadConsoleResponse.state:type_name -> hotspare.v1.State
+	63, // 10: hotspare.v1.WatchLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	66, // 11: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
+	19, // 12: hotspare.v1.ApplyResponse.outcomes:type_name -> hotspare.v1.ApplyOutcome
+	66, // 13: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
+	26, // 14: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
+	66, // 15: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
+	27, // 16: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
+	67, // 17: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
+	67, // 18: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
+	68, // 19: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
+	68, // 20: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	68, // 21: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
+	68, // 22: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	69, // 23: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
+	68, // 24: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
+	0,  // 25: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
+	68, // 26: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
+	68, // 27: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
+	70, // 28: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
+	26, // 29: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
+	68, // 30: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
+	46, // 31: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
+	47, // 32: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
+	64, // 33: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
+	71, // 34: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	71, // 35: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	64, // 36: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	67, // 37: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	56, // 38: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	72, // 39: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	69, // 40: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	73, // 41: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	64, // 42: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	1,  // 43: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	3,  // 44: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	5,  // 45: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	7,  // 46: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	9,  // 47: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	11, // 48: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	13, // 49: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	15, // 50: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	17, // 51: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	20, // 52: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	22, // 53: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	24, // 54: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	28, // 55: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	30, // 56: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	32, // 57: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	34, // 58: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	36, // 59: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	38, // 60: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	40, // 61: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	42, // 62: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	44, // 63: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	48, // 64: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	50, // 65: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	52, // 66: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	54, // 67: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	57, // 68: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	59, // 69: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	2,  // 70: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	4,  // 71: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	6,  // 72: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	8,  // 73: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	10, // 74: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	12, // 75: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	14, // 76: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	16, // 77: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	18, // 78: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	21, // 79: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	23, // 80: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	25, // 81: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	29, // 82: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	31, // 83: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	33, // 84: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	35, // 85: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	37, // 86: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	39, // 87: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	41, // 88: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	43, // 89: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	45, // 90: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	49, // 91: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	51, // 92: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	53, // 93: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	55, // 94: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	58, // 95: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	60, // 96: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	70, // [70:97] is the sub-list for method output_type
+	43, // [43:70] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }
@@ -3813,7 +4071,7 @@ func file_hotspare_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_api_proto_rawDesc), len(file_hotspare_v1_api_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   56,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

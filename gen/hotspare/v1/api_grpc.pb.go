@@ -25,6 +25,8 @@ const (
 	LeaseService_ExtendLease_FullMethodName   = "/hotspare.v1.LeaseService/ExtendLease"
 	LeaseService_ReleaseLease_FullMethodName  = "/hotspare.v1.LeaseService/ReleaseLease"
 	LeaseService_UndeleteLease_FullMethodName = "/hotspare.v1.LeaseService/UndeleteLease"
+	LeaseService_ReadConsole_FullMethodName   = "/hotspare.v1.LeaseService/ReadConsole"
+	LeaseService_WatchLease_FullMethodName    = "/hotspare.v1.LeaseService/WatchLease"
 )
 
 // LeaseServiceClient is the client API for LeaseService service.
@@ -39,6 +41,10 @@ type LeaseServiceClient interface {
 	ExtendLease(ctx context.Context, in *ExtendLeaseRequest, opts ...grpc.CallOption) (*ExtendLeaseResponse, error)
 	ReleaseLease(ctx context.Context, in *ReleaseLeaseRequest, opts ...grpc.CallOption) (*ReleaseLeaseResponse, error)
 	UndeleteLease(ctx context.Context, in *UndeleteLeaseRequest, opts ...grpc.CallOption) (*UndeleteLeaseResponse, error)
+	// ReadConsole shows the serial console of one VM: its newest output, and what follows when asked to.
+	ReadConsole(ctx context.Context, in *ReadConsoleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadConsoleResponse], error)
+	// WatchLease sends the lease now and at each change, until it is gone or the caller leaves.
+	WatchLease(ctx context.Context, in *WatchLeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchLeaseResponse], error)
 }
 
 type leaseServiceClient struct {
@@ -109,6 +115,44 @@ func (c *leaseServiceClient) UndeleteLease(ctx context.Context, in *UndeleteLeas
 	return out, nil
 }
 
+func (c *leaseServiceClient) ReadConsole(ctx context.Context, in *ReadConsoleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadConsoleResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LeaseService_ServiceDesc.Streams[0], LeaseService_ReadConsole_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadConsoleRequest, ReadConsoleResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_ReadConsoleClient = grpc.ServerStreamingClient[ReadConsoleResponse]
+
+func (c *leaseServiceClient) WatchLease(ctx context.Context, in *WatchLeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchLeaseResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LeaseService_ServiceDesc.Streams[1], LeaseService_WatchLease_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchLeaseRequest, WatchLeaseResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_WatchLeaseClient = grpc.ServerStreamingClient[WatchLeaseResponse]
+
 // LeaseServiceServer is the server API for LeaseService service.
 // All implementations must embed UnimplementedLeaseServiceServer
 // for forward compatibility.
@@ -121,6 +165,10 @@ type LeaseServiceServer interface {
 	ExtendLease(context.Context, *ExtendLeaseRequest) (*ExtendLeaseResponse, error)
 	ReleaseLease(context.Context, *ReleaseLeaseRequest) (*ReleaseLeaseResponse, error)
 	UndeleteLease(context.Context, *UndeleteLeaseRequest) (*UndeleteLeaseResponse, error)
+	// ReadConsole shows the serial console of one VM: its newest output, and what follows when asked to.
+	ReadConsole(*ReadConsoleRequest, grpc.ServerStreamingServer[ReadConsoleResponse]) error
+	// WatchLease sends the lease now and at each change, until it is gone or the caller leaves.
+	WatchLease(*WatchLeaseRequest, grpc.ServerStreamingServer[WatchLeaseResponse]) error
 	mustEmbedUnimplementedLeaseServiceServer()
 }
 
@@ -148,6 +196,12 @@ func (UnimplementedLeaseServiceServer) ReleaseLease(context.Context, *ReleaseLea
 }
 func (UnimplementedLeaseServiceServer) UndeleteLease(context.Context, *UndeleteLeaseRequest) (*UndeleteLeaseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UndeleteLease not implemented")
+}
+func (UnimplementedLeaseServiceServer) ReadConsole(*ReadConsoleRequest, grpc.ServerStreamingServer[ReadConsoleResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadConsole not implemented")
+}
+func (UnimplementedLeaseServiceServer) WatchLease(*WatchLeaseRequest, grpc.ServerStreamingServer[WatchLeaseResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchLease not implemented")
 }
 func (UnimplementedLeaseServiceServer) mustEmbedUnimplementedLeaseServiceServer() {}
 func (UnimplementedLeaseServiceServer) testEmbeddedByValue()                      {}
@@ -278,6 +332,28 @@ func _LeaseService_UndeleteLease_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LeaseService_ReadConsole_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadConsoleRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LeaseServiceServer).ReadConsole(m, &grpc.GenericServerStream[ReadConsoleRequest, ReadConsoleResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_ReadConsoleServer = grpc.ServerStreamingServer[ReadConsoleResponse]
+
+func _LeaseService_WatchLease_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchLeaseRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LeaseServiceServer).WatchLease(m, &grpc.GenericServerStream[WatchLeaseRequest, WatchLeaseResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_WatchLeaseServer = grpc.ServerStreamingServer[WatchLeaseResponse]
+
 // LeaseService_ServiceDesc is the grpc.ServiceDesc for LeaseService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -310,7 +386,18 @@ var LeaseService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LeaseService_UndeleteLease_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadConsole",
+			Handler:       _LeaseService_ReadConsole_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchLease",
+			Handler:       _LeaseService_WatchLease_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "hotspare/v1/api.proto",
 }
 

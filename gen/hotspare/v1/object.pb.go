@@ -1006,7 +1006,9 @@ type InstanceSpec struct {
 	Reclaim     *Reclaim               `protobuf:"bytes,10,opt,name=reclaim,proto3" json:"reclaim,omitempty"`
 	Health      *Health                `protobuf:"bytes,11,opt,name=health,proto3" json:"health,omitempty"`
 	// End of the lease's term, enforced by the agent itself (R12). Unset: no end.
-	TermEnd       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=term_end,json=termEnd,proto3" json:"term_end,omitempty"`
+	TermEnd *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=term_end,json=termEnd,proto3" json:"term_end,omitempty"`
+	// Set while a failover preempts the instance: what its guest is told.
+	Preemption    *Preemption `protobuf:"bytes,13,opt,name=preemption,proto3" json:"preemption,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1125,6 +1127,75 @@ func (x *InstanceSpec) GetTermEnd() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *InstanceSpec) GetPreemption() *Preemption {
+	if x != nil {
+		return x.Preemption
+	}
+	return nil
+}
+
+// Preemption says in the name of what an instance is taken back.
+type Preemption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The failover: "fo-3".
+	Failover      string `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	DeclaredBy    string `protobuf:"bytes,3,opt,name=declared_by,json=declaredBy,proto3" json:"declared_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preemption) Reset() {
+	*x = Preemption{}
+	mi := &file_hotspare_v1_object_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preemption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preemption) ProtoMessage() {}
+
+func (x *Preemption) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_object_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preemption.ProtoReflect.Descriptor instead.
+func (*Preemption) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Preemption) GetFailover() string {
+	if x != nil {
+		return x.Failover
+	}
+	return ""
+}
+
+func (x *Preemption) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Preemption) GetDeclaredBy() string {
+	if x != nil {
+		return x.DeclaredBy
+	}
+	return ""
+}
+
 // Reclaim says how the instance is taken back and how long that may take.
 type Reclaim struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1139,7 +1210,7 @@ type Reclaim struct {
 
 func (x *Reclaim) Reset() {
 	*x = Reclaim{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[5]
+	mi := &file_hotspare_v1_object_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1222,7 @@ func (x *Reclaim) String() string {
 func (*Reclaim) ProtoMessage() {}
 
 func (x *Reclaim) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[5]
+	mi := &file_hotspare_v1_object_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1235,7 @@ func (x *Reclaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reclaim.ProtoReflect.Descriptor instead.
 func (*Reclaim) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{5}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Reclaim) GetAction() ReclaimAction {
@@ -1207,7 +1278,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[6]
+	mi := &file_hotspare_v1_object_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1290,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[6]
+	mi := &file_hotspare_v1_object_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1303,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{6}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Disk) GetName() string {
@@ -1324,7 +1395,7 @@ type Nic struct {
 
 func (x *Nic) Reset() {
 	*x = Nic{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[7]
+	mi := &file_hotspare_v1_object_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1407,7 @@ func (x *Nic) String() string {
 func (*Nic) ProtoMessage() {}
 
 func (x *Nic) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[7]
+	mi := &file_hotspare_v1_object_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1420,7 @@ func (x *Nic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nic.ProtoReflect.Descriptor instead.
 func (*Nic) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{7}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Nic) GetNetwork() string {
@@ -1399,7 +1470,7 @@ type Boot struct {
 
 func (x *Boot) Reset() {
 	*x = Boot{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[8]
+	mi := &file_hotspare_v1_object_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1482,7 @@ func (x *Boot) String() string {
 func (*Boot) ProtoMessage() {}
 
 func (x *Boot) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[8]
+	mi := &file_hotspare_v1_object_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1495,7 @@ func (x *Boot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Boot.ProtoReflect.Descriptor instead.
 func (*Boot) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{8}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Boot) GetKernel() string {
@@ -1465,7 +1536,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[9]
+	mi := &file_hotspare_v1_object_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1548,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[9]
+	mi := &file_hotspare_v1_object_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1561,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{9}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Health) GetHttp() string {
@@ -1564,7 +1635,7 @@ type VolumeSpec struct {
 
 func (x *VolumeSpec) Reset() {
 	*x = VolumeSpec{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[10]
+	mi := &file_hotspare_v1_object_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1647,7 @@ func (x *VolumeSpec) String() string {
 func (*VolumeSpec) ProtoMessage() {}
 
 func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[10]
+	mi := &file_hotspare_v1_object_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1660,7 @@ func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpec.ProtoReflect.Descriptor instead.
 func (*VolumeSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{10}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *VolumeSpec) GetPool() string {
@@ -1706,7 +1777,7 @@ type NetworkSpec struct {
 
 func (x *NetworkSpec) Reset() {
 	*x = NetworkSpec{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[11]
+	mi := &file_hotspare_v1_object_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1789,7 @@ func (x *NetworkSpec) String() string {
 func (*NetworkSpec) ProtoMessage() {}
 
 func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[11]
+	mi := &file_hotspare_v1_object_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1802,7 @@ func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkSpec.ProtoReflect.Descriptor instead.
 func (*NetworkSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{11}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NetworkSpec) GetName() string {
@@ -1781,7 +1852,7 @@ type EndpointSpec struct {
 
 func (x *EndpointSpec) Reset() {
 	*x = EndpointSpec{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[12]
+	mi := &file_hotspare_v1_object_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1864,7 @@ func (x *EndpointSpec) String() string {
 func (*EndpointSpec) ProtoMessage() {}
 
 func (x *EndpointSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[12]
+	mi := &file_hotspare_v1_object_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1877,7 @@ func (x *EndpointSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSpec.ProtoReflect.Descriptor instead.
 func (*EndpointSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{12}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EndpointSpec) GetDns() *DnsRecord {
@@ -1837,7 +1908,7 @@ type DnsRecord struct {
 
 func (x *DnsRecord) Reset() {
 	*x = DnsRecord{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[13]
+	mi := &file_hotspare_v1_object_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1920,7 @@ func (x *DnsRecord) String() string {
 func (*DnsRecord) ProtoMessage() {}
 
 func (x *DnsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[13]
+	mi := &file_hotspare_v1_object_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +1933,7 @@ func (x *DnsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsRecord.ProtoReflect.Descriptor instead.
 func (*DnsRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{13}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DnsRecord) GetZone() string {
@@ -1911,7 +1982,7 @@ type EndpointValue struct {
 
 func (x *EndpointValue) Reset() {
 	*x = EndpointValue{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[14]
+	mi := &file_hotspare_v1_object_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +1994,7 @@ func (x *EndpointValue) String() string {
 func (*EndpointValue) ProtoMessage() {}
 
 func (x *EndpointValue) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[14]
+	mi := &file_hotspare_v1_object_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2007,7 @@ func (x *EndpointValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointValue.ProtoReflect.Descriptor instead.
 func (*EndpointValue) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{14}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EndpointValue) GetValues() []string {
@@ -1965,7 +2036,7 @@ type FenceSpec struct {
 
 func (x *FenceSpec) Reset() {
 	*x = FenceSpec{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[15]
+	mi := &file_hotspare_v1_object_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2048,7 @@ func (x *FenceSpec) String() string {
 func (*FenceSpec) ProtoMessage() {}
 
 func (x *FenceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[15]
+	mi := &file_hotspare_v1_object_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2061,7 @@ func (x *FenceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceSpec.ProtoReflect.Descriptor instead.
 func (*FenceSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FenceSpec) GetTarget() string {
@@ -2027,7 +2098,7 @@ type HookSpec struct {
 
 func (x *HookSpec) Reset() {
 	*x = HookSpec{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[16]
+	mi := &file_hotspare_v1_object_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2110,7 @@ func (x *HookSpec) String() string {
 func (*HookSpec) ProtoMessage() {}
 
 func (x *HookSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[16]
+	mi := &file_hotspare_v1_object_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2123,7 @@ func (x *HookSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HookSpec.ProtoReflect.Descriptor instead.
 func (*HookSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HookSpec) GetApply() []string {
@@ -2115,7 +2186,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[17]
+	mi := &file_hotspare_v1_object_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2198,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[17]
+	mi := &file_hotspare_v1_object_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2211,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Status) GetObject() string {
@@ -2312,14 +2383,18 @@ type InstanceStatus struct {
 	Health        HealthState            `protobuf:"varint,1,opt,name=health,proto3,enum=hotspare.v1.HealthState" json:"health,omitempty"`
 	HealthMessage string                 `protobuf:"bytes,2,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
 	// True when a saved instance came back without its RAM.
-	ColdBoot      bool `protobuf:"varint,3,opt,name=cold_boot,json=coldBoot,proto3" json:"cold_boot,omitempty"`
+	ColdBoot bool `protobuf:"varint,3,opt,name=cold_boot,json=coldBoot,proto3" json:"cold_boot,omitempty"`
+	// Set while the guest has its grace: when the action begins at the latest, by the agent's clock.
+	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
+	// The guest has answered that it is ready to be taken.
+	Ready         bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[18]
+	mi := &file_hotspare_v1_object_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2406,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[18]
+	mi := &file_hotspare_v1_object_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2419,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InstanceStatus) GetHealth() HealthState {
@@ -2364,6 +2439,20 @@ func (x *InstanceStatus) GetHealthMessage() string {
 func (x *InstanceStatus) GetColdBoot() bool {
 	if x != nil {
 		return x.ColdBoot
+	}
+	return false
+}
+
+func (x *InstanceStatus) GetGraceUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GraceUntil
+	}
+	return nil
+}
+
+func (x *InstanceStatus) GetReady() bool {
+	if x != nil {
+		return x.Ready
 	}
 	return false
 }
@@ -2399,7 +2488,7 @@ type VolumeStatus struct {
 
 func (x *VolumeStatus) Reset() {
 	*x = VolumeStatus{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[19]
+	mi := &file_hotspare_v1_object_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2500,7 @@ func (x *VolumeStatus) String() string {
 func (*VolumeStatus) ProtoMessage() {}
 
 func (x *VolumeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[19]
+	mi := &file_hotspare_v1_object_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2513,7 @@ func (x *VolumeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeStatus.ProtoReflect.Descriptor instead.
 func (*VolumeStatus) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VolumeStatus) GetPoint() *ConsistentPoint {
@@ -2529,7 +2618,7 @@ type ConsistentPoint struct {
 
 func (x *ConsistentPoint) Reset() {
 	*x = ConsistentPoint{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[20]
+	mi := &file_hotspare_v1_object_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2630,7 @@ func (x *ConsistentPoint) String() string {
 func (*ConsistentPoint) ProtoMessage() {}
 
 func (x *ConsistentPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[20]
+	mi := &file_hotspare_v1_object_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2643,7 @@ func (x *ConsistentPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsistentPoint.ProtoReflect.Descriptor instead.
 func (*ConsistentPoint) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConsistentPoint) GetTime() *timestamppb.Timestamp {
@@ -2581,7 +2670,7 @@ type NetworkStatus struct {
 
 func (x *NetworkStatus) Reset() {
 	*x = NetworkStatus{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[21]
+	mi := &file_hotspare_v1_object_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2682,7 @@ func (x *NetworkStatus) String() string {
 func (*NetworkStatus) ProtoMessage() {}
 
 func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[21]
+	mi := &file_hotspare_v1_object_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2695,7 @@ func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
 func (*NetworkStatus) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NetworkStatus) GetBridge() string {
@@ -2628,7 +2717,7 @@ type EndpointStatus struct {
 
 func (x *EndpointStatus) Reset() {
 	*x = EndpointStatus{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[22]
+	mi := &file_hotspare_v1_object_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2729,7 @@ func (x *EndpointStatus) String() string {
 func (*EndpointStatus) ProtoMessage() {}
 
 func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[22]
+	mi := &file_hotspare_v1_object_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2742,7 @@ func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointStatus.ProtoReflect.Descriptor instead.
 func (*EndpointStatus) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EndpointStatus) GetObserved() *EndpointValue {
@@ -2682,7 +2771,7 @@ type FenceStatus struct {
 
 func (x *FenceStatus) Reset() {
 	*x = FenceStatus{}
-	mi := &file_hotspare_v1_object_proto_msgTypes[23]
+	mi := &file_hotspare_v1_object_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2783,7 @@ func (x *FenceStatus) String() string {
 func (*FenceStatus) ProtoMessage() {}
 
 func (x *FenceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_object_proto_msgTypes[23]
+	mi := &file_hotspare_v1_object_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2796,7 @@ func (x *FenceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceStatus.ProtoReflect.Descriptor instead.
 func (*FenceStatus) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_object_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FenceStatus) GetEpoch() uint64 {
@@ -2772,7 +2861,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"parameters\"O\n" +
 	"\tLocalGate\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12*\n" +
-	"\x06states\x18\x02 \x03(\x0e2\x12.hotspare.v1.StateR\x06states\"\xcc\x03\n" +
+	"\x06states\x18\x02 \x03(\x0e2\x12.hotspare.v1.StateR\x06states\"\x85\x04\n" +
 	"\fInstanceSpec\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x14\n" +
 	"\x05vcpus\x18\x02 \x01(\rR\x05vcpus\x12!\n" +
@@ -2786,7 +2875,16 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\areclaim\x18\n" +
 	" \x01(\v2\x14.hotspare.v1.ReclaimR\areclaim\x12+\n" +
 	"\x06health\x18\v \x01(\v2\x13.hotspare.v1.HealthR\x06health\x125\n" +
-	"\bterm_end\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\atermEnd\"\xa5\x01\n" +
+	"\bterm_end\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\atermEnd\x127\n" +
+	"\n" +
+	"preemption\x18\r \x01(\v2\x17.hotspare.v1.PreemptionR\n" +
+	"preemption\"a\n" +
+	"\n" +
+	"Preemption\x12\x1a\n" +
+	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vdeclared_by\x18\x03 \x01(\tR\n" +
+	"declaredBy\"\xa5\x01\n" +
 	"\aReclaim\x122\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x1a.hotspare.v1.ReclaimActionR\x06action\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x125\n" +
@@ -2885,11 +2983,14 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\anetwork\x18\x16 \x01(\v2\x1a.hotspare.v1.NetworkStatusH\x00R\anetwork\x129\n" +
 	"\bendpoint\x18\x17 \x01(\v2\x1b.hotspare.v1.EndpointStatusH\x00R\bendpoint\x120\n" +
 	"\x05fence\x18\x18 \x01(\v2\x18.hotspare.v1.FenceStatusH\x00R\x05fenceB\t\n" +
-	"\adetails\"\x86\x01\n" +
+	"\adetails\"\xd9\x01\n" +
 	"\x0eInstanceStatus\x120\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x18.hotspare.v1.HealthStateR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\x02 \x01(\tR\rhealthMessage\x12\x1b\n" +
-	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\"\xcb\x03\n" +
+	"\tcold_boot\x18\x03 \x01(\bR\bcoldBoot\x12;\n" +
+	"\vgrace_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"graceUntil\x12\x14\n" +
+	"\x05ready\x18\x05 \x01(\bR\x05ready\"\xcb\x03\n" +
 	"\fVolumeStatus\x122\n" +
 	"\x05point\x18\x01 \x01(\v2\x1c.hotspare.v1.ConsistentPointR\x05point\x12A\n" +
 	"\x0edegraded_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rdegradedSince\x12'\n" +
@@ -2996,7 +3097,7 @@ func file_hotspare_v1_object_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_object_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_hotspare_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_hotspare_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_hotspare_v1_object_proto_goTypes = []any{
 	(Kind)(0),                     // 0: hotspare.v1.Kind
 	(State)(0),                    // 1: hotspare.v1.State
@@ -3012,85 +3113,88 @@ var file_hotspare_v1_object_proto_goTypes = []any{
 	(*Spec)(nil),                  // 11: hotspare.v1.Spec
 	(*LocalGate)(nil),             // 12: hotspare.v1.LocalGate
 	(*InstanceSpec)(nil),          // 13: hotspare.v1.InstanceSpec
-	(*Reclaim)(nil),               // 14: hotspare.v1.Reclaim
-	(*Disk)(nil),                  // 15: hotspare.v1.Disk
-	(*Nic)(nil),                   // 16: hotspare.v1.Nic
-	(*Boot)(nil),                  // 17: hotspare.v1.Boot
-	(*Health)(nil),                // 18: hotspare.v1.Health
-	(*VolumeSpec)(nil),            // 19: hotspare.v1.VolumeSpec
-	(*NetworkSpec)(nil),           // 20: hotspare.v1.NetworkSpec
-	(*EndpointSpec)(nil),          // 21: hotspare.v1.EndpointSpec
-	(*DnsRecord)(nil),             // 22: hotspare.v1.DnsRecord
-	(*EndpointValue)(nil),         // 23: hotspare.v1.EndpointValue
-	(*FenceSpec)(nil),             // 24: hotspare.v1.FenceSpec
-	(*HookSpec)(nil),              // 25: hotspare.v1.HookSpec
-	(*Status)(nil),                // 26: hotspare.v1.Status
-	(*InstanceStatus)(nil),        // 27: hotspare.v1.InstanceStatus
-	(*VolumeStatus)(nil),          // 28: hotspare.v1.VolumeStatus
-	(*ConsistentPoint)(nil),       // 29: hotspare.v1.ConsistentPoint
-	(*NetworkStatus)(nil),         // 30: hotspare.v1.NetworkStatus
-	(*EndpointStatus)(nil),        // 31: hotspare.v1.EndpointStatus
-	(*FenceStatus)(nil),           // 32: hotspare.v1.FenceStatus
-	nil,                           // 33: hotspare.v1.HookSpec.EnvironmentEntry
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*Preemption)(nil),            // 14: hotspare.v1.Preemption
+	(*Reclaim)(nil),               // 15: hotspare.v1.Reclaim
+	(*Disk)(nil),                  // 16: hotspare.v1.Disk
+	(*Nic)(nil),                   // 17: hotspare.v1.Nic
+	(*Boot)(nil),                  // 18: hotspare.v1.Boot
+	(*Health)(nil),                // 19: hotspare.v1.Health
+	(*VolumeSpec)(nil),            // 20: hotspare.v1.VolumeSpec
+	(*NetworkSpec)(nil),           // 21: hotspare.v1.NetworkSpec
+	(*EndpointSpec)(nil),          // 22: hotspare.v1.EndpointSpec
+	(*DnsRecord)(nil),             // 23: hotspare.v1.DnsRecord
+	(*EndpointValue)(nil),         // 24: hotspare.v1.EndpointValue
+	(*FenceSpec)(nil),             // 25: hotspare.v1.FenceSpec
+	(*HookSpec)(nil),              // 26: hotspare.v1.HookSpec
+	(*Status)(nil),                // 27: hotspare.v1.Status
+	(*InstanceStatus)(nil),        // 28: hotspare.v1.InstanceStatus
+	(*VolumeStatus)(nil),          // 29: hotspare.v1.VolumeStatus
+	(*ConsistentPoint)(nil),       // 30: hotspare.v1.ConsistentPoint
+	(*NetworkStatus)(nil),         // 31: hotspare.v1.NetworkStatus
+	(*EndpointStatus)(nil),        // 32: hotspare.v1.EndpointStatus
+	(*FenceStatus)(nil),           // 33: hotspare.v1.FenceStatus
+	nil,                           // 34: hotspare.v1.HookSpec.EnvironmentEntry
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
 }
 var file_hotspare_v1_object_proto_depIdxs = []int32{
 	0,  // 0: hotspare.v1.Object.kind:type_name -> hotspare.v1.Kind
 	11, // 1: hotspare.v1.Object.base:type_name -> hotspare.v1.Spec
 	10, // 2: hotspare.v1.Object.overrides:type_name -> hotspare.v1.Override
-	34, // 3: hotspare.v1.Object.confirmed_point:type_name -> google.protobuf.Timestamp
+	35, // 3: hotspare.v1.Object.confirmed_point:type_name -> google.protobuf.Timestamp
 	2,  // 4: hotspare.v1.Override.run:type_name -> hotspare.v1.RunKind
 	11, // 5: hotspare.v1.Override.spec:type_name -> hotspare.v1.Spec
 	1,  // 6: hotspare.v1.Spec.state:type_name -> hotspare.v1.State
 	12, // 7: hotspare.v1.Spec.after:type_name -> hotspare.v1.LocalGate
 	13, // 8: hotspare.v1.Spec.instance:type_name -> hotspare.v1.InstanceSpec
-	19, // 9: hotspare.v1.Spec.volume:type_name -> hotspare.v1.VolumeSpec
-	20, // 10: hotspare.v1.Spec.network:type_name -> hotspare.v1.NetworkSpec
-	21, // 11: hotspare.v1.Spec.endpoint:type_name -> hotspare.v1.EndpointSpec
-	24, // 12: hotspare.v1.Spec.fence:type_name -> hotspare.v1.FenceSpec
-	25, // 13: hotspare.v1.Spec.hook:type_name -> hotspare.v1.HookSpec
+	20, // 9: hotspare.v1.Spec.volume:type_name -> hotspare.v1.VolumeSpec
+	21, // 10: hotspare.v1.Spec.network:type_name -> hotspare.v1.NetworkSpec
+	22, // 11: hotspare.v1.Spec.endpoint:type_name -> hotspare.v1.EndpointSpec
+	25, // 12: hotspare.v1.Spec.fence:type_name -> hotspare.v1.FenceSpec
+	26, // 13: hotspare.v1.Spec.hook:type_name -> hotspare.v1.HookSpec
 	1,  // 14: hotspare.v1.LocalGate.states:type_name -> hotspare.v1.State
 	3,  // 15: hotspare.v1.InstanceSpec.band:type_name -> hotspare.v1.Band
-	15, // 16: hotspare.v1.InstanceSpec.disks:type_name -> hotspare.v1.Disk
-	16, // 17: hotspare.v1.InstanceSpec.nics:type_name -> hotspare.v1.Nic
-	17, // 18: hotspare.v1.InstanceSpec.boot:type_name -> hotspare.v1.Boot
-	14, // 19: hotspare.v1.InstanceSpec.reclaim:type_name -> hotspare.v1.Reclaim
-	18, // 20: hotspare.v1.InstanceSpec.health:type_name -> hotspare.v1.Health
-	34, // 21: hotspare.v1.InstanceSpec.term_end:type_name -> google.protobuf.Timestamp
-	4,  // 22: hotspare.v1.Reclaim.action:type_name -> hotspare.v1.ReclaimAction
-	35, // 23: hotspare.v1.Reclaim.grace:type_name -> google.protobuf.Duration
-	35, // 24: hotspare.v1.Reclaim.deadline:type_name -> google.protobuf.Duration
-	35, // 25: hotspare.v1.Health.within:type_name -> google.protobuf.Duration
-	35, // 26: hotspare.v1.Health.interval:type_name -> google.protobuf.Duration
-	5,  // 27: hotspare.v1.NetworkSpec.role:type_name -> hotspare.v1.NetworkRole
-	22, // 28: hotspare.v1.EndpointSpec.dns:type_name -> hotspare.v1.DnsRecord
-	23, // 29: hotspare.v1.EndpointSpec.preimage:type_name -> hotspare.v1.EndpointValue
-	35, // 30: hotspare.v1.DnsRecord.ttl:type_name -> google.protobuf.Duration
-	35, // 31: hotspare.v1.EndpointValue.ttl:type_name -> google.protobuf.Duration
-	6,  // 32: hotspare.v1.FenceSpec.method:type_name -> hotspare.v1.FenceMethod
-	35, // 33: hotspare.v1.HookSpec.timeout:type_name -> google.protobuf.Duration
-	33, // 34: hotspare.v1.HookSpec.environment:type_name -> hotspare.v1.HookSpec.EnvironmentEntry
-	1,  // 35: hotspare.v1.Status.state:type_name -> hotspare.v1.State
-	7,  // 36: hotspare.v1.Status.phase:type_name -> hotspare.v1.Phase
-	34, // 37: hotspare.v1.Status.call_began:type_name -> google.protobuf.Timestamp
-	34, // 38: hotspare.v1.Status.call_returned:type_name -> google.protobuf.Timestamp
-	27, // 39: hotspare.v1.Status.instance:type_name -> hotspare.v1.InstanceStatus
-	28, // 40: hotspare.v1.Status.volume:type_name -> hotspare.v1.VolumeStatus
-	30, // 41: hotspare.v1.Status.network:type_name -> hotspare.v1.NetworkStatus
-	31, // 42: hotspare.v1.Status.endpoint:type_name -> hotspare.v1.EndpointStatus
-	32, // 43: hotspare.v1.Status.fence:type_name -> hotspare.v1.FenceStatus
-	8,  // 44: hotspare.v1.InstanceStatus.health:type_name -> hotspare.v1.HealthState
-	29, // 45: hotspare.v1.VolumeStatus.point:type_name -> hotspare.v1.ConsistentPoint
-	34, // 46: hotspare.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
-	34, // 47: hotspare.v1.ConsistentPoint.time:type_name -> google.protobuf.Timestamp
-	23, // 48: hotspare.v1.EndpointStatus.observed:type_name -> hotspare.v1.EndpointValue
-	34, // 49: hotspare.v1.FenceStatus.observed_at:type_name -> google.protobuf.Timestamp
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	16, // 16: hotspare.v1.InstanceSpec.disks:type_name -> hotspare.v1.Disk
+	17, // 17: hotspare.v1.InstanceSpec.nics:type_name -> hotspare.v1.Nic
+	18, // 18: hotspare.v1.InstanceSpec.boot:type_name -> hotspare.v1.Boot
+	15, // 19: hotspare.v1.InstanceSpec.reclaim:type_name -> hotspare.v1.Reclaim
+	19, // 20: hotspare.v1.InstanceSpec.health:type_name -> hotspare.v1.Health
+	35, // 21: hotspare.v1.InstanceSpec.term_end:type_name -> google.protobuf.Timestamp
+	14, // 22: hotspare.v1.InstanceSpec.preemption:type_name -> hotspare.v1.Preemption
+	4,  // 23: hotspare.v1.Reclaim.action:type_name -> hotspare.v1.ReclaimAction
+	36, // 24: hotspare.v1.Reclaim.grace:type_name -> google.protobuf.Duration
+	36, // 25: hotspare.v1.Reclaim.deadline:type_name -> google.protobuf.Duration
+	36, // 26: hotspare.v1.Health.within:type_name -> google.protobuf.Duration
+	36, // 27: hotspare.v1.Health.interval:type_name -> google.protobuf.Duration
+	5,  // 28: hotspare.v1.NetworkSpec.role:type_name -> hotspare.v1.NetworkRole
+	23, // 29: hotspare.v1.EndpointSpec.dns:type_name -> hotspare.v1.DnsRecord
+	24, // 30: hotspare.v1.EndpointSpec.preimage:type_name -> hotspare.v1.EndpointValue
+	36, // 31: hotspare.v1.DnsRecord.ttl:type_name -> google.protobuf.Duration
+	36, // 32: hotspare.v1.EndpointValue.ttl:type_name -> google.protobuf.Duration
+	6,  // 33: hotspare.v1.FenceSpec.method:type_name -> hotspare.v1.FenceMethod
+	36, // 34: hotspare.v1.HookSpec.timeout:type_name -> google.protobuf.Duration
+	34, // 35: hotspare.v1.HookSpec.environment:type_name -> hotspare.v1.HookSpec.EnvironmentEntry
+	1,  // 36: hotspare.v1.Status.state:type_name -> hotspare.v1.State
+	7,  // 37: hotspare.v1.Status.phase:type_name -> hotspare.v1.Phase
+	35, // 38: hotspare.v1.Status.call_began:type_name -> google.protobuf.Timestamp
+	35, // 39: hotspare.v1.Status.call_returned:type_name -> google.protobuf.Timestamp
+	28, // 40: hotspare.v1.Status.instance:type_name -> hotspare.v1.InstanceStatus
+	29, // 41: hotspare.v1.Status.volume:type_name -> hotspare.v1.VolumeStatus
+	31, // 42: hotspare.v1.Status.network:type_name -> hotspare.v1.NetworkStatus
+	32, // 43: hotspare.v1.Status.endpoint:type_name -> hotspare.v1.EndpointStatus
+	33, // 44: hotspare.v1.Status.fence:type_name -> hotspare.v1.FenceStatus
+	8,  // 45: hotspare.v1.InstanceStatus.health:type_name -> hotspare.v1.HealthState
+	35, // 46: hotspare.v1.InstanceStatus.grace_until:type_name -> google.protobuf.Timestamp
+	30, // 47: hotspare.v1.VolumeStatus.point:type_name -> hotspare.v1.ConsistentPoint
+	35, // 48: hotspare.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
+	35, // 49: hotspare.v1.ConsistentPoint.time:type_name -> google.protobuf.Timestamp
+	24, // 50: hotspare.v1.EndpointStatus.observed:type_name -> hotspare.v1.EndpointValue
+	35, // 51: hotspare.v1.FenceStatus.observed_at:type_name -> google.protobuf.Timestamp
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_object_proto_init() }
@@ -3106,12 +3210,12 @@ func file_hotspare_v1_object_proto_init() {
 		(*Spec_Fence)(nil),
 		(*Spec_Hook)(nil),
 	}
-	file_hotspare_v1_object_proto_msgTypes[6].OneofWrappers = []any{
+	file_hotspare_v1_object_proto_msgTypes[7].OneofWrappers = []any{
 		(*Disk_Image)(nil),
 		(*Disk_Nbd)(nil),
 		(*Disk_BlankBytes)(nil),
 	}
-	file_hotspare_v1_object_proto_msgTypes[17].OneofWrappers = []any{
+	file_hotspare_v1_object_proto_msgTypes[18].OneofWrappers = []any{
 		(*Status_Instance)(nil),
 		(*Status_Volume)(nil),
 		(*Status_Network)(nil),
@@ -3124,7 +3228,7 @@ func file_hotspare_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_object_proto_rawDesc), len(file_hotspare_v1_object_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

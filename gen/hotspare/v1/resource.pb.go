@@ -2805,7 +2805,11 @@ type Lease struct {
 	Reason      string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
 	Preemptions uint32 `protobuf:"varint,15,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
 	// Live view, filled in on reading only.
-	Live          []*Status `protobuf:"bytes,16,rep,name=live,proto3" json:"live,omitempty"`
+	Live []*Status `protobuf:"bytes,16,rep,name=live,proto3" json:"live,omitempty"`
+	// Why it is preempted, one entry for each failover; filled in on reading only.
+	Preempting []*LeasePreemption `protobuf:"bytes,17,rep,name=preempting,proto3" json:"preempting,omitempty"`
+	// When it was back from its last preemption.
+	ReturnedAt    *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=returned_at,json=returnedAt,proto3" json:"returned_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2952,6 +2956,115 @@ func (x *Lease) GetLive() []*Status {
 	return nil
 }
 
+func (x *Lease) GetPreempting() []*LeasePreemption {
+	if x != nil {
+		return x.Preempting
+	}
+	return nil
+}
+
+func (x *Lease) GetReturnedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReturnedAt
+	}
+	return nil
+}
+
+// LeasePreemption is what the owner is told of a preemption.
+type LeasePreemption struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Failover   string                 `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
+	Reason     string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	DeclaredBy string                 `protobuf:"bytes,3,opt,name=declared_by,json=declaredBy,proto3" json:"declared_by,omitempty"`
+	Since      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Action     ReclaimAction          `protobuf:"varint,5,opt,name=action,proto3,enum=hotspare.v1.ReclaimAction" json:"action,omitempty"`
+	// When the action begins at the latest, if the guest uses its grace.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Where the failover stands: the lease returns when it fails back.
+	FailoverPhase string `protobuf:"bytes,7,opt,name=failover_phase,json=failoverPhase,proto3" json:"failover_phase,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeasePreemption) Reset() {
+	*x = LeasePreemption{}
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeasePreemption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeasePreemption) ProtoMessage() {}
+
+func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeasePreemption.ProtoReflect.Descriptor instead.
+func (*LeasePreemption) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *LeasePreemption) GetFailover() string {
+	if x != nil {
+		return x.Failover
+	}
+	return ""
+}
+
+func (x *LeasePreemption) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LeasePreemption) GetDeclaredBy() string {
+	if x != nil {
+		return x.DeclaredBy
+	}
+	return ""
+}
+
+func (x *LeasePreemption) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *LeasePreemption) GetAction() ReclaimAction {
+	if x != nil {
+		return x.Action
+	}
+	return ReclaimAction_RECLAIM_ACTION_UNSPECIFIED
+}
+
+func (x *LeasePreemption) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *LeasePreemption) GetFailoverPhase() string {
+	if x != nil {
+		return x.FailoverPhase
+	}
+	return ""
+}
+
 // LeaseSpec is what a developer asks for.
 type LeaseSpec struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -2971,7 +3084,7 @@ type LeaseSpec struct {
 
 func (x *LeaseSpec) Reset() {
 	*x = LeaseSpec{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3096,7 @@ func (x *LeaseSpec) String() string {
 func (*LeaseSpec) ProtoMessage() {}
 
 func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3109,7 @@ func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseSpec.ProtoReflect.Descriptor instead.
 func (*LeaseSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LeaseSpec) GetCount() uint32 {
@@ -3077,7 +3190,7 @@ type LeaseInstance struct {
 
 func (x *LeaseInstance) Reset() {
 	*x = LeaseInstance{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3202,7 @@ func (x *LeaseInstance) String() string {
 func (*LeaseInstance) ProtoMessage() {}
 
 func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3215,7 @@ func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseInstance.ProtoReflect.Descriptor instead.
 func (*LeaseInstance) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LeaseInstance) GetObject() string {
@@ -3158,7 +3271,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3283,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3296,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Evidence) GetSequence() uint64 {
@@ -3458,7 +3571,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tR\asession\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12%\n" +
 	"\x0elent_instances\x18\x03 \x01(\rR\rlentInstances\x12/\n" +
-	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\"\x9d\x05\n" +
+	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\"\x98\x06\n" +
 	"\x05Lease\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x18\n" +
@@ -3477,7 +3590,21 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\fpreempted_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\vpreemptedAt\x12\x16\n" +
 	"\x06reason\x18\x0e \x01(\tR\x06reason\x12 \n" +
 	"\vpreemptions\x18\x0f \x01(\rR\vpreemptions\x12'\n" +
-	"\x04live\x18\x10 \x03(\v2\x13.hotspare.v1.StatusR\x04live\"\xdb\x02\n" +
+	"\x04live\x18\x10 \x03(\v2\x13.hotspare.v1.StatusR\x04live\x12<\n" +
+	"\n" +
+	"preempting\x18\x11 \x03(\v2\x1c.hotspare.v1.LeasePreemptionR\n" +
+	"preempting\x12;\n" +
+	"\vreturned_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"returnedAt\"\xab\x02\n" +
+	"\x0fLeasePreemption\x12\x1a\n" +
+	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vdeclared_by\x18\x03 \x01(\tR\n" +
+	"declaredBy\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
+	"\x06action\x18\x05 \x01(\x0e2\x1a.hotspare.v1.ReclaimActionR\x06action\x126\n" +
+	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12%\n" +
+	"\x0efailover_phase\x18\a \x01(\tR\rfailoverPhase\"\xdb\x02\n" +
 	"\tLeaseSpec\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x124\n" +
 	"\tresources\x18\x02 \x01(\v2\x16.hotspare.v1.ResourcesR\tresources\x12\x14\n" +
@@ -3533,7 +3660,7 @@ func file_hotspare_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_hotspare_v1_resource_proto_goTypes = []any{
 	(LeaseClass)(0),               // 0: hotspare.v1.LeaseClass
 	(LeasePhase)(0),               // 1: hotspare.v1.LeasePhase
@@ -3575,19 +3702,20 @@ var file_hotspare_v1_resource_proto_goTypes = []any{
 	(*AgentOffer)(nil),            // 37: hotspare.v1.AgentOffer
 	(*HostLive)(nil),              // 38: hotspare.v1.HostLive
 	(*Lease)(nil),                 // 39: hotspare.v1.Lease
-	(*LeaseSpec)(nil),             // 40: hotspare.v1.LeaseSpec
-	(*LeaseInstance)(nil),         // 41: hotspare.v1.LeaseInstance
-	(*Evidence)(nil),              // 42: hotspare.v1.Evidence
-	nil,                           // 43: hotspare.v1.Metadata.LabelsEntry
-	nil,                           // 44: hotspare.v1.TriggerSpec.MatchEntry
-	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
-	(NetworkRole)(0),              // 46: hotspare.v1.NetworkRole
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
-	(*Status)(nil),                // 48: hotspare.v1.Status
-	(ReclaimAction)(0),            // 49: hotspare.v1.ReclaimAction
+	(*LeasePreemption)(nil),       // 40: hotspare.v1.LeasePreemption
+	(*LeaseSpec)(nil),             // 41: hotspare.v1.LeaseSpec
+	(*LeaseInstance)(nil),         // 42: hotspare.v1.LeaseInstance
+	(*Evidence)(nil),              // 43: hotspare.v1.Evidence
+	nil,                           // 44: hotspare.v1.Metadata.LabelsEntry
+	nil,                           // 45: hotspare.v1.TriggerSpec.MatchEntry
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(NetworkRole)(0),              // 47: hotspare.v1.NetworkRole
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*Status)(nil),                // 49: hotspare.v1.Status
+	(ReclaimAction)(0),            // 50: hotspare.v1.ReclaimAction
 }
 var file_hotspare_v1_resource_proto_depIdxs = []int32{
-	43, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
+	44, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
 	4,  // 1: hotspare.v1.Resource.plan:type_name -> hotspare.v1.Plan
 	17, // 2: hotspare.v1.Resource.project:type_name -> hotspare.v1.Project
 	20, // 3: hotspare.v1.Resource.network:type_name -> hotspare.v1.Network
@@ -3599,30 +3727,30 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	33, // 9: hotspare.v1.Resource.role_binding:type_name -> hotspare.v1.RoleBinding
 	2,  // 10: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
 	5,  // 11: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
-	45, // 12: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
-	45, // 13: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
+	46, // 12: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
+	46, // 13: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
 	6,  // 14: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
 	9,  // 15: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
 	15, // 16: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
 	7,  // 17: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
 	8,  // 18: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
-	45, // 19: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
+	46, // 19: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
 	10, // 20: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
 	11, // 21: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
 	13, // 22: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
 	14, // 23: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
 	12, // 24: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
-	45, // 25: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
+	46, // 25: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
 	16, // 26: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
-	45, // 27: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
+	46, // 27: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
 	2,  // 28: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
 	18, // 29: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
 	19, // 30: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
-	45, // 31: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
-	45, // 32: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
+	46, // 31: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
+	46, // 32: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
 	2,  // 33: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
 	21, // 34: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
-	46, // 35: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
+	47, // 35: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
 	2,  // 36: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
 	23, // 37: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
 	2,  // 38: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
@@ -3632,39 +3760,44 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	2,  // 42: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
 	29, // 43: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
 	30, // 44: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
-	44, // 45: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
-	45, // 46: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
-	47, // 47: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
+	45, // 45: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
+	46, // 46: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
+	48, // 47: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
 	2,  // 48: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
 	32, // 49: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
 	2,  // 50: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
 	34, // 51: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
 	36, // 52: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
-	47, // 53: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	48, // 53: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
 	37, // 54: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
 	32, // 55: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
 	38, // 56: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
-	47, // 57: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
-	47, // 58: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	48, // 57: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
+	48, // 58: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
 	0,  // 59: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	40, // 60: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	41, // 60: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
 	1,  // 61: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	47, // 62: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	47, // 63: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	47, // 64: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	41, // 65: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	47, // 66: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	48, // 67: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	10, // 68: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	49, // 69: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	45, // 70: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	45, // 71: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	47, // 72: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	48, // 62: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	48, // 63: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	48, // 64: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	42, // 65: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	48, // 66: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	49, // 67: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	40, // 68: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
+	48, // 69: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
+	48, // 70: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	50, // 71: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	48, // 72: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10, // 73: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	50, // 74: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	46, // 75: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	46, // 76: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	48, // 77: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	78, // [78:78] is the sub-list for method output_type
+	78, // [78:78] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }
@@ -3690,7 +3823,7 @@ func file_hotspare_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_resource_proto_rawDesc), len(file_hotspare_v1_resource_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

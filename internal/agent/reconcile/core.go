@@ -84,24 +84,26 @@ type object struct {
 	known, fresh bool
 	observing    bool
 	// again: something happened while the driver was being asked; its answer may be older.
-	again          bool
-	observeSeq     uint64
-	observeBegan   time.Duration
-	observeStuck   bool
-	observeAt      time.Duration
-	observeFails   uint32
-	lastObserved   time.Duration
-	call           *call
-	pending        *outcome
-	retryAt        time.Duration
-	settledAt      time.Duration
-	phase          pb.Phase
-	message        string
-	began          time.Time
-	returned       time.Time
-	health         pb.HealthState
-	healthMessage  string
-	probe          string
+	again         bool
+	observeSeq    uint64
+	observeBegan  time.Duration
+	observeStuck  bool
+	observeAt     time.Duration
+	observeFails  uint32
+	lastObserved  time.Duration
+	call          *call
+	pending       *outcome
+	retryAt       time.Duration
+	settledAt     time.Duration
+	phase         pb.Phase
+	message       string
+	began         time.Time
+	returned      time.Time
+	health        pb.HealthState
+	healthMessage string
+	probe         string
+	// asked is when the guest last asked whether it is preempted, on the boot-time clock.
+	asked          time.Duration
 	reported       *pb.Status
 	waitsForOthers bool
 	// unwanted: the coordinator has forgotten it; it is forgotten here once it is read as ABSENT.
@@ -143,7 +145,7 @@ func New(cfg Config, content Content) (*Core, []Effect) {
 		c.ledger[a.ArtefactKey] = a
 	}
 	for _, r := range content.Records {
-		o := &object{rec: r, saved: r, health: pb.HealthState_HEALTH_STATE_NONE}
+		o := &object{rec: r, saved: r, health: pb.HealthState_HEALTH_STATE_NONE, asked: cfg.RestoredAt.Boot}
 		if rebooted {
 			// The boot-time clock began again, and no guest outlived the boot.
 			o.rec.Reclaim = Reclaim{}

@@ -139,6 +139,9 @@ func (c *Core) try(o *object, t model.Transition, want pb.State) {
 		Timeout: timeout(t, o.rec.Order.GetSpec()),
 	}
 	if t.Kind == pb.Kind_KIND_INSTANCE && t.From == pb.State_STATE_RUNNING {
+		if c.warned(o) {
+			return
+		}
 		c.takeBack(o, &call, want)
 	} else {
 		o.rec.Reclaim = Reclaim{}
@@ -159,6 +162,9 @@ func (c *Core) start(o *object, k Call) {
 	}
 	if t.Kind == pb.Kind_KIND_HOOK {
 		o.rec.HookInDoubt = true
+	}
+	if off(t.From) && t.To == pb.State_STATE_RUNNING {
+		o.rec.Listens = false // Another boot: nobody knows what runs in it.
 	}
 	key := ArtefactKey{Object: k.Object, Epoch: k.Epoch}
 	if _, ok := c.ledger[key]; !ok && t.To != firstState(t.Kind) {

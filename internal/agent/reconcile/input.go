@@ -332,6 +332,8 @@ func (c *Core) tickObject(o *object) {
 	case o.retryAt > 0 && now >= o.retryAt:
 		o.retryAt = 0
 		c.touch(o)
+	case now >= c.graceEnd(o):
+		c.touch(o)
 	case o.phase == pb.Phase_PHASE_SETTLED && o.rec.Attempts > 0 && now >= o.settledAt+stableAfter:
 		o.rec.Attempts = 0
 		c.changed[o.rec.Object] = true
@@ -383,6 +385,7 @@ func (c *Core) nextOf(o *object, now Now) time.Duration {
 		if o.phase == pb.Phase_PHASE_SETTLED && o.rec.Attempts > 0 {
 			at = min(at, o.settledAt+stableAfter)
 		}
+		at = min(at, c.graceEnd(o))
 	}
 	if end, ok := c.termEnd(o); ok && now.Wall.Before(end) {
 		at = min(at, now.Boot+end.Sub(now.Wall))

@@ -139,7 +139,7 @@ func digest(spec *pb.Spec) string {
 	if spec.GetInstance() != nil {
 		c = proto.Clone(c).(*pb.Spec)
 		i := c.GetInstance()
-		i.Reclaim, i.Health, i.TermEnd = nil, nil, nil
+		i.Reclaim, i.Health, i.TermEnd, i.Preemption = nil, nil, nil, nil
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 	if err != nil {

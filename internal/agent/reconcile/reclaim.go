@@ -16,13 +16,17 @@ import (
 //	wanted SAVED, action DISCARD   kill
 //	wanted off                     stop within the grace, then kill
 //
+// A preempted guest that listens has its grace before a save or a kill; see warned.
+//
 // The disk is kept in every case.
 func (c *Core) takeBack(o *object, k *Call, want pb.State) {
 	r := o.rec.Order.GetSpec().GetInstance().GetReclaim()
 	state := &o.rec.Reclaim
 	if state.Stage == 0 {
 		first := firstStage(r, want)
-		*state = Reclaim{Stage: first, Began: c.now.Boot, Save: first == StageSave}
+		*state = Reclaim{
+			Stage: first, Began: c.now.Boot, Save: first == StageSave, Until: state.Until, Ready: state.Ready,
+		}
 	}
 	left := c.left(o)
 	if state.Stage == StageSave && left <= 0 {

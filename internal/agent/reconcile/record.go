@@ -37,6 +37,8 @@ type Record struct {
 	ColdBoot  bool
 	// LocalEnd is set when the agent itself ended the instance because its term had passed (R12).
 	LocalEnd bool
+	// Listens is set when the guest has asked whether it is preempted, in this boot of it.
+	Listens bool
 }
 
 // Key returns what identifies the order held; the zero generation when there is none.
@@ -50,7 +52,8 @@ type Intent struct {
 	Era, Generation uint64
 }
 
-// Stage is a way of taking an instance back; they follow each other in this order.
+// Stage is a way of taking an instance back. Save, stop and kill follow each other in this order; the notice comes
+// before all of them.
 type Stage int
 
 // The stages. The zero value means that nothing was begun.
@@ -61,17 +64,22 @@ const (
 	StageStop
 	// StageKill ends it at once; the disk is kept.
 	StageKill
+	// StageNotice lets a guest that listens use its grace.
+	StageNotice
 )
 
 // Reclaim is how far taking back a running instance has come.
 type Reclaim struct {
 	Stage Stage
-	// Began is when the first stage was begun, on the boot-time clock.
+	// Began is when the notice, or behind it the first stage, was begun, on the boot-time clock.
 	Began time.Duration
 	// Save is set when the RAM should have been kept.
 	Save bool
 	// Why says what failed so far, for the owner: "save passed its deadline of 30s".
 	Why string
+	// Until is the end of the grace in Unix milliseconds, for people; 0: there was none. Ready: the guest said so.
+	Until int64
+	Ready bool
 }
 
 // Marks are the highest numbers that the agent has seen, and the boot in which it wrote them.

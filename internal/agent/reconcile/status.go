@@ -23,9 +23,13 @@ func (c *Core) status(o *object) *pb.Status {
 	}
 	switch o.rec.Object.Kind() {
 	case pb.Kind_KIND_INSTANCE:
-		st.Details = &pb.Status_Instance{Instance: &pb.InstanceStatus{
-			Health: o.health, HealthMessage: o.healthMessage, ColdBoot: o.rec.ColdBoot,
-		}}
+		inst := &pb.InstanceStatus{
+			Health: o.health, HealthMessage: o.healthMessage, ColdBoot: o.rec.ColdBoot, Ready: o.rec.Reclaim.Ready,
+		}
+		if ms := o.rec.Reclaim.Until; ms != 0 {
+			inst.GraceUntil = timestamppb.New(time.UnixMilli(ms))
+		}
+		st.Details = &pb.Status_Instance{Instance: inst}
 	case pb.Kind_KIND_VOLUME:
 		if o.obs.Volume != nil {
 			st.Details = &pb.Status_Volume{Volume: o.obs.Volume}

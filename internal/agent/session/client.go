@@ -57,6 +57,8 @@ type Options struct {
 	// Boot is the boot-time clock, which permits are counted on.
 	Boot    func() time.Duration
 	Handler Handler
+	// Console answers a question about a console with Client.AnswerConsole; it must not block.
+	Console func(q *pb.ConsoleQuestion)
 	Log     *slog.Logger
 }
 
@@ -255,6 +257,8 @@ func (c *Client) receive(s *stream, m *pb.SessionResponse) {
 		if permit := b.Heartbeat.GetPermit().AsDuration(); ok && permit > 0 {
 			c.o.Handler.Permit(sent + permit)
 		}
+	case *pb.SessionResponse_Console:
+		c.o.Console(b.Console)
 	}
 }
 
@@ -283,6 +287,17 @@ func (c *Client) ReportFull(all []*pb.Status) {
 	c.mu.Unlock()
 	if s != nil {
 		s.reportFull(all)
+	}
+}
+
+// AnswerConsole sends the answer to a question about a console, or drops it when nobody leads or too many wait:
+// the coordinator does not wait for ever.
+func (c *Client) AnswerConsole(a *pb.ConsoleAnswer) {
+	c.mu.Lock()
+	s := c.leader
+	c.mu.Unlock()
+	if s != nil {
+		s.answerConsole(a)
 	}
 }
 

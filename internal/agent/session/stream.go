@@ -28,6 +28,8 @@ type stream struct {
 	changes map[string]*pb.Status
 	beat    *pb.Heartbeat
 	seq     uint64
+	// consoles are the answers that wait, at most maxConsoles.
+	consoles []*pb.ConsoleAnswer
 	// unanswered heartbeats by sequence, with the time before they were sent.
 	unanswered map[uint64]time.Duration
 }
@@ -76,6 +78,18 @@ func (s *stream) heartbeat(now time.Duration, capacity *pb.Capacity) {
 		s.unanswered[s.seq] = now
 	}
 	s.signal()
+}
+
+// maxConsoles bounds the answers about consoles that wait to be sent, each of at most 64 KiB.
+const maxConsoles = 16
+
+func (s *stream) answerConsole(a *pb.ConsoleAnswer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.consoles) < maxConsoles {
+		s.consoles = append(s.consoles, a)
+		s.signal()
+	}
 }
 
 // answered returns when the heartbeat was about to be sent. An answer covers all older ones: they
@@ -134,6 +148,10 @@ func (s *stream) take() []*pb.SessionRequest {
 		clear(s.changes)
 		out = append(out, statuses(false, changed))
 	}
+	for _, a := range s.consoles { // Last: nothing waits behind what a person reads.
+		out = append(out, &pb.SessionRequest{Message: &pb.SessionRequest_Console{Console: a}})
+	}
+	s.consoles = nil
 	return out
 }
 

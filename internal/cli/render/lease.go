@@ -41,6 +41,13 @@ func Leases(ls []*pb.Lease, width int, wide bool, now time.Time) string {
 // leaseState joins the phase with how many instances run.
 func leaseState(l *pb.Lease) string {
 	s := word(l.GetPhase(), "LEASE_PHASE_")
+	by := make([]string, 0, len(l.GetPreempting()))
+	for _, p := range l.GetPreempting() {
+		by = append(by, p.GetFailover())
+	}
+	if len(by) > 0 {
+		s += " by " + strings.Join(by, ", ")
+	}
 	if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ACTIVE || len(l.GetLive()) == 0 {
 		return s
 	}
@@ -88,6 +95,7 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 	if l.GetPreemptedAt() != nil {
 		preempted = fmt.Sprintf("since %s; it returns by itself to the same disk, MAC and address", at(l.GetPreemptedAt()))
 	}
+	by, returns := preemptedBy(l, now)
 	var b strings.Builder
 	for line := range strings.Lines(fields(
 		"lease", l.GetName(),
@@ -96,6 +104,9 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 		"state", leaseState(l),
 		"why", l.GetReason(),
 		"preempted", preempted,
+		"by", by,
+		"returns", returns,
+		"returned", at(l.GetReturnedAt()),
 		"class", word(l.GetClass(), "LEASE_CLASS_"),
 		"on preempt", onPreempt(s),
 		"from", sourceText(s),
@@ -128,6 +139,59 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 		b.WriteString("\n" + t.Text(width))
 	}
 	return b.String()
+}
+
+// preemptedBy says who preempted a lease and why, what is done to it until when, and what it waits for.
+func preemptedBy(l *pb.Lease, now time.Time) (by, returns string) {
+	var bys, runs []string
+	for _, p := range l.GetPreempting() {
+		text := fmt.Sprintf("%s, declared by %s: %s", p.GetFailover(), p.GetDeclaredBy(), p.GetReason())
+		if d := p.GetDeadline(); d != nil && d.AsTime().After(now) {
+			text += fmt.Sprintf("; %s at %s at the latest", model.ReclaimActionName(p.GetAction()), at(d))
+		}
+		bys = append(bys, text)
+		runs = append(runs, fmt.Sprintf("%s (%s)", p.GetFailover(), p.GetFailoverPhase()))
+	}
+	if len(runs) > 0 {
+		returns = "when " + strings.Join(runs, " and ") + " fails back"
+	}
+	return strings.Join(bys, "; "), returns
+}
+
+// LeaseLine says in one line where a lease stands, for who watches it.
+func LeaseLine(l *pb.Lease) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", l.GetName(), leaseState(l))
+	switch l.GetPhase() {
+	case pb.LeasePhase_LEASE_PHASE_PREEMPTED:
+		for _, p := range l.GetPreempting() {
+			fmt.Fprintf(&b, "; %s by %s (%s)", model.ReclaimActionName(p.GetAction()), at(p.GetDeadline()), p.GetReason())
+		}
+		b.WriteString("; it returns by itself")
+	case pb.LeasePhase_LEASE_PHASE_RETURNING:
+		b.WriteString("; its VMs come back")
+	case pb.LeasePhase_LEASE_PHASE_ACTIVE:
+		fmt.Fprintf(&b, "; ends %s", at(l.GetEndsAt()))
+	default:
+		if l.GetReason() != "" {
+			b.WriteString("; " + l.GetReason())
+		}
+	}
+	for _, st := range l.GetLive() {
+		name := model.ObjectID(st.GetObject()).Name()
+		state := strings.ToLower(model.StateName(st.GetState()))
+		if st.GetInstance().GetGraceUntil() != nil {
+			state += ", its guest was told"
+		}
+		if st.GetInstance().GetReady() {
+			state += " and is ready"
+		}
+		fmt.Fprintf(&b, "; %s %s", name, state)
+		if st.GetNote() != "" {
+			b.WriteString(": " + st.GetNote())
+		}
+	}
+	return b.String() + "\n"
 }
 
 func onPreempt(s *pb.LeaseSpec) string {

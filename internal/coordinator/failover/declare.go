@@ -71,6 +71,7 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 	graph, err := runbook.Compile(runbook.Input{
 		Epoch: epoch, Run: f.GetRun(), Plans: plans, Placements: f.GetPlacements(), Victims: f.GetVictims(),
 		Resource: s.Resource, Object: s.Object, HostNames: HostNames(s),
+		Preemption: &pb.Preemption{Failover: f.GetName(), Reason: short(f.GetReason()), DeclaredBy: by},
 	})
 	if err != nil {
 		return nil, nil, err
@@ -85,6 +86,16 @@ func Declare(s *state.State, v live.View, req *pb.DeclareRequest, by string) (*p
 	f.Waiting = waiting(plans, f.GetUnplaced())
 	expects := []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}
 	return &pb.Declare{Failover: f, Objects: graph.Objects, Release: free(s, epoch, graph.Steps, graph.Release)}, expects, nil
+}
+
+// maxTold bounds the reason that guests are told: it is in the order of every victim (R7).
+const maxTold = 200
+
+func short(reason string) string {
+	if r := []rune(reason); len(r) > maxTold {
+		return string(r[:maxTold-1]) + "…"
+	}
+	return reason
 }
 
 // HostNames lists the hypervisor hosts of the recovery site in order.

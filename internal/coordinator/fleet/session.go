@@ -38,6 +38,10 @@ type session struct {
 	dirty   map[string]bool
 	forget  map[string]bool
 	answers []*pb.SessionResponse
+	// questions about consoles that wait to be sent, and who waits for the answers, by id.
+	questions    []*pb.SessionResponse
+	asked        map[uint64]chan<- *pb.ConsoleAnswer
+	lastQuestion uint64
 }
 
 // Serve runs one session to its end. The caller has checked that the peer is this agent.
@@ -54,7 +58,7 @@ func (f *Fleet) Serve(agent string, stream Stream) error {
 	defer cancel()
 	s := &session{
 		f: f, agent: agent, ctx: ctx, end: cancel, wake: make(chan struct{}, 1), hello: hello,
-		dirty: map[string]bool{}, forget: map[string]bool{},
+		dirty: map[string]bool{}, forget: map[string]bool{}, asked: map[uint64]chan<- *pb.ConsoleAnswer{},
 	}
 	welcome, err := f.open(s, hello)
 	if err != nil {
@@ -209,6 +213,8 @@ func (s *session) receive(stream Stream, w *pb.Welcome) error {
 				s.f.take(s, b.Statuses)
 				s.forgetUnknown(b.Statuses)
 			}
+		case *pb.SessionRequest_Console:
+			s.answered(b.Console)
 		default:
 			return model.Errorf(model.FaultInvalid, "host/"+s.agent, "a session carries one hello, then heartbeats and statuses")
 		}
@@ -300,19 +306,16 @@ func (s *session) send(stream Stream, hello *pb.Hello, w *pb.Welcome) error {
 		case <-s.wake:
 		}
 		s.mu.Lock()
-		dirty, forget, answers := s.dirty, s.forget, s.answers
-		s.dirty, s.forget, s.answers = map[string]bool{}, map[string]bool{}, nil
+		dirty, forget, messages, questions := s.dirty, s.forget, s.answers, s.questions
+		s.dirty, s.forget, s.answers, s.questions = map[string]bool{}, map[string]bool{}, nil, nil
 		s.mu.Unlock()
-		for _, m := range answers {
+		if orders && len(dirty)+len(forget) > 0 {
+			messages = append(messages, s.orders(w, dirty, forget))
+		}
+		for _, m := range append(messages, questions...) {
 			if err := stream.Send(m); err != nil {
 				return err
 			}
-		}
-		if !orders || len(dirty)+len(forget) == 0 {
-			continue
-		}
-		if err := stream.Send(s.orders(w, dirty, forget)); err != nil {
-			return err
 		}
 	}
 }

@@ -129,6 +129,9 @@ func (b *builder) instance(i int, host string) ([]*pb.Object, error) {
 
 func (b *builder) image(is *pb.InstanceSpec) error {
 	name := b.lease.GetSpec().GetImage()
+	if name == "" && b.lease.GetSpec().GetCloneOf() != "" {
+		return nil // It boots from the copy.
+	}
 	img := b.s.Resource("image/" + name).GetImage().GetSpec()
 	if img == nil {
 		return model.Errorf(model.FaultNotFound, "image/"+name, "no such image").WithRemedy("see: hotspare get image")

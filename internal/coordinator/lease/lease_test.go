@@ -36,6 +36,11 @@ func TestRefusals(t *testing.T) {
 		"term":          {func(r *pb.CreateLeaseRequest) { r.Spec.Term = durationpb.New(1000 * time.Hour) }, "carol", model.FaultQuota},
 		"action":        {func(r *pb.CreateLeaseRequest) { r.Spec.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_DISCARD }, "carol", model.FaultQuota},
 		"clone":         {func(r *pb.CreateLeaseRequest) { r.Spec.CloneOf = "webshop/web" }, "carol", model.FaultDenied},
+		"user-data":     {func(r *pb.CreateLeaseRequest) { r.Spec.UserData = make([]byte, 64<<10) }, "carol", 0},
+		"one byte over": {func(r *pb.CreateLeaseRequest) { r.Spec.UserData = make([]byte, 64<<10+1) }, "carol", model.FaultInvalid},
+		"no ssh key":    {func(r *pb.CreateLeaseRequest) { r.Spec.SshKeys = []string{"hello"} }, "carol", model.FaultInvalid},
+		"clone only":    {func(r *pb.CreateLeaseRequest) { r.Spec.Image, r.Spec.CloneOf = "", "webshop/db" }, "carol", 0},
+		"nothing":       {func(r *pb.CreateLeaseRequest) { r.Spec.Image = "" }, "carol", model.FaultNotFound},
 		"no room":       {func(r *pb.CreateLeaseRequest) { r.Spec.Resources.MemoryBytes = 70 << 30 }, "carol", model.FaultNoFit},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -39,9 +39,14 @@ func bounds(s *pb.LeaseSpec) error {
 			WithRemedy("at most %s", model.Bytes(maxUserData))
 	case len(s.GetSshKeys()) > maxSSHKeys:
 		return model.Errorf(model.FaultInvalid, "", "%d ssh keys", len(s.GetSshKeys())).WithRemedy("at most %d", maxSSHKeys)
-	default:
-		return nil
 	}
+	for i, k := range s.GetSshKeys() {
+		if !model.IsSSHKey(k) {
+			return model.Errorf(model.FaultInvalid, "", "ssh key %d is none", i+1).
+				WithRemedy(`give public keys as in authorized_keys, for example "ssh-ed25519 AAAA... name"`)
+		}
+	}
+	return nil
 }
 
 // complete fills in what the request left open and refuses what the project does not allow.

@@ -40,6 +40,7 @@ func (s *Server) show(ctx context.Context, l *pb.Lease) *pb.Lease {
 	}
 	l = proto.CloneOf(l)
 	v := s.site.Live()
+	l.Preempting = lease.Preempting(s.site.State(), l)
 	for _, i := range l.GetInstances() {
 		if st := v.Raw(i.GetObject()); st != nil {
 			l.Live = append(l.Live, st)

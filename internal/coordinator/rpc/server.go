@@ -51,10 +51,14 @@ type Server struct {
 
 	site  Site
 	fleet *fleet.Fleet
+	// consoles that users read now.
+	consoles consoles
 }
 
 // New returns a server for a site.
-func New(site Site, f *fleet.Fleet) *Server { return &Server{site: site, fleet: f} }
+func New(site Site, f *fleet.Fleet) *Server {
+	return &Server{site: site, fleet: f, consoles: consoles{open: map[trust.Identity]int{}}}
+}
 
 // Register adds every service to a gRPC server.
 func (s *Server) Register(g grpc.ServiceRegistrar) {

@@ -224,7 +224,7 @@ func (t *tx) returnLease(c *pb.ReturnLease) (string, error) {
 	if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_RETURNING {
 		return l.GetName(), nil
 	}
-	l.Phase = pb.LeasePhase_LEASE_PHASE_ACTIVE
+	l.Phase, l.ReturnedAt = pb.LeasePhase_LEASE_PHASE_ACTIVE, t.stamp()
 	t.putLease(l)
 	return l.GetName(), nil
 }

@@ -38,7 +38,7 @@ func (f *Fixture) calls() []namedCall {
 	}
 	if c, ok := f.Driver.(hypervisor.Consoler); ok {
 		out = append(out, namedCall{"console", func(ctx context.Context, id model.ObjectID) error {
-			_, err := c.Console(ctx, id, 100)
+			_, err := c.Console(ctx, id, 0, 100)
 			return err
 		}})
 	}
@@ -221,17 +221,46 @@ func console(t *testing.T, f *Fixture) {
 		t.Skip("the driver shows no console")
 	}
 	id := f.defined(t, f.Define("a"))
-	if text, err := c.Console(f.context(t), id, 100); err != nil || len(text) != 0 {
-		t.Errorf("console of a domain that never ran: %q, %v", text, err)
+	if got, err := c.Console(f.context(t), id, 0, 100); err != nil || len(got.Text) != 0 || got.End != 0 {
+		t.Errorf("console of a domain that never ran: %q, %v", got.Text, err)
 	}
 	must(t, "start", f.Driver.Start(f.context(t), id))
 	const limit = 20
 	f.eventually(t, "the console shows something", func() bool {
-		text, err := c.Console(f.context(t), id, limit)
+		got, err := c.Console(f.context(t), id, 0, limit)
 		must(t, "console", err)
-		if len(text) > limit {
-			t.Fatalf("console gave %d bytes, asked for at most %d", len(text), limit)
+		if len(got.Text) > limit {
+			t.Fatalf("console gave %d bytes, asked for at most %d", len(got.Text), limit)
 		}
-		return len(text) == limit
+		return len(got.Text) == limit
 	})
+	must(t, "stop", f.Driver.Stop(f.context(t), id, hypervisor.StopOptions{}))
+	var all hypervisor.ConsoleText
+	f.eventually(t, "the console of a domain that is off rests", func() bool {
+		got, err := c.Console(f.context(t), id, 0, 1<<20)
+		must(t, "console of a domain that is off", err)
+		rests := got.End == all.End
+		all = got
+		return rests
+	})
+	if len(all.Text) < limit || all.End < uint64(len(all.Text)) {
+		t.Fatalf("a domain that is off shows %q up to %d", all.Text, all.End)
+	}
+	const step = 7
+	from := all.End - step
+	part, err := c.Console(f.context(t), id, from, 1<<20)
+	must(t, "console behind an offset", err)
+	if want := all.Text[len(all.Text)-step:]; string(part.Text) != string(want) || part.End != all.End {
+		t.Errorf("behind %d: %q up to %d, want %q", from, part.Text, part.End, want)
+	}
+	none, err := c.Console(f.context(t), id, all.End, 1<<20)
+	must(t, "console behind its end", err)
+	if len(none.Text) != 0 || none.End != all.End {
+		t.Errorf("behind its end: %q up to %d", none.Text, none.End)
+	}
+	anew, err := c.Console(f.context(t), id, all.End+100, 1<<20)
+	must(t, "console behind more than there is", err)
+	if string(anew.Text) != string(all.Text) {
+		t.Errorf("a log that was begun anew: %q, want all of it", anew.Text)
+	}
 }

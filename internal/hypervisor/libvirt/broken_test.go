@@ -456,8 +456,8 @@ func nbdDeath(b *bench) {
 	if a := b.awaitGuest(b.t, def.ID); a.Disk.Marker != "replica" {
 		b.t.Errorf("the guest's disk is %q, want the export", a.Disk.Marker)
 	}
-	if text, err := b.d.Console(b.ctx(patience), def.ID, 1<<20); err != nil || !bytes.Contains(text, []byte("hotspare-guest")) {
-		b.t.Errorf("console: %q, %v", text, err)
+	if c, err := b.d.Console(b.ctx(patience), def.ID, 0, 1<<20); err != nil || !bytes.Contains(c.Text, []byte("hotspare-guest")) {
+		b.t.Errorf("console: %q, %v", c.Text, err)
 	}
 	events, err := b.d.Watch(b.t.Context())
 	b.must("watch", err)

@@ -248,27 +248,36 @@ func problem(f found) string {
 }
 
 // Console implements hypervisor.Consoler.
-func (d *Driver) Console(ctx context.Context, id model.ObjectID, limit int) ([]byte, error) {
+func (d *Driver) Console(ctx context.Context, id model.ObjectID, after uint64, limit int) (hypervisor.ConsoleText, error) {
 	if _, err := d.look(ctx, id); err != nil {
-		return nil, fmt.Errorf("console of %s: %w", id, err)
+		return hypervisor.ConsoleText{}, fmt.Errorf("console of %s: %w", id, err)
 	}
-	out, err := tail(d.files(id).path(consoleLog), int64(max(0, limit)))
+	out, err := tail(d.files(id).path(consoleLog), after, int64(max(0, limit)))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("console of %s: %w", id, err)
+		return hypervisor.ConsoleText{}, fmt.Errorf("console of %s: %w", id, err)
 	}
 	return out, nil
 }
 
-// tail returns the last bytes of a file.
-func tail(path string, limit int64) ([]byte, error) {
+// tail returns the last bytes of a file, of those behind an offset.
+func tail(path string, after uint64, limit int64) (hypervisor.ConsoleText, error) {
+	var out hypervisor.ConsoleText
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	return io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-limit), limit))
+	size := info.Size()
+	from := int64(after)
+	if after > uint64(size) {
+		from = 0 // virtlogd has begun a new file.
+	}
+	from = max(from, size-limit)
+	out.Text, err = io.ReadAll(io.NewSectionReader(f, from, size-from))
+	out.End = uint64(from) + uint64(len(out.Text))
+	return out, err
 }

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 
 	"libvirt.org/go/libvirtxml"
 
-	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/hypervisor"
 )
 
@@ -36,7 +34,7 @@ func makeSeed(ctx context.Context, def hypervisor.Definition, f files) error {
 	if len(user) == 0 {
 		user = []byte("#cloud-config\n")
 	}
-	for name, text := range map[string][]byte{"user-data": user, "meta-data": []byte(metaData(def.ID.Name(), s))} {
+	for name, text := range map[string][]byte{"user-data": user, "meta-data": []byte(hypervisor.CloudMetaData(def.ID.Name(), s))} {
 		if err := os.WriteFile(work+"/"+name, text, 0o600); err != nil {
 			return err
 		}
@@ -66,19 +64,6 @@ func isoTool() (tool string, args []string, err error) {
 		return path, []string{"-as", "genisoimage", "-quiet"}, nil
 	}
 	return "", nil, fmt.Errorf("user data and ssh keys need genisoimage or xorriso: install one of these packages on the host")
-}
-
-// metaData is NoCloud's YAML. Every value is a double-quoted scalar, in which Go's quoting is valid.
-func metaData(instance string, s *pb.InstanceSpec) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "instance-id: %q\nlocal-hostname: %q\n", instance, s.GetHostname())
-	if keys := s.GetSshKeys(); len(keys) > 0 {
-		b.WriteString("public-keys:\n")
-		for _, k := range keys {
-			fmt.Fprintf(&b, "- %q\n", strings.TrimSpace(k))
-		}
-	}
-	return b.String()
 }
 
 func seedXML(f files) libvirtxml.DomainDisk {

@@ -147,7 +147,7 @@ func TestIsWhole(t *testing.T) {
 }
 
 func TestMetaData(t *testing.T) {
-	got := metaData("web-3-0", &pb.InstanceSpec{Hostname: "web", SshKeys: []string{"ssh-ed25519 AAAA \"me\"\n", "ssh-rsa B"}})
+	got := hypervisor.CloudMetaData("web-3-0", &pb.InstanceSpec{Hostname: "web", SshKeys: []string{"ssh-ed25519 AAAA \"me\"\n", "ssh-rsa B"}})
 	want := "instance-id: \"web-3-0\"\nlocal-hostname: \"web\"\npublic-keys:\n- \"ssh-ed25519 AAAA \\\"me\\\"\"\n- \"ssh-rsa B\"\n"
 	if got != want {
 		t.Errorf("metadata\n%s, want\n%s", got, want)

@@ -263,8 +263,8 @@ func (h *Host) DropSaved(ctx context.Context, id model.ObjectID) error {
 }
 
 // Console implements hypervisor.Consoler.
-func (h *Host) Console(ctx context.Context, id model.ObjectID, limit int) ([]byte, error) {
-	var out []byte
+func (h *Host) Console(ctx context.Context, id model.ObjectID, after uint64, limit int) (hypervisor.ConsoleText, error) {
+	var out hypervisor.ConsoleText
 	err := h.through(ctx, "Console", id, func(context.Context) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -272,11 +272,15 @@ func (h *Host) Console(ctx context.Context, id model.ObjectID, limit int) ([]byt
 		if err != nil {
 			return err
 		}
-		out = slices.Clone(d.console[max(0, len(d.console)-max(0, limit)):])
+		if after > d.printed {
+			after = 0
+		}
+		fresh := min(d.printed-after, uint64(max(0, limit)), uint64(len(d.console)))
+		out = hypervisor.ConsoleText{Text: slices.Clone(d.console[uint64(len(d.console))-fresh:]), End: d.printed}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("sim: console of %s: %w", id, err)
+		return hypervisor.ConsoleText{}, fmt.Errorf("sim: console of %s: %w", id, err)
 	}
 	return out, nil
 }

@@ -117,7 +117,9 @@ func (h *Host) boot(id model.ObjectID, d *domain) {
 
 // print appends to the serial console's log. The caller holds the lock.
 func (d *domain) print(format string, args ...any) {
+	before := len(d.console)
 	d.console = fmt.Appendf(d.console, format, args...)
+	d.printed += uint64(len(d.console) - before)
 	if n := len(d.console) - maxConsoleBytes; n > 0 {
 		d.console = d.console[n:]
 	}

@@ -92,6 +92,8 @@ type domain struct {
 	saved   *guest
 	guest   guest
 	console []byte
+	// printed counts all bytes that the console has ever had.
+	printed uint64
 }
 
 // NewHost makes a host that has just booted and runs nothing.

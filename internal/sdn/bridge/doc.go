@@ -19,6 +19,13 @@
 // networks (the model refuses it), and ARP answers for the host's addresses, which tell a machine
 // that an address exists and let no packet through.
 //
+// A lent network also has the metadata address, 169.254.169.254, on the far end of its probe port: in the
+// probe's namespace, not on the bridge, so that machines reach one port that the agent opens there, and the
+// host's own stack stays as closed as it was. Probe port and uplink are isolated from each other, because the
+// address is the same on every host. Who asks is told by the port that answers go to (Machine), which no
+// sender can choose: the tap device that libvirt made for a card, with the bridge's entry pinned to it. A machine
+// that takes another's address or MAC can keep that one from being served; it is never served in its stead.
+//
 // # How
 //
 // One table "inet hotspare" with a set of the closed bridges and three base chains (input, output,

@@ -34,10 +34,14 @@ type Driver struct {
 	// hostID tells hosts apart that share the directory of named namespaces, as in tests.
 	hostID string
 	// turn holds one token: changes of one host are made one after the other.
-	turn chan struct{}
+	turn      chan struct{}
+	listeners listeners
 }
 
-var _ sdn.Driver = (*Driver)(nil)
+var (
+	_ sdn.Driver   = (*Driver)(nil)
+	_ sdn.Metadata = (*Driver)(nil)
+)
 
 // New opens the host's network namespace. It changes nothing.
 func New(o Options) (*Driver, error) {
@@ -50,6 +54,7 @@ func New(o Options) (*Driver, error) {
 		return nil, errors.Join(fmt.Errorf("open netlink of the host: %w", err), host.Close())
 	}
 	d := &Driver{log: o.Log, host: host, links: links, hostID: host.UniqueId(), turn: make(chan struct{}, 1)}
+	d.listeners.open = map[string]*listener{}
 	d.turn <- struct{}{}
 	return d, nil
 }
@@ -140,7 +145,7 @@ func (d *Driver) build(ctx context.Context, n network) error {
 		return err
 	}
 	for _, step := range []func(context.Context, network) error{
-		d.filter, d.buildBridge, d.joinUplink, d.buildProbe, d.bridgeUp,
+		d.filter, d.buildBridge, d.joinUplink, d.buildProbe, d.isolate, d.bridgeUp,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -185,6 +190,7 @@ func (d *Driver) demolish(ctx context.Context, n network) (bool, error) {
 			return false, err
 		}
 	}
+	d.closeListener(n.name)
 	removed, err := d.removeNamespace(n)
 	if err != nil {
 		return removed, err

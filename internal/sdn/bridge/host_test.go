@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -158,6 +159,11 @@ func (h *host) harness() conformance.NetworkHarness {
 			t.Cleanup(func() { m.unplug(t) })
 			return m.serve(t)
 		},
+		Connect: func(t *testing.T, s *pb.NetworkSpec) (netip.Addr, net.HardwareAddr, bool) {
+			m := h.plug(t, s)
+			t.Cleanup(func() { m.unplug(t) })
+			return netip.MustParseAddr(m.address), m.mac, m.connects(metadataService)
+		},
 		Traffic:     h.traffic,
 		HostTraffic: h.hostTraffic,
 	}
@@ -248,9 +254,13 @@ func (h *host) hostTraffic(t *testing.T, from *pb.NetworkSpec) bool {
 // machine is a network namespace that stands for a virtual machine.
 type machine struct {
 	ns, port, address string
+	mac               net.HardwareAddr
 	host              *host
 	stop              func()
 }
+
+// metadataService is where machines of lent networks reach their host's agent.
+const metadataService = "169.254.169.254:80"
 
 // plug makes a machine with a port in the network's bridge and the host as its gateway.
 func (h *host) plug(t *testing.T, s *pb.NetworkSpec) *machine {
@@ -261,16 +271,22 @@ func (h *host) plug(t *testing.T, s *pb.NetworkSpec) *machine {
 		ns:      fmt.Sprintf("%s-m%d", h.ns, h.machines),
 		port:    fmt.Sprintf("vm%d", h.machines),
 		address: fmt.Sprintf("10.%d.0.%d", subnet, h.machines),
+		mac:     net.HardwareAddr{0x52, 0x54, 0, 0, byte(subnet), byte(h.machines)},
 		host:    h,
 		stop:    func() {},
 	}
 	run(t, "ip", "netns", "add", m.ns)
-	run(t, "ip", "-n", h.ns, "link", "add", m.port, "type", "veth", "peer", "name", "eth0", "netns", m.ns)
+	// As libvirt does: the port has the card's address with FE in front.
+	outer := slices.Clone(m.mac)
+	outer[0] = 0xfe
+	run(t, "ip", "-n", h.ns, "link", "add", m.port, "address", outer.String(), "type", "veth",
+		"peer", "name", "eth0", "address", m.mac.String(), "netns", m.ns)
 	run(t, "ip", "-n", h.ns, "link", "set", m.port, "master", s.GetBridge(), "up")
 	run(t, "ip", "-n", m.ns, "address", "add", m.address+"/24", "dev", "eth0")
 	run(t, "ip", "-n", m.ns, "address", "add", fmt.Sprintf("fd00:%d::%d/64", subnet, h.machines), "dev", "eth0", "nodad")
 	run(t, "ip", "-n", m.ns, "link", "set", "eth0", "up")
 	run(t, "ip", "-n", m.ns, "route", "add", "default", "via", fmt.Sprintf("10.%d.0.254", subnet))
+	run(t, "ip", "-n", m.ns, "route", "add", "169.254.169.254", "dev", "eth0")
 	return m
 }
 

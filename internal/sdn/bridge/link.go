@@ -85,6 +85,9 @@ func (d *Driver) verify(ctx context.Context, n network) error {
 	if err := d.verifyProbe(n, bridge); err != nil {
 		return err
 	}
+	if err := d.verifyIsolated(n); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

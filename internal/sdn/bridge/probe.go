@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -79,16 +80,25 @@ func (d *Driver) verifyProbe(n network, bridge netlink.Link) error {
 	if link.Attrs().Flags&net.FlagUp == 0 || link.Attrs().ParentIndex != port.Attrs().Index {
 		return incomplete("probe link is down or not the other end of %s", n.port)
 	}
+	return verifyAddresses(n, inside, link)
+}
+
+// verifyAddresses checks the far end's addresses.
+func verifyAddresses(n network, inside *netlink.Handle, link netlink.Link) error {
 	addresses, err := inside.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list the probe's addresses: %w", err)
 	}
-	for _, a := range addresses {
-		if a.IPNet.String() == n.probe.String() {
-			return nil
+	wanted := []string{n.probe.String()}
+	if n.metadata {
+		wanted = append(wanted, metadataPrefix().String())
+	}
+	for _, w := range wanted {
+		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IPNet.String() == w }) {
+			return incomplete("probe link has not address %s", w)
 		}
 	}
-	return incomplete("probe link has not address %s", n.probe)
+	return nil
 }
 
 // buildProbe makes the probe port anew, unless it is complete.
@@ -110,6 +120,7 @@ func (d *Driver) buildProbe(_ context.Context, n network) error {
 			return err
 		}
 	}
+	d.closeListener(n.name)
 	if _, err := d.removeNamespace(n); err != nil {
 		return err
 	}
@@ -162,18 +173,19 @@ func addressProbe(n network, ns netns.NsHandle) error {
 	if err != nil {
 		return fmt.Errorf("look for the probe link: %w", err)
 	}
-	address := &netlink.Addr{
-		IPNet: &net.IPNet{
-			IP:   n.probe.Addr().AsSlice(),
-			Mask: net.CIDRMask(n.probe.Bits(), n.probe.Addr().BitLen()),
-		},
+	prefixes := []netip.Prefix{n.probe}
+	if n.metadata {
+		prefixes = append(prefixes, metadataPrefix())
 	}
-	if n.probe.Addr().Is6() {
-		// The address is needed now, and nobody else answers for it.
-		address.Flags = unix.IFA_F_NODAD
-	}
-	if err := inside.AddrAdd(link, address); err != nil {
-		return fmt.Errorf("give the probe address %s: %w", n.probe, err)
+	for _, p := range prefixes {
+		address := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		if p.Addr().Is6() {
+			// The address is needed now, and nobody else answers for it.
+			address.Flags = unix.IFA_F_NODAD
+		}
+		if err := inside.AddrAdd(link, address); err != nil {
+			return fmt.Errorf("give the probe address %s: %w", p, err)
+		}
 	}
 	if err := inside.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set the probe link up: %w", err)
@@ -196,25 +208,10 @@ func hurryProbe(n network, ns netns.NsHandle) error {
 		family = "ipv6"
 	}
 	path := filepath.Join("/proc/sys/net", family, "neigh", probeLink, "retrans_time_ms")
-	return within(ns, func() error {
-		return os.WriteFile(path, []byte(strconv.Itoa(neighbourRetryMillis)), 0)
+	_, err := within(ns, func() (struct{}, error) {
+		return struct{}{}, os.WriteFile(path, []byte(strconv.Itoa(neighbourRetryMillis)), 0)
 	})
-}
-
-// within calls do on a thread inside of a network namespace. Sockets stay in the namespace in which
-// they were made.
-func within(ns netns.NsHandle, do func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// As in makeNamespace, the thread ends with this goroutine.
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			done <- fmt.Errorf("enter the probe namespace: %w", err)
-			return
-		}
-		done <- do()
-	}()
-	return <-done
+	return err
 }
 
 // makeNamespace makes a named network namespace and returns it open.
@@ -266,15 +263,35 @@ func (d *Driver) Dial(ctx context.Context, name, address string) (net.Conn, erro
 		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, err)
 	}
 	defer ns.Close()
-	var conn net.Conn
-	// The dialer obeys the context, and with a literal address it makes the socket on the thread that it is called on.
-	err = within(ns, func() error {
+	conn, err := within(ns, func() (net.Conn, error) {
+		// With a literal address the dialer makes the socket on this thread.
 		var dialer net.Dialer
-		conn, err = dialer.DialContext(ctx, "tcp", address)
-		return err
+		return dialer.DialContext(ctx, "tcp", address)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial %s from network %s: %w", address, name, err)
 	}
 	return conn, nil
+}
+
+// within runs a function in a network namespace: a socket belongs to the one in which it was made.
+func within[T any](ns netns.NsHandle, do func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// As in makeNamespace, the thread ends with this goroutine.
+		runtime.LockOSThread()
+		if err := netns.Set(ns); err != nil {
+			done <- result{err: fmt.Errorf("enter the probe namespace: %w", err)}
+			return
+		}
+		v, err := do()
+		done <- result{v, err}
+	}()
+	// What is done obeys a context, so this ends with it.
+	r := <-done
+	return r.v, r.err
 }

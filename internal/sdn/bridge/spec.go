@@ -30,6 +30,8 @@ type network struct {
 	bridge string
 	uplink string
 	probe  netip.Prefix
+	// metadata: its machines reach the agent's metadata service.
+	metadata bool
 
 	alias string
 	// draft is the bridge's name until it carries the alias.
@@ -56,7 +58,7 @@ func newNetwork(spec *pb.NetworkSpec) (network, error) {
 	switch spec.GetRole() {
 	case pb.NetworkRole_NETWORK_ROLE_PRODUCTION:
 	case pb.NetworkRole_NETWORK_ROLE_LENT:
-		n.closed = true
+		n.closed, n.metadata = true, true
 	case pb.NetworkRole_NETWORK_ROLE_BUBBLE:
 		n.closed = true
 		if n.uplink != "" {

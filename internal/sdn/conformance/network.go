@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -36,6 +38,9 @@ type NetworkHarness struct {
 	AddForeign func(t *testing.T, spec *pb.NetworkSpec)
 	// Answer starts something on the network that answers HTTP requests and returns its "host:port".
 	Answer func(t *testing.T, spec *pb.NetworkSpec) string
+	// Connect attaches a machine to a network, connects to the metadata address and port, and reports whether
+	// that was accepted, with the machine's address and MAC.
+	Connect func(t *testing.T, spec *pb.NetworkSpec) (netip.Addr, net.HardwareAddr, bool)
 	// Traffic attaches a machine to each of two networks of this host and reports whether the first
 	// reaches the second: by TCP and by ping. Nil: the driver moves no frames, and the traffic cases
 	// are not run.
@@ -72,6 +77,9 @@ func networkCases() []networkCase {
 		{"dial reaches what answers on the network", false, dialAnswers},
 		{"dial to nothing ends with its context", false, dialNothing},
 		{"dial from a missing network is not found", false, dialMissing},
+		{"a machine of a lent network reaches the metadata service and is known", false, metadataServed},
+		{"only a lent network has the metadata service", false, metadataOnlyLent},
+		{"the metadata listener ends with its network", false, metadataEnds},
 		{"machines of one network reach each other", true, sameNetwork},
 		{"lent never reaches production, nor the other way", true, lentProduction},
 		{"a bubble never reaches production or lent", true, bubbleClosed},

@@ -2,13 +2,15 @@ package sim
 
 import "github.com/hotspare/hotspare/internal/fault"
 
-// The methods of sdn.Driver and sdn.Endpoints.
+// The methods of sdn.Driver, sdn.Metadata and sdn.Endpoints.
 const (
 	List     = "List"
 	Inspect  = "Inspect"
 	Ensure   = "Ensure"
 	Remove   = "Remove"
 	Dial     = "Dial"
+	Listen   = "ListenMetadata"
+	Machine  = "Machine"
 	Read     = "Read"
 	Announce = "Announce"
 	Withdraw = "Withdraw"

@@ -28,6 +28,9 @@ type Networks struct {
 	networks map[string]*network
 	// foreign holds bridges that somebody else made.
 	foreign map[string]bool
+	// listeners are the open metadata listeners by network, and machines the MAC behind "network address".
+	listeners map[string]*listener
+	machines  map[string]net.HardwareAddr
 }
 
 // network is what Ensure made; a part that somebody deleted is false.
@@ -50,6 +53,9 @@ func NewNetworks(answers func(address string) bool) *Networks {
 		answers:  answers,
 		networks: map[string]*network{},
 		foreign:  map[string]bool{},
+
+		listeners: map[string]*listener{},
+		machines:  map[string]net.HardwareAddr{},
 	}
 }
 
@@ -94,7 +100,10 @@ func (n *Networks) Ensure(ctx context.Context, spec *pb.NetworkSpec) error {
 			return fmt.Errorf("ensure network %s: bridge %s is not ours: %w",
 				spec.GetName(), spec.GetBridge(), sdn.ErrConflict)
 		}
-		n.networks[spec.GetName()] = &network{spec: proto.CloneOf(spec), bridge: true, probe: true}
+		if have := n.networks[spec.GetName()]; have == nil || !have.bridge || !have.probe || !proto.Equal(have.spec, spec) {
+			n.drop(spec.GetName()) // What is made anew has no listener.
+			n.networks[spec.GetName()] = &network{spec: proto.CloneOf(spec), bridge: true, probe: true}
+		}
 		return nil
 	})
 }
@@ -104,7 +113,7 @@ func (n *Networks) Remove(ctx context.Context, spec *pb.NetworkSpec) error {
 	return n.Through(ctx, Remove, spec.GetName(), func(context.Context) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		delete(n.networks, spec.GetName())
+		n.drop(spec.GetName())
 		return nil
 	})
 }

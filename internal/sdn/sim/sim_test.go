@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +33,14 @@ func TestNetworksConform(t *testing.T) {
 				address := s.GetName() + ".test:80"
 				answering[address] = true
 				return address
+			},
+			Connect: func(t *testing.T, s *pb.NetworkSpec) (netip.Addr, net.HardwareAddr, bool) {
+				address, mac := netip.MustParseAddr("10.1.0.7"), net.HardwareAddr{0x52, 0x54, 0, 0, 0, 7}
+				conn, err := host.Connect(t.Context(), s.GetName(), mac, address)
+				if err == nil {
+					conn.Close()
+				}
+				return address, mac, err == nil
 			},
 		}
 	})
