@@ -22,12 +22,19 @@ const testLimit = 5 * time.Minute
 // newSite builds the programs and makes a site that ends with the test.
 func newSite(t *testing.T, name string) (context.Context, *site.Site) {
 	t.Helper()
+	return buildSite(t, name, testLimit)
+}
+
+// buildSite is newSite with another limit and flags for the build.
+func buildSite(t *testing.T, name string, limit time.Duration, flags ...string) (context.Context, *site.Site) {
+	t.Helper()
 	lab.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	bin := t.TempDir()
 	for program, pkg := range map[string]string{"hotspare": "hotspare", "hotspare-coordinator": "coordinator", "hotspare-agent": "agent"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, program), "../cmd/"+pkg)
+		args := append([]string{"build", "-buildvcs=false", "-o", filepath.Join(bin, program)}, flags...)
+		cmd := exec.CommandContext(ctx, "go", append(args, "../cmd/"+pkg)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", program, err, out)
 		}
@@ -111,10 +118,10 @@ func eventually(ctx context.Context, t *testing.T, limit time.Duration, what str
 	}
 }
 
-// answers asks every instance of a lease.
-func answers(ctx context.Context, t *testing.T, s *site.Site, lease site.Lease) map[string]site.Answer {
+// answers asks every instance of some leases.
+func answers(ctx context.Context, t *testing.T, s *site.Site, leases ...site.Lease) map[string]site.Answer {
 	t.Helper()
-	a, err := s.Answers(ctx, lease)
+	a, err := s.Answers(ctx, leases...)
 	if err != nil {
 		t.Fatal(err)
 	}
