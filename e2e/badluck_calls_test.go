@@ -31,7 +31,7 @@ func killAgentsAroundCalls(ctx context.Context, t *testing.T, r *round) {
 	defer stop()
 	restarted := make(chan error, 1)
 	go func() { restarted <- supervise(supervisor, r.Site, hosts) }()
-	sworn(func(context.Context, *testing.T, *site.Site) {})(ctx, t, r)
+	sworn(nil)(ctx, t, r)
 	stop()
 	if err := <-restarted; err != nil {
 		t.Fatal(err)

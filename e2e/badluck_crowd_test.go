@@ -38,6 +38,7 @@ func crowd() string {
 // file system is too small for its memory. What fits starts, the rest is listed, the disk is kept. Meanwhile a lease is released.
 func crowdOut(ctx context.Context, t *testing.T, r *round) {
 	s := r.Site
+	r.connected(ctx, t)
 	run(ctx, t, s, "lease", "release", "web-1")
 	base := filepath.Join(s.H1.Dir, "services", "deaf.qcow2")
 	if err := guest.Disk(ctx, base, 1<<20, "deaf"); err != nil {

@@ -20,7 +20,7 @@ import (
 func TestBadLuck(t *testing.T) {
 	ctx, s := buildSite(t, "e2ebad", badLuckLimit, "-tags=failpoint")
 	t.Run("strangers are refused", func(t *testing.T) { refuseStrangers(ctx, t, s) })
-	applyPlan(ctx, t, s, "static", site.StaticPage)
+	applyPlan(ctx, t, s, "static", site.StaticPage+site.PageTrigger)
 	t.Run("what fits nowhere is refused", func(t *testing.T) { refuseLeases(ctx, t, s) })
 	run(ctx, t, s, "lease", "create", "-p", "web", "--vm", "2x2cpu,128MiB", "--image", "tiny", "--term", "1h",
 		"--on-preempt", "save", "--grace", "1s", "--wait")
@@ -34,7 +34,7 @@ func TestBadLuck(t *testing.T) {
 		name string
 		play func(context.Context, *testing.T, *round)
 	}{
-		{"none", fenced},
+		{"none but a hundred alerts", alerts},
 		{"leader killed right after declare", sworn(killLeader)},
 		{"agent killed in mid-save", sworn(killAgentInSave)},
 		{"libvirtd restarted in mid-save", sworn(restartLibvirtInSave)},
@@ -73,35 +73,37 @@ type round struct {
 	inventory []string
 }
 
-// fenced is a round whose plan destroys the production VM; its people start it again.
-func fenced(ctx context.Context, t *testing.T, r *round) {
-	r.play(ctx, t, "static", func(context.Context, *testing.T, *site.Site) {}, func() {
-		if err := r.StartProduction(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.AwaitProduction(ctx, site.ProductionAddress); err != nil {
-			t.Fatal(err)
-		}
-	})
-	run(ctx, t, r.Site, "delete", "plan", "static")
-	applyPlan(ctx, t, r.Site, "sworn", swornPage)
+// acts are what one round does.
+type acts struct {
+	plan string
+	// declare declares; nil: by the command line, and somebody swears that the old side is dead.
+	declare func()
+	// strike does the harm, right after that.
+	strike func(context.Context, *testing.T, *site.Site)
+	// look is called while the failover is complete, restore after the failback.
+	look, restore func()
 }
 
 // sworn is a round with a misfortune while the oath is waited for, or right after it.
 func sworn(strike func(context.Context, *testing.T, *site.Site)) func(context.Context, *testing.T, *round) {
-	return func(ctx context.Context, t *testing.T, r *round) { r.play(ctx, t, "sworn", strike, func() {}) }
+	return func(ctx context.Context, t *testing.T, r *round) { r.play(ctx, t, acts{plan: "sworn", strike: strike}) }
 }
 
-func (r *round) play(ctx context.Context, t *testing.T, plan string, strike func(context.Context, *testing.T, *site.Site), restore func()) {
+func (r *round) play(ctx context.Context, t *testing.T, a acts) {
+	r.connected(ctx, t)
 	r.number++
 	name := fmt.Sprintf("fo-%d", r.number)
 	starts := r.starts(t)
 	begin := time.Now()
-	run(ctx, t, r.Site, "failover", "declare", plan, "--reason", t.Name(), "--yes")
-	if plan != "static" {
+	if a.declare == nil {
+		run(ctx, t, r.Site, "failover", "declare", a.plan, "--reason", t.Name(), "--yes")
 		run(ctx, t, r.Site, "failover", "swear", name, "--reason", "it burned down", "--yes")
+	} else {
+		a.declare()
 	}
-	strike(ctx, t, r.Site)
+	if a.strike != nil {
+		a.strike(ctx, t, r.Site)
+	}
 	r.awaitPhase(ctx, t, name, "completed")
 	t.Logf("completed after %v", time.Since(begin).Round(10*time.Millisecond))
 	if _, err := r.AwaitProduction(ctx, "10.10.0.12"); err != nil {
@@ -110,14 +112,31 @@ func (r *round) play(ctx context.Context, t *testing.T, plan string, strike func
 	if phase := readLease(ctx, t, r.Site).Phase; phase != "LEASE_PHASE_PREEMPTED" {
 		t.Errorf("the lease is %s", phase)
 	}
-	run(ctx, t, r.Site, "failback", plan, "--reason", t.Name(), "--yes")
+	if a.look != nil {
+		a.look()
+	}
+	run(ctx, t, r.Site, "failback", a.plan, "--reason", t.Name(), "--yes")
 	r.awaitPhase(ctx, t, name, "failed back")
-	restore()
+	if a.restore != nil {
+		a.restore()
+	}
 	starts["hs-web-1-0"]++
 	starts["hs-web-1-1"]++
-	starts[fmt.Sprintf("hs-%s-page-e%d", plan, r.number)] += 1 + r.again
+	starts[fmt.Sprintf("hs-%s-page-e%d", a.plan, r.number)] += 1 + r.again
 	r.again = 0
 	r.verify(ctx, t, starts)
+}
+
+// connected waits until all agents are back: nothing is placed on a host whose agent was killed just now.
+func (r *round) connected(ctx context.Context, t *testing.T) {
+	t.Helper()
+	eventually(ctx, t, phaseLimit, "all agents to be connected", func(ctx context.Context) error {
+		out, err := r.Run(ctx, "--timeout", "5s", "status")
+		if err == nil && !strings.Contains(out, "5 of 5 connected") {
+			err = fmt.Errorf("status says:\n%s", out)
+		}
+		return err
+	})
 }
 
 // verify compares with the time before the round; starts is how often QEMU may have been started.
