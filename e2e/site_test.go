@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/hotspare/hotspare/e2e/lab"
 	"github.com/hotspare/hotspare/e2e/site"
 )
@@ -22,12 +20,19 @@ const testLimit = 8 * time.Minute
 // newSite builds the programs and makes a site that ends with the test.
 func newSite(t *testing.T, name string) (context.Context, *site.Site) {
 	t.Helper()
+	return buildSite(t, name, testLimit)
+}
+
+// buildSite is newSite with another limit and flags for the build.
+func buildSite(t *testing.T, name string, limit time.Duration, flags ...string) (context.Context, *site.Site) {
+	t.Helper()
 	lab.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	bin := t.TempDir()
 	for program, pkg := range map[string]string{"hotspare": "hotspare", "hotspare-coordinator": "coordinator", "hotspare-agent": "agent"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, program), "../cmd/"+pkg)
+		args := append([]string{"build", "-buildvcs=false", "-o", filepath.Join(bin, program)}, flags...)
+		cmd := exec.CommandContext(ctx, "go", append(args, "../cmd/"+pkg)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", program, err, out)
 		}
@@ -111,62 +116,12 @@ func eventually(ctx context.Context, t *testing.T, limit time.Duration, what str
 	}
 }
 
-// answers asks every instance of a lease.
-func answers(ctx context.Context, t *testing.T, s *site.Site, lease site.Lease) map[string]site.Answer {
+// answers asks every instance of some leases.
+func answers(ctx context.Context, t *testing.T, s *site.Site, leases ...site.Lease) map[string]site.Answer {
 	t.Helper()
-	a, err := s.Answers(ctx, lease)
+	a, err := s.Answers(ctx, leases...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
-}
-
-// TestLeaseReturnsAfterFailover lends all room, takes some back for a plan and returns it: the guests' memory went on.
-func TestLeaseReturnsAfterFailover(t *testing.T) {
-	ctx, s := newSite(t, "e2elease")
-	applyPlan(ctx, t, s, "static", site.StaticPage)
-	run(ctx, t, s, "lease", "create", "-p", "web", "--vm", "2x2cpu,128MiB", "--image", "tiny", "--term", "1h", "--on-preempt", "save", "--grace", "1s", "--wait")
-	lease := readLease(ctx, t, s)
-	first := answers(ctx, t, s, lease)
-	if _, err := s.AwaitProduction(ctx, site.ProductionAddress); err != nil {
-		t.Fatal(err)
-	}
-	before := inventory(ctx, t, s)
-
-	run(ctx, t, s, "failover", "declare", "static", "--reason", "test", "--yes", "--wait")
-	if out := run(ctx, t, s, "failover", "describe", "fo-1"); strings.Count(out, "its room on ") != 1 || strings.Count(out, "preempted as a whole") != 1 {
-		t.Errorf("one VM is in the way, the other only belongs to the same lease:\n%s", out)
-	}
-	if a, err := s.AwaitProduction(ctx, "10.10.0.12"); err != nil || a.BootID == "" {
-		t.Errorf("the protected VM answered %+v, %v", a, err)
-	}
-	run(ctx, t, s, "status")
-	if preempted, err := s.Lease(ctx, "web-1"); err != nil || preempted.Phase != "LEASE_PHASE_PREEMPTED" {
-		t.Errorf("the lease is %+v, %v", preempted, err)
-	}
-	run(ctx, t, s, "failback", "static", "--reason", "test", "--yes", "--wait")
-
-	// The plan's fence destroyed the production VM; its people start it again.
-	if err := s.StartProduction(ctx); err != nil {
-		t.Error(err)
-	}
-	back := readLease(ctx, t, s)
-	if diff := cmp.Diff(lease.Instances, back.Instances); diff != "" {
-		t.Errorf("the lease came back changed (-before +after):\n%s", diff)
-	}
-	for object, after := range answers(ctx, t, s, back) {
-		if was := first[object]; after.BootID != was.BootID || after.Counter <= was.Counter {
-			t.Errorf("%s was %+v and is %+v", object, was, after)
-		}
-	}
-	if diff := cmp.Diff(before, inventory(ctx, t, s)); diff != "" {
-		t.Errorf("the failover left something behind (-before +after):\n%s", diff)
-	}
-	starts, err := s.QEMUStarts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(map[string]int{"hs-web-1-0": 2, "hs-web-1-1": 2, "hs-static-page-e1": 1}, starts); diff != "" {
-		t.Errorf("QEMU was started not as often as needed (-want +got):\n%s", diff)
-	}
 }

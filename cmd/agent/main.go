@@ -89,6 +89,7 @@ func serve(ctx context.Context, k *config.Agent) error {
 		return err
 	}
 	defer closeDrivers()
+	failpoints(k, &drivers)
 	dial := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(keeper.Client()))}
 	a, err := agent.New(agent.Options{
 		Name: k.Name, Version: version, Coordinators: k.Coordinators, DialOptions: func(string) []grpc.DialOption { return dial },
