@@ -4,22 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/model"
 )
-
-// maxUserData bounds what cloud-init gets: it travels through the replicated log.
-const maxUserData = 64 << 10
 
 // waitPause is the time between two looks at what is waited for.
 const waitPause = 500 * time.Millisecond
@@ -89,9 +83,6 @@ func (a *app) leaseCreate(ctx context.Context, f leaseFlags) error {
 	})
 }
 
-// vmPattern reads "2x4cpu,8GiB".
-var vmPattern = regexp.MustCompile(`^(?:(\d{1,4})x)?(\d{1,4})cpu,(\d+[KMGT]iB)$`)
-
 func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
 	class, ok := map[string]pb.LeaseClass{
 		"preemptible": pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE, "firm": pb.LeaseClass_LEASE_CLASS_FIRM,
@@ -107,7 +98,7 @@ func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
 	}
 	s := &pb.LeaseSpec{Image: f.image, CloneOf: f.cloneOf}
 	var err error
-	if s.Count, s.Resources, err = parseVM(f.vm); err != nil {
+	if s.Count, s.Resources, err = input.VM(f.vm); err != nil {
 		return nil, class, err
 	}
 	if f.onPreempt != "" {
@@ -118,82 +109,21 @@ func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
 	if f.term == "" {
 		return nil, class, outcome.Usagef("say for how long: --term 8h")
 	}
-	if s.Term, err = durationFlag("--term", f.term); err != nil {
+	if s.Term, err = input.Duration("--term", f.term); err != nil {
 		return nil, class, err
 	}
-	if s.Grace, err = durationFlag("--grace", f.grace); err != nil {
+	if s.Grace, err = input.Duration("--grace", f.grace); err != nil {
 		return nil, class, err
 	}
-	if s.SshKeys, err = readSSHKeys(f.sshKeys); err != nil {
+	if s.SshKeys, err = input.SSHKeys(f.sshKeys); err != nil {
 		return nil, class, err
 	}
 	if f.userData != "" {
-		if s.UserData, err = readBounded(f.userData); err != nil {
-			return nil, class, outcome.Usagef("read user data: %v", err)
-		}
-		if len(s.UserData) > maxUserData {
-			return nil, class, outcome.Usagef("user data has %d bytes, at most %d", len(s.UserData), maxUserData)
+		if s.UserData, err = input.UserData(f.userData); err != nil {
+			return nil, class, err
 		}
 	}
 	return s, class, nil
-}
-
-func parseVM(text string) (uint32, *pb.Resources, error) {
-	m := vmPattern.FindStringSubmatch(text)
-	if m == nil {
-		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
-	}
-	count := uint64(1)
-	if m[1] != "" {
-		count, _ = strconv.ParseUint(m[1], 10, 32) // the pattern has checked the digits
-	}
-	vcpus, _ := strconv.ParseUint(m[2], 10, 32)
-	memory, err := model.ParseBytes(m[3])
-	if err != nil || count == 0 || vcpus == 0 || memory == 0 {
-		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
-	}
-	return uint32(count), &pb.Resources{Vcpus: uint32(vcpus), MemoryBytes: memory}, nil
-}
-
-// durationFlag reads an optional duration longer than zero.
-func durationFlag(flag, text string) (*durationpb.Duration, error) {
-	if text == "" {
-		return nil, nil
-	}
-	d, err := model.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return nil, outcome.Usagef("%s %q: want for example 90s, 8h or 3d", flag, text)
-	}
-	return durationpb.New(d), nil
-}
-
-func readSSHKeys(files []string) ([]string, error) {
-	var keys []string
-	for _, name := range files {
-		data, err := readBounded(name)
-		if err != nil {
-			return nil, outcome.Usagef("read ssh keys: %v", err)
-		}
-		if strings.Contains(string(data), "PRIVATE KEY") {
-			return nil, outcome.Usagef("%s is a private key: give the file that ends in .pub", name)
-		}
-		before := len(keys)
-		number := 0
-		for line := range strings.Lines(string(data)) {
-			number++
-			if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
-				continue
-			}
-			if !model.IsSSHKey(line) {
-				return nil, outcome.Usagef("%s, line %d is no ssh public key: want for example \"ssh-ed25519 AAAA... name\"", name, number)
-			}
-			keys = append(keys, line)
-		}
-		if len(keys) == before {
-			return nil, outcome.Usagef("%s holds no ssh key", name)
-		}
-	}
-	return keys, nil
 }
 
 // waitLease waits until every VM of the lease runs, or it is clear that it will not.
@@ -342,7 +272,7 @@ func (a *app) leaseExtendCommand() *cobra.Command {
 			if by == "" {
 				return nil, outcome.Usagef("say by how much: --by 4h")
 			}
-			d, err := durationFlag("--by", by)
+			d, err := input.Duration("--by", by)
 			if err != nil {
 				return nil, err
 			}

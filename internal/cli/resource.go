@@ -3,10 +3,8 @@ package cli
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/manifest"
@@ -98,7 +97,7 @@ func (a *app) readManifests(paths []string) ([]manifest.File, error) {
 			return nil, outcome.Usagef("read manifests: %v", err)
 		}
 		for _, name := range names {
-			data, err := readBounded(name)
+			data, err := input.Bounded(name)
 			if err != nil {
 				return nil, outcome.Usagef("read manifest: %v", err)
 			}
@@ -127,20 +126,6 @@ func manifestNames(path string) ([]string, error) {
 		return nil, fmt.Errorf("no *.yaml or *.yml in %s", path)
 	}
 	return names, nil
-}
-
-// readBounded reads a file up to what any of our inputs may be.
-func readBounded(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
-	if errors.Is(err, fs.ErrInvalid) {
-		return nil, fmt.Errorf("%s is not a file", name)
-	}
-	return data, err
 }
 
 func kindArgument(word string) (model.ResourceKind, error) {

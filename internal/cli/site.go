@@ -16,6 +16,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/client"
+	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/model"
@@ -153,7 +154,7 @@ func (a *app) tokenCommand() *cobra.Command {
 			if host == "" {
 				return outcome.Usagef("say for which agent: --host HOST")
 			}
-			d, err := durationFlag("--valid", valid)
+			d, err := input.Duration("--valid", valid)
 			if err != nil {
 				return err
 			}
@@ -197,7 +198,7 @@ USER.key (readable by you only; it never leaves this machine), USER.crt and ca.c
 			if args[0] != filepath.Base(args[0]) || strings.HasPrefix(args[0], ".") {
 				return outcome.Usagef("user %q cannot be the name of a file", args[0])
 			}
-			d, err := durationFlag("--valid", valid)
+			d, err := input.Duration("--valid", valid)
 			if err != nil {
 				return err
 			}

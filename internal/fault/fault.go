@@ -189,6 +189,7 @@ func (f *Faults) Through(ctx context.Context, method, object string, do func(con
 		// The caller's context no longer counts: the work was accepted. Nobody hears of its outcome.
 		late := context.WithValue(context.WithoutCancel(ctx), lateKey{}, true)
 		time.AfterFunc(in.Later, func() { _ = f.apply(late, c, do) })
+	case LieNotApplied: // Its answer is below: a call that lies may hang, too.
 	}
 	if in.Hang {
 		select {

@@ -47,6 +47,10 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 	if err := model.CheckQuota(p, s.Leases(), spec); err != nil {
 		return nil, nil, err
 	}
+	b := &builder{s: s, project: p, taken: takenAddresses(s)}
+	if err := b.origin(spec); err != nil {
+		return nil, nil, err
+	}
 	class := req.GetClass()
 	if class == pb.LeaseClass_LEASE_CLASS_UNSPECIFIED {
 		class = pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE
@@ -56,9 +60,8 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &pb.Lease{Name: name, Project: req.GetProject(), Owner: owner, Class: class, Spec: spec}
-	out := &pb.CreateLease{Lease: l}
-	b := &builder{s: s, project: p, lease: l, taken: takenAddresses(s)}
+	b.lease = &pb.Lease{Name: name, Project: req.GetProject(), Owner: owner, Class: class, Spec: spec}
+	out := &pb.CreateLease{Lease: b.lease}
 	for i, host := range adm.Hosts {
 		objects, err := b.instance(i, host)
 		if err != nil {
@@ -92,6 +95,8 @@ type builder struct {
 	project *pb.Project
 	lease   *pb.Lease
 	taken   map[string]bool
+	image   *pb.ImageSpec // What they boot from; nil when they boot from the copy.
+	source  *pb.Object    // The volume whose newest consistent point is copied; nil without a copy.
 }
 
 func (b *builder) instance(i int, host string) ([]*pb.Object, error) {
@@ -105,14 +110,9 @@ func (b *builder) instance(i int, host string) ([]*pb.Object, error) {
 	}
 	li := &pb.LeaseInstance{Object: id, Host: host}
 	var objects []*pb.Object
-	if err := b.image(is); err != nil {
-		return nil, err
-	}
-	if spec.GetCloneOf() != "" {
-		clone, err := b.clone(name, is)
-		if err != nil {
-			return nil, err
-		}
+	b.boot(is)
+	if b.source != nil {
+		clone := b.clone(name, is)
 		li.Volume = clone.GetId()
 		objects = append(objects, clone)
 	}
@@ -127,30 +127,33 @@ func (b *builder) instance(i int, host string) ([]*pb.Object, error) {
 	}), nil
 }
 
-func (b *builder) image(is *pb.InstanceSpec) error {
-	name := b.lease.GetSpec().GetImage()
-	if name == "" && b.lease.GetSpec().GetCloneOf() != "" {
-		return nil // It boots from the copy.
+// origin finds what the VMs start from. It comes before the admission: a misspelt image is not a lack of room.
+func (b *builder) origin(spec *pb.LeaseSpec) error {
+	if name := spec.GetImage(); name != "" || spec.GetCloneOf() == "" {
+		if b.image = b.s.Resource("image/" + name).GetImage().GetSpec(); b.image == nil {
+			return model.Errorf(model.FaultNotFound, "image/"+name, "no such image").WithRemedy("see: hotspare get image")
+		}
 	}
-	img := b.s.Resource("image/" + name).GetImage().GetSpec()
-	if img == nil {
-		return model.Errorf(model.FaultNotFound, "image/"+name, "no such image").WithRemedy("see: hotspare get image")
+	if spec.GetCloneOf() == "" {
+		return nil
 	}
-	if img.GetKernel() != "" {
+	var err error
+	b.source, err = cloneSource(b.s, spec.GetCloneOf())
+	return err
+}
+
+func (b *builder) boot(is *pb.InstanceSpec) {
+	if img := b.image; img.GetKernel() != "" {
 		is.Boot = &pb.Boot{Kernel: img.GetKernel(), Initrd: img.GetInitrd(), Cmdline: img.GetCmdline()}
 	}
-	if img.GetDisk() != "" {
-		is.Disks = append(is.Disks, &pb.Disk{Name: "root", Source: &pb.Disk_Image{Image: img.GetDisk()}})
+	if disk := b.image.GetDisk(); disk != "" {
+		is.Disks = append(is.Disks, &pb.Disk{Name: "root", Source: &pb.Disk_Image{Image: disk}})
 	}
-	return nil
 }
 
 // clone puts the lease on an instant copy of a workload's newest consistent point.
-func (b *builder) clone(name string, is *pb.InstanceSpec) (*pb.Object, error) {
-	src, err := cloneSource(b.s, b.lease.GetSpec().GetCloneOf())
-	if err != nil {
-		return nil, err
-	}
+func (b *builder) clone(name string, is *pb.InstanceSpec) *pb.Object {
+	src := b.source
 	pool := b.s.Resource("pool/" + src.GetBase().GetVolume().GetPool()).GetPool().GetSpec()
 	vol := name + cloneSuffix
 	id := string(model.NewObjectID(pb.Kind_KIND_VOLUME, vol))
@@ -162,7 +165,7 @@ func (b *builder) clone(name string, is *pb.InstanceSpec) (*pb.Object, error) {
 		Base: &pb.Spec{State: pb.State_STATE_CLONE, Parameters: &pb.Spec_Volume{Volume: &pb.VolumeSpec{
 			Pool: src.GetBase().GetVolume().GetPool(), Name: vol, CloneOf: src.GetBase().GetVolume().GetName(),
 		}}},
-	}, nil
+	}
 }
 
 // network gives the instance a card on the project's network and a local gate on that network.

@@ -21,6 +21,20 @@ func (t *tx) placeRun(c *pb.PlaceRun) (string, error) {
 	if err := t.addable(f, c); err != nil {
 		return "", err
 	}
+	t.addPlaced(f, c)
+	if err := t.changePhase(f, pb.RunPhase_RUN_PHASE_RUNNING); err != nil {
+		return "", err
+	}
+	t.putFailover(f)
+	t.touchPlacement()
+	for _, p := range c.GetPlacements() {
+		t.record(&pb.Evidence{Action: "place", Object: key, Reason: p.GetPlan() + "/" + p.GetWorkload() + " on " + p.GetHost(), Epoch: f.GetEpoch()})
+	}
+	return f.GetName(), nil
+}
+
+// addPlaced adds the objects, the leases that make room and the steps. A step that c releases starts at once.
+func (t *tx) addPlaced(f *pb.Failover, c *pb.PlaceRun) {
 	for _, o := range c.GetObjects() {
 		if t.Object(o.GetId()) == nil {
 			t.putObject(edit(o))
@@ -43,15 +57,6 @@ func (t *tx) placeRun(c *pb.PlaceRun) (string, error) {
 		}
 		f.Steps = append(f.Steps, s)
 	}
-	if err := t.changePhase(f, pb.RunPhase_RUN_PHASE_RUNNING); err != nil {
-		return "", err
-	}
-	t.putFailover(f)
-	t.touchPlacement()
-	for _, p := range c.GetPlacements() {
-		t.record(&pb.Evidence{Action: "place", Object: key, Reason: p.GetPlan() + "/" + p.GetWorkload() + " on " + p.GetHost(), Epoch: f.GetEpoch()})
-	}
-	return f.GetName(), nil
 }
 
 // addable refuses what the run has already, placed or as a step.

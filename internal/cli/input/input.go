@@ -1,0 +1,115 @@
+// Package input reads what users type into flags and keep in files that flags name.
+//
+// It decides what is well formed, and says what is wanted where it is not. It never asks the coordinator.
+// internal/cli calls it.
+package input
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/outcome"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/strictyaml"
+)
+
+// maxUserData bounds what cloud-init gets: it travels through the replicated log.
+const maxUserData = 64 << 10
+
+// vmPattern reads "2x4cpu,8GiB".
+var vmPattern = regexp.MustCompile(`^(?:(\d{1,4})x)?(\d{1,4})cpu,(\d+[KMGT]iB)$`)
+
+// VM reads how many VMs of what size: "4cpu,8GiB" or "2x4cpu,8GiB".
+func VM(text string) (uint32, *pb.Resources, error) {
+	m := vmPattern.FindStringSubmatch(text)
+	if m == nil {
+		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
+	}
+	count := uint64(1)
+	if m[1] != "" {
+		count, _ = strconv.ParseUint(m[1], 10, 32) // the pattern has checked the digits
+	}
+	vcpus, _ := strconv.ParseUint(m[2], 10, 32)
+	memory, err := model.ParseBytes(m[3])
+	if err != nil || count == 0 || vcpus == 0 || memory == 0 {
+		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
+	}
+	return uint32(count), &pb.Resources{Vcpus: uint32(vcpus), MemoryBytes: memory}, nil
+}
+
+// Duration reads the optional duration of a flag, longer than zero.
+func Duration(flag, text string) (*durationpb.Duration, error) {
+	if text == "" {
+		return nil, nil
+	}
+	d, err := model.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return nil, outcome.Usagef("%s %q: want for example 90s, 8h or 3d", flag, text)
+	}
+	return durationpb.New(d), nil
+}
+
+// SSHKeys reads the public keys in files as ssh-keygen writes them: a key on each line.
+func SSHKeys(files []string) ([]string, error) {
+	var keys []string
+	for _, name := range files {
+		data, err := Bounded(name)
+		if err != nil {
+			return nil, outcome.Usagef("read ssh keys: %v", err)
+		}
+		if strings.Contains(string(data), "PRIVATE KEY") {
+			return nil, outcome.Usagef("%s is a private key: give the file that ends in .pub", name)
+		}
+		before := len(keys)
+		number := 0
+		for line := range strings.Lines(string(data)) {
+			number++
+			if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if !model.IsSSHKey(line) {
+				return nil, outcome.Usagef("%s, line %d is no ssh public key: want for example \"ssh-ed25519 AAAA... name\"", name, number)
+			}
+			keys = append(keys, line)
+		}
+		if len(keys) == before {
+			return nil, outcome.Usagef("%s holds no ssh key", name)
+		}
+	}
+	return keys, nil
+}
+
+// UserData reads the file that cloud-init gets.
+func UserData(name string) ([]byte, error) {
+	data, err := Bounded(name)
+	if err != nil {
+		return nil, outcome.Usagef("read user data: %v", err)
+	}
+	if len(data) > maxUserData {
+		return nil, outcome.Usagef("user data has %d bytes, at most %d", len(data), maxUserData)
+	}
+	return data, nil
+}
+
+// Bounded reads a file up to what any of our inputs may be.
+func Bounded(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
+	if errors.Is(err, fs.ErrInvalid) {
+		return nil, fmt.Errorf("%s is not a file", name)
+	}
+	return data, err
+}
