@@ -67,6 +67,7 @@ type Options struct {
 
 // Solve packs the items.
 func Solve(p Problem, o Options) Solution {
-	in := newInstance(p)
-	return in.solution(greedy(in, o.Minimise))
+	s := NewSearch(p, o)
+	s.Run(o.Steps)
+	return s.Solution()
 }

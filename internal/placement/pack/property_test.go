@@ -43,7 +43,7 @@ func small(r *rand.Rand) pack.Problem {
 func TestSmallProblems(t *testing.T) {
 	const cases = 20_000
 	r := rand.New(rand.NewPCG(3, 1))
-	fits, missed := 0, 0
+	fits, missed := 0, make([]int, 3)
 	for range cases {
 		p := small(r)
 		s := solve(t, p, pack.Options{})
@@ -57,11 +57,13 @@ func TestSmallProblems(t *testing.T) {
 			continue
 		}
 		fits++
-		if unplaced(s) > 0 {
-			missed++
+		for i, steps := range []int{0, 1000, 100_000} {
+			if unplaced(solve(t, p, pack.Options{Steps: steps})) > 0 {
+				missed[i]++
+			}
 		}
 	}
-	t.Logf("of %d problems %d fit; the search missed %d of them", cases, fits, missed)
+	t.Logf("of %d problems %d fit; the search missed %v of them", cases, fits, missed)
 }
 
 // feasible tries everything: can all items be placed?
