@@ -10,14 +10,23 @@ type Search struct {
 	bound    int // fewer bins are impossible
 	tries    uint64
 	descent  *tabu
-	idle     int // repacking rounds without success
+	idle     int      // repacking rounds without success
+	columns  *columns // nil if the problem is not for it
+	diving   bool
+	past     int // steps of the descents that are over
 }
+
+// firstTries are the descents before the relaxation is looked at; easy problems end there.
+const firstTries = 2
 
 // NewSearch prepares a search and runs the greedy portfolio. It ignores o.Steps.
 func NewSearch(p Problem, o Options) *Search {
 	s := &Search{in: newInstance(p), minimise: o.Minimise}
 	s.best = greedy(s.in, o.Minimise)
 	s.bound = s.in.volumeBound()
+	if o.Minimise {
+		s.columns = newColumns(s.in)
+	}
 	return s
 }
 
@@ -35,34 +44,82 @@ func (s *Search) Solution() Solution { return s.in.solution(s.best) }
 // Run goes on for about as many steps and returns earlier if it is done.
 func (s *Search) Run(steps int) {
 	for steps > 0 && !s.Done() {
-		if s.descent == nil {
-			s.begin()
-		}
-		before := s.descent.steps
+		before := s.spent()
+		s.advance()
+		steps -= s.spent() - before
+	}
+}
+
+func (s *Search) spent() int {
+	n := s.past
+	if s.descent != nil {
+		n += s.descent.steps
+	}
+	if s.columns != nil {
+		n += s.columns.steps
+	}
+	return n
+}
+
+// advance does a little work: a descent first, then the relaxation, and from there on a dive before every
+// second descent.
+func (s *Search) advance() {
+	c := s.columns
+	switch {
+	case s.descent != nil:
 		s.round()
-		steps -= s.descent.steps - before
 		if s.idle > roundsNoGain {
+			s.past += s.descent.steps
 			s.descent = nil
+		}
+	case c == nil || s.best.rest > 0 || s.tries < firstTries:
+		s.begin(s.best)
+	case c.root == nil:
+		if s.tries == firstTries && len(c.pool) == 0 {
+			c.learn(s.best)
+		}
+		if !c.improve() {
+			c.root = c.lp
+			c.dive(len(s.best.bins) - 1)
+		}
+		s.bound = max(s.bound, c.bound)
+	case s.diving:
+		if !c.improve() && c.fix() {
+			s.diving = false
+			s.begin(c.packing())
+		}
+	default:
+		s.diving = s.tries%2 == 0
+		if s.diving {
+			c.dive(len(s.best.bins) - 1)
+		} else {
+			s.begin(s.best)
 		}
 	}
 }
 
-// begin starts a descent from the best solution: with all bins that exist if not everything is placed yet,
-// else with one bin less.
-func (s *Search) begin() {
+// begin starts a descent from a packing: with all bins that exist if not everything is placed yet,
+// else with one bin less than the best solution has.
+func (s *Search) begin(p *packing) {
 	s.tries++
-	st := newState(s.in, s.best)
+	st := newState(s.in, p)
 	s.descent, s.idle = newTabu(st, s.tries), 0
-	if s.best.rest > 0 {
+	switch {
+	case s.best.rest > 0:
 		for c, n := range s.unused() {
 			for range n {
 				st.open(int32(c))
 			}
 		}
-	} else {
+	case len(p.bins) == len(s.best.bins):
 		s.closeOne()
+	default:
+		for len(st.bins) < len(s.best.bins)-1 {
+			st.open(p.bins[0].class)
+		}
 	}
 	s.descent.best = st.outWeight
+	s.note()
 }
 
 // unused are the bins of each class that the best solution leaves empty.
