@@ -12,8 +12,8 @@ type Search struct {
 	descent  *tabu
 	idle     int      // repacking rounds without success
 	columns  *columns // nil if the problem is not for it
-	diving   bool
-	past     int // steps of the descents that are over
+	next     *packing // where a dive has ended
+	past     int      // steps of the descents that are over
 }
 
 // firstTries are the descents before the relaxation is looked at; easy problems end there.
@@ -50,52 +50,64 @@ func (s *Search) Run(steps int) {
 	}
 }
 
-func (s *Search) spent() int {
-	n := s.past
-	if s.descent != nil {
-		n += s.descent.steps
+func (s *Search) spent() int { return s.descents() + s.relaxed() }
+
+// descents are the steps of all descents, relaxed those of the relaxation and the dives.
+func (s *Search) descents() int {
+	if s.descent == nil {
+		return s.past
 	}
-	if s.columns != nil {
-		n += s.columns.steps
-	}
-	return n
+	return s.past + s.descent.steps
 }
 
-// advance does a little work: a descent first, then the relaxation, and from there on a dive before every
-// second descent.
-func (s *Search) advance() {
-	c := s.columns
-	switch {
-	case s.descent != nil:
-		s.round()
-		if s.idle > roundsNoGain {
-			s.past += s.descent.steps
-			s.descent = nil
-		}
-	case c == nil || s.best.rest > 0 || s.tries < firstTries:
-		s.begin(s.best)
-	case c.root == nil:
-		if s.tries == firstTries && len(c.pool) == 0 {
-			c.learn(s.best)
-		}
-		if !c.improve() {
-			c.root = c.lp
-			c.dive(len(s.best.bins) - 1)
-		}
-		s.bound = max(s.bound, c.bound)
-	case s.diving:
-		if !c.improve() && c.fix() {
-			s.diving = false
-			s.begin(c.packing())
-		}
-	default:
-		s.diving = s.tries%2 == 0
-		if s.diving {
-			c.dive(len(s.best.bins) - 1)
-		} else {
-			s.begin(s.best)
-		}
+func (s *Search) relaxed() int {
+	if s.columns == nil {
+		return 0
 	}
+	return s.columns.steps
+}
+
+// advance does a little work. After the first descents, which are enough for easy problems, the
+// relaxation gets half of the steps; where its dives end is where a descent begins.
+func (s *Search) advance() {
+	if s.columns != nil && s.best.rest == 0 && s.tries >= firstTries && s.next == nil && s.relaxed() < s.descents() {
+		s.relax()
+		return
+	}
+	if s.descent == nil {
+		p := s.best
+		if s.next != nil {
+			p, s.next = s.next, nil
+		}
+		s.begin(p)
+		return
+	}
+	s.round()
+	if s.idle > roundsNoGain {
+		s.past += s.descent.steps
+		s.descent = nil
+	}
+}
+
+// relax does one iteration of the relaxation or of a dive.
+func (s *Search) relax() {
+	c := s.columns
+	if len(c.pool) == 0 {
+		c.learn(s.best)
+	}
+	more := c.improve()
+	s.bound = max(s.bound, c.bound)
+	if more {
+		return
+	}
+	if c.root == nil {
+		c.root = c.lp
+	} else if !c.fix() {
+		return
+	} else {
+		s.next = c.packing()
+	}
+	c.dive(len(s.best.bins) - 1)
 }
 
 // begin starts a descent from a packing: with all bins that exist if not everything is placed yet,
@@ -111,9 +123,10 @@ func (s *Search) begin(p *packing) {
 				st.open(int32(c))
 			}
 		}
-	case len(p.bins) == len(s.best.bins):
-		s.closeOne()
 	default:
+		for len(st.bins) >= len(s.best.bins) {
+			s.closeOne()
+		}
 		for len(st.bins) < len(s.best.bins)-1 {
 			st.open(p.bins[0].class)
 		}
