@@ -8,7 +8,9 @@ import (
 
 // Bounds of the column generation.
 const (
-	mostRows   = 450     // flavours; the inverse has the square of it
+	mostRows   = 450 // flavours; the inverse has the square of it
+	priceEvery = 3   // iterations; in between known patterns enter
+	relaxEvery = 2
 	quickNodes = 3000    // to find any pattern that improves
 	proofNodes = 200_000 // to show that there is none
 	priceUnit  = 1 << 30 // of a price as a whole number
@@ -18,20 +20,22 @@ const (
 // gives a lower bound, and start points for the local search: a dive fixes the largest amounts, solves
 // again for what is left, and so on.
 type columns struct {
-	in    *instance
-	class *binClass
-	count []int // by flavour
-	left  []int
-	pool  []pattern
-	lp    *lp
-	root  *lp // the solution for all items
-	exact bool
-	bound int
-	steps int
-	pack  knapsack
-	rng   random
-	done  []pattern // bins that a dive has fixed
-	stop  int       // the number of bins at which it ends
+	in         *instance
+	class      *binClass
+	count      []int // by flavour
+	left       []int
+	pool       []pattern
+	lp         *lp
+	root       *lp // the solution for all items
+	exact      bool
+	bound      int
+	steps      int
+	iterations int
+
+	pack knapsack
+	rng  random
+	done []pattern // bins that a dive has fixed
+	stop int       // the number of bins at which it ends
 }
 
 // newColumns is nil if the problem has several classes of bins, groups or too many flavours.
@@ -84,7 +88,14 @@ func (c *columns) learn(p *packing) {
 func (c *columns) improve() bool {
 	m := len(c.lp.rows)
 	c.steps += m + m*m/16
-	if c.lp.relax() {
+	c.iterations++
+	if c.iterations%priceEvery == 0 {
+		if p := c.price(quickNodes); p != nil {
+			c.pool = append(c.pool, p)
+			return c.lp.enter(p)
+		}
+	}
+	if c.iterations%relaxEvery == 0 && c.lp.relax() {
 		return true
 	}
 	best, value := -1, 1+1e-7
@@ -102,7 +113,7 @@ func (c *columns) improve() bool {
 		p = c.price(proofNodes)
 	}
 	if p == nil {
-		return false
+		return c.lp.relax()
 	}
 	c.pool = append(c.pool, p)
 	return c.lp.enter(p)

@@ -13,6 +13,11 @@ type packing struct {
 	rest int   // their number, without those that no bin can hold
 }
 
+// better says whether a packing has fewer items without a bin, or as few in fewer bins.
+func (p *packing) better(q *packing) bool {
+	return q == nil || cmp.Or(cmp.Compare(p.rest, q.rest), cmp.Compare(len(p.bins), len(q.bins))) < 0
+}
+
 type openBin struct {
 	class int32
 	items []int32
@@ -54,23 +59,11 @@ func portfolio() []rule {
 	return slices.Insert(rules, 1, spread)
 }
 
-// greedy is the best result of the portfolio. It stops at the first that places everything, unless
-// the number of bins counts.
-func greedy(in *instance, minimise bool) *packing {
-	var best *packing
-	for _, r := range portfolio() {
-		if r.urgent && !in.choosy() || r.rounds > 1 && len(in.classes) < 2 {
-			continue
-		}
-		p := newFiller(in, r).run()
-		if best == nil || cmp.Or(cmp.Compare(p.rest, best.rest), cmp.Compare(len(p.bins), len(best.bins))) < 0 {
-			best = p
-		}
-		if best.rest == 0 && !minimise {
-			break
-		}
-	}
-	return best
+// rules are those of the portfolio that may differ from each other on this problem.
+func (in *instance) rules() []rule {
+	return slices.DeleteFunc(portfolio(), func(r rule) bool {
+		return r.urgent && !in.choosy() || r.rounds > 1 && len(in.classes) < 2
+	})
 }
 
 // choosy says whether some flavours have fewer bins to go to than others.
@@ -90,6 +83,7 @@ type filler struct {
 	room   []int64 // the same, normalised
 	next   []int   // first member of a flavour with items left, without groups
 	queue  []queue // by flavour, with groups
+	steps  int
 	// taken is the serial number of the last bin that took an item of a group.
 	taken  []int32
 	serial int32
@@ -231,6 +225,7 @@ func (f *filler) weigh() {
 func (f *filler) choose() int32 {
 	best, bestBins := int32(-1), 0
 	var bestScore int64
+	f.steps += len(f.class.eligible)
 	for _, fl := range f.class.eligible {
 		v := &f.in.flavours[fl]
 		if f.left[fl] == 0 || v.grouped && f.queue[fl].n == 0 || !fits(v.demand, f.free) {

@@ -23,6 +23,7 @@ type lp struct {
 	y     []float64 // price of each row
 	inv   []float64 // inverse of the basis, row by row
 	d     []float64
+	some  []int // columns of the inverse in which the pivot row is not zero
 }
 
 // basic is a column in the basis: a pattern, or the surplus of a row if the pattern is nil.
@@ -33,6 +34,9 @@ type basic struct {
 
 // tiny is what counts as zero in the relaxation.
 const tiny = 1e-9
+
+// pivotLeast is the least pivot; smaller ones would blow the inverse up.
+const pivotLeast = 1e-7
 
 // newLP starts with bins that hold one flavour each, as full as possible.
 func newLP(left []int, single func(flavour int32) int) *lp {
@@ -50,7 +54,7 @@ func newLP(left []int, single func(flavour int32) int) *lp {
 	for i, f := range l.rows {
 		n := min(single(f), left[f])
 		l.basis[i] = basic{pattern: pattern{{f, int32(n)}}}
-		l.x[i] = float64(left[f]) / float64(n)
+		l.x[i] = (float64(left[f]) + float64(uint32(f)*2654435761%1000)*1e-6) / float64(n) // ties would make it stall
 		l.y[i] = 1 / float64(n)
 		l.inv[i*m+i] = 1 / float64(n)
 	}
@@ -59,6 +63,7 @@ func newLP(left []int, single func(flavour int32) int) *lp {
 
 func (l *lp) clone() *lp {
 	c := *l
+	c.some = nil
 	c.rows, c.rowOf, c.basis = slices.Clone(l.rows), slices.Clone(l.rowOf), slices.Clone(l.basis)
 	c.x, c.y, c.d, c.inv = slices.Clone(l.x), slices.Clone(l.y), slices.Clone(l.d), slices.Clone(l.inv)
 	return &c
@@ -115,7 +120,7 @@ func (l *lp) pivot(in basic, cost float64) bool {
 	m := len(l.rows)
 	out := -1
 	for i, d := range l.d {
-		if d <= tiny {
+		if d <= pivotLeast {
 			continue
 		}
 		if out < 0 {
@@ -132,9 +137,13 @@ func (l *lp) pivot(in basic, cost float64) bool {
 	}
 	pivotRow := l.inv[out*m : (out+1)*m]
 	amount := l.x[out] / l.d[out]
-	for j := range pivotRow {
-		l.y[j] += float64(cost / l.d[out] * pivotRow[j])
-		pivotRow[j] /= l.d[out]
+	l.some = l.some[:0]
+	for j, v := range pivotRow {
+		if v != 0 {
+			l.y[j] += float64(cost / l.d[out] * v)
+			pivotRow[j] /= l.d[out]
+			l.some = append(l.some, j)
+		}
 	}
 	for i, d := range l.d {
 		if i == out || d == 0 {
@@ -142,10 +151,8 @@ func (l *lp) pivot(in basic, cost float64) bool {
 		}
 		l.x[i] = max(0, l.x[i]-float64(d*amount))
 		row := l.inv[i*m : (i+1)*m]
-		for j, v := range pivotRow {
-			if v != 0 {
-				row[j] -= float64(d * v)
-			}
+		for _, j := range l.some {
+			row[j] -= float64(d * pivotRow[j])
 		}
 	}
 	l.x[out], l.basis[out] = amount, in

@@ -68,6 +68,9 @@ type Options struct {
 // Solve packs the items.
 func Solve(p Problem, o Options) Solution {
 	s := NewSearch(p, o)
+	for len(s.rules) > 0 && !s.Done() {
+		s.greedy()
+	}
 	s.Run(o.Steps)
 	return s.Solution()
 }

@@ -7,7 +7,8 @@ type Search struct {
 	in       *instance
 	minimise bool
 	best     *packing
-	bound    int // fewer bins are impossible
+	bound    int    // fewer bins are impossible
+	rules    []rule // of the portfolio that are still to be tried
 	tries    uint64
 	descent  *tabu
 	idle     int      // repacking rounds without success
@@ -19,15 +20,26 @@ type Search struct {
 // firstTries are the descents before the relaxation is looked at; easy problems end there.
 const firstTries = 2
 
-// NewSearch prepares a search and runs the greedy portfolio. It ignores o.Steps.
+// NewSearch prepares a search and packs by the first rule of the portfolio. It ignores o.Steps.
 func NewSearch(p Problem, o Options) *Search {
 	s := &Search{in: newInstance(p), minimise: o.Minimise}
-	s.best = greedy(s.in, o.Minimise)
+	s.rules = s.in.rules()
 	s.bound = s.in.volumeBound()
 	if o.Minimise {
 		s.columns = newColumns(s.in)
 	}
+	s.greedy()
 	return s
+}
+
+// greedy packs by the next rule of the portfolio.
+func (s *Search) greedy() {
+	f := newFiller(s.in, s.rules[0])
+	s.rules = s.rules[1:]
+	if p := f.run(); p.better(s.best) {
+		s.best = p
+	}
+	s.past += f.steps
 }
 
 // Done says that the solution cannot get better.
@@ -70,6 +82,10 @@ func (s *Search) relaxed() int {
 // advance does a little work. After the first descents, which are enough for easy problems, the
 // relaxation gets half of the steps; where its dives end is where a descent begins.
 func (s *Search) advance() {
+	if len(s.rules) > 0 {
+		s.greedy()
+		return
+	}
 	if s.columns != nil && s.best.rest == 0 && s.tries >= firstTries && s.next == nil && s.relaxed() < s.descents() {
 		s.relax()
 		return
