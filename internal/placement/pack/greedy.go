@@ -76,14 +76,17 @@ type filler struct {
 	in     *instance
 	rule   rule
 	out    *packing
-	left   []int // by flavour
+	left   []int   // by flavour
+	total  []int64 // normalised demand that is left, by dimension
 	weight []int64
 	class  *binClass
-	free   []int64 // of the bin that is being filled
-	room   []int64 // the same, normalised
-	next   []int   // first member of a flavour with items left, without groups
-	queue  []queue // by flavour, with groups
-	steps  int
+	// eligible flavours of the class that may have items left.
+	eligible []int32
+	free     []int64 // of the bin that is being filled
+	room     []int64 // the same, normalised
+	next     []int   // first member of a flavour with items left, without groups
+	queue    []queue // by flavour, with groups
+	steps    int
 	// taken is the serial number of the last bin that took an item of a group.
 	taken  []int32
 	serial int32
@@ -94,13 +97,16 @@ type filler struct {
 func newFiller(in *instance, r rule) *filler {
 	f := &filler{
 		in: in, rule: r, out: in.empty(),
-		left: make([]int, len(in.flavours)), weight: make([]int64, in.dims),
+		left: make([]int, len(in.flavours)), total: make([]int64, in.dims), weight: make([]int64, in.dims),
 		next: make([]int, len(in.flavours)), queue: make([]queue, len(in.flavours)), taken: make([]int32, len(in.spread)), domains: make(map[int32][]int),
 		free: make([]int64, in.dims), room: make([]int64, in.dims),
 	}
-	for i, it := range in.items {
+	for _, it := range in.items {
 		if it.flavour >= 0 {
-			f.left[it.flavour] += in.items[i].count
+			f.left[it.flavour] += it.count
+			for d, s := range in.flavours[it.flavour].size {
+				f.total[d] += s * int64(it.count)
+			}
 		}
 	}
 	return f
@@ -144,7 +150,8 @@ func sum(v []int64) (n int64) {
 // fill up to n bins of a class.
 func (f *filler) fill(class int32, n int) {
 	f.class = &f.in.classes[class]
-	for _, fl := range f.class.eligible {
+	f.eligible = append(f.eligible[:0], f.class.eligible...)
+	for _, fl := range f.eligible {
 		if f.in.flavours[fl].grouped {
 			f.queue[fl] = f.members(fl)
 		}
@@ -164,6 +171,7 @@ func (f *filler) fill(class int32, n int) {
 		}
 		if !whole {
 			pattern = pattern[:0]
+			f.eligible = slices.DeleteFunc(f.eligible, func(fl int32) bool { return f.left[fl] == 0 })
 			f.weigh()
 			for fl := f.choose(); fl >= 0; fl = f.choose() {
 				if f.take(fl, &bin) {
@@ -200,16 +208,9 @@ func (f *filler) members(fl int32) queue {
 
 // weigh sets the weights of the dimensions from what is left to place.
 func (f *filler) weigh() {
-	total := make([]int64, f.in.dims)
-	var most int64 = 1
-	for fl, n := range f.left {
-		for d, s := range f.in.flavours[fl].size {
-			total[d] += s * int64(n)
-			most = max(most, total[d])
-		}
-	}
-	for d := range total {
-		share := int64(float64(total[d]) / float64(most) * 1024)
+	most := max(1, slices.Max(append(f.total, 0)))
+	for d, n := range f.total {
+		share := int64(float64(n) / float64(most) * 1024)
 		switch f.rule.power {
 		case 0:
 			f.weight[d] = 1024
@@ -225,8 +226,8 @@ func (f *filler) weigh() {
 func (f *filler) choose() int32 {
 	best, bestBins := int32(-1), 0
 	var bestScore int64
-	f.steps += len(f.class.eligible)
-	for _, fl := range f.class.eligible {
+	f.steps += len(f.eligible)
+	for _, fl := range f.eligible {
 		v := &f.in.flavours[fl]
 		if f.left[fl] == 0 || v.grouped && f.queue[fl].n == 0 || !fits(v.demand, f.free) {
 			continue
@@ -302,6 +303,7 @@ func (f *filler) take(fl int32, bin *openBin) bool {
 	for d, want := range v.demand {
 		f.free[d] -= want
 		f.room[d] -= v.size[d]
+		f.total[d] -= v.size[d]
 	}
 	return true
 }

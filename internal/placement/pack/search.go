@@ -14,11 +14,16 @@ type Search struct {
 	idle     int      // repacking rounds without success
 	columns  *columns // nil if the problem is not for it
 	next     *packing // where a dive has ended
+	ruled    int      // steps of the portfolio
 	past     int      // steps of the descents that are over
 }
 
 // firstTries are the descents before the relaxation is looked at; easy problems end there.
 const firstTries = 2
+
+// rulesFree are the steps of the portfolio before it shares with the descents. Only very large problems
+// reach them.
+const rulesFree = 5_000_000
 
 // NewSearch prepares a search and packs by the first rule of the portfolio. It ignores o.Steps.
 func NewSearch(p Problem, o Options) *Search {
@@ -39,7 +44,7 @@ func (s *Search) greedy() {
 	if p := f.run(); p.better(s.best) {
 		s.best = p
 	}
-	s.past += f.steps
+	s.ruled += f.steps
 }
 
 // Done says that the solution cannot get better.
@@ -62,7 +67,7 @@ func (s *Search) Run(steps int) {
 	}
 }
 
-func (s *Search) spent() int { return s.descents() + s.relaxed() }
+func (s *Search) spent() int { return s.ruled + s.descents() + s.relaxed() }
 
 // descents are the steps of all descents, relaxed those of the relaxation and the dives.
 func (s *Search) descents() int {
@@ -82,7 +87,7 @@ func (s *Search) relaxed() int {
 // advance does a little work. After the first descents, which are enough for easy problems, the
 // relaxation gets half of the steps; where its dives end is where a descent begins.
 func (s *Search) advance() {
-	if len(s.rules) > 0 {
+	if len(s.rules) > 0 && (s.ruled <= rulesFree || s.ruled < s.descents()) {
 		s.greedy()
 		return
 	}
@@ -130,6 +135,7 @@ func (s *Search) relax() {
 // else with one bin less than the best solution has.
 func (s *Search) begin(p *packing) {
 	s.tries++
+	goal := len(s.best.bins) - 1
 	st := newState(s.in, p)
 	s.descent, s.idle = newTabu(st, s.tries), 0
 	switch {
@@ -140,10 +146,10 @@ func (s *Search) begin(p *packing) {
 			}
 		}
 	default:
-		for len(st.bins) >= len(s.best.bins) {
+		for len(st.bins) > goal {
 			s.closeOne()
 		}
-		for len(st.bins) < len(s.best.bins)-1 {
+		for len(st.bins) < goal {
 			st.open(p.bins[0].class)
 		}
 	}
