@@ -11,7 +11,8 @@ const (
 	mostRows   = 450 // flavours; the inverse has the square of it
 	priceEvery = 3   // iterations; in between known patterns enter
 	relaxEvery = 2
-	quickNodes = 3000    // to find any pattern that improves
+	quickNodes = 3000 // to find any pattern that improves
+	stallGain  = 0.001
 	proofNodes = 200_000 // to show that there is none
 	priceUnit  = 1 << 30 // of a price as a whole number
 )
@@ -26,7 +27,11 @@ type columns struct {
 	left       []int
 	pool       []pattern
 	lp         *lp
-	root       *lp // the solution for all items
+	root       *lp     // the solution for all items, as far as it has come
+	ended      bool    // the root is solved
+	dives      bool    // lp is that of a dive
+	mark       float64 // amount of bins at the last check
+	since      int     // iterations since then
 	exact      bool
 	bound      int
 	steps      int
@@ -50,7 +55,8 @@ func newColumns(in *instance) *columns {
 		}
 	}
 	c.left = slices.Clone(c.count)
-	c.lp = newLP(c.left, c.single)
+	c.root = newLP(c.left, c.single)
+	c.lp = c.root
 	c.pack.price = in.prices(0)
 	return c
 }
@@ -143,7 +149,7 @@ func (c *columns) price(nodes int) pattern {
 	flavours, value := c.pack.solve(0)
 	c.steps += nodes - c.pack.nodes
 	c.exact = c.pack.nodes > 0
-	if c.exact && c.root == nil {
+	if c.exact && !c.dives {
 		c.raise(value)
 	}
 	if value <= priceUnit+priceUnit>>20 {
@@ -178,10 +184,40 @@ func (c *columns) raise(most int64) {
 	c.bound = max(c.bound, int(q)+int(min(r, 1)))
 }
 
-// dive begins a dive that ends with at most so many bins.
-func (c *columns) dive(stop int) {
+// work does one iteration. It says whether a dive has ended; the next one ends with at most so many bins.
+func (c *columns) work(stop int) bool {
+	if c.dives || !c.ended {
+		more := c.improve()
+		if more && !c.stalled() {
+			return false
+		}
+		c.ended = c.ended || !more && !c.dives
+	}
+	if !c.dives {
+		c.lp, c.done, c.stop, c.dives = c.root.clone(), nil, stop, true
+	}
+	if !c.fix() {
+		return false
+	}
 	copy(c.left, c.count)
-	c.lp, c.done, c.stop = c.root.clone(), nil, stop
+	c.lp, c.dives, c.mark, c.since = c.root, false, 0, 0
+	return true
+}
+
+// stalled says whether the last iterations gained next to nothing. What the last bit takes long for is
+// better spent on a dive, after which the root goes on.
+func (c *columns) stalled() bool {
+	c.since++
+	if c.since < max(len(c.lp.rows), 50) {
+		return false
+	}
+	amount := 0.0
+	for _, x := range c.lp.x {
+		amount += x
+	}
+	gain := c.mark - amount
+	c.mark, c.since = amount, 0
+	return gain >= 0 && gain < amount*stallGain
 }
 
 // fix takes the patterns with the largest amounts for good and says whether the dive is over.
@@ -215,7 +251,7 @@ func (c *columns) fix() bool {
 	if len(c.done) == c.stop || len(c.done) == before {
 		return true
 	}
-	c.lp = newLP(c.left, c.single)
+	c.lp, c.mark, c.since = newLP(c.left, c.single), 0, 0
 	return len(c.lp.rows) == 0
 }
 

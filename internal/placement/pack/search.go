@@ -116,19 +116,10 @@ func (s *Search) relax() {
 	if len(c.pool) == 0 {
 		c.learn(s.best)
 	}
-	more := c.improve()
-	s.bound = max(s.bound, c.bound)
-	if more {
-		return
-	}
-	if c.root == nil {
-		c.root = c.lp
-	} else if !c.fix() {
-		return
-	} else {
+	if c.work(len(s.best.bins) - 1) {
 		s.next = c.packing()
 	}
-	c.dive(len(s.best.bins) - 1)
+	s.bound = max(s.bound, c.bound)
 }
 
 // begin starts a descent from a packing: with all bins that exist if not everything is placed yet,
