@@ -115,7 +115,7 @@ func (c *columns) improve() bool {
 		return c.lp.enter(c.pool[best])
 	}
 	p := c.price(quickNodes)
-	if p == nil && !c.exact {
+	if p == nil && !c.exact && !c.dives {
 		p = c.price(proofNodes)
 	}
 	if p == nil {

@@ -16,6 +16,7 @@ type Search struct {
 	next     *packing // where a dive has ended
 	ruled    int      // steps of the portfolio
 	past     int      // steps of the descents that are over
+	share    int
 }
 
 // firstTries are the descents before the relaxation is looked at; easy problems end there.
@@ -32,6 +33,10 @@ func NewSearch(p Problem, o Options) *Search {
 	s.bound = s.in.volumeBound()
 	if o.Minimise {
 		s.columns = newColumns(s.in)
+		s.share = 1
+		if s.in.total > 3*len(s.in.flavours) {
+			s.share = 4
+		}
 	}
 	s.greedy()
 	return s
@@ -91,7 +96,7 @@ func (s *Search) advance() {
 		s.greedy()
 		return
 	}
-	if s.columns != nil && s.best.rest == 0 && s.tries >= firstTries && s.next == nil && s.relaxed() < s.descents() {
+	if s.columns != nil && s.best.rest == 0 && s.tries >= firstTries && s.next == nil && s.relaxed() < s.descents()*s.share {
 		s.relax()
 		return
 	}
