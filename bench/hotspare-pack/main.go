@@ -128,13 +128,12 @@ func write(to io.Writer, s pack.Solution, all bool) error {
 		return out.Flush()
 	}
 	for _, b := range s.Bins {
-		for i, c := range b.Items {
-			if i > 0 {
-				out.WriteByte(' ')
-			}
-			fmt.Fprintf(out, "%d:%d", c.Class, c.Count)
+		separator := ""
+		for _, c := range b.Items {
+			fmt.Fprintf(out, "%s%d:%d", separator, c.Class, c.Count)
+			separator = " "
 		}
-		out.WriteByte('\n')
+		fmt.Fprintln(out)
 	}
 	return out.Flush()
 }

@@ -137,7 +137,7 @@ func FuzzRead(f *testing.F) {
 // verify says what is wrong with a printed packing. It reads both texts itself.
 func verify(instance, printed string) error {
 	var n []uint64
-	for _, word := range strings.Fields(instance) {
+	for word := range strings.FieldsSeq(instance) {
 		v, err := strconv.ParseUint(word, 10, 64)
 		if err != nil {
 			return err
@@ -156,7 +156,7 @@ func verify(instance, printed string) error {
 	}
 	for _, line := range lines[1:] {
 		load := make([]uint64, dims)
-		for _, pair := range strings.Fields(line) {
+		for pair := range strings.FieldsSeq(line) {
 			var t int
 			var count uint64
 			if _, err := fmt.Sscanf(pair, "%d:%d", &t, &count); err != nil || count == 0 || count > left[t] {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/hotspare/hotspare/internal/placement/pack"
 )
@@ -16,6 +17,9 @@ const (
 	mostItems      = 5_000_000
 	longestWord    = 64 // bytes; longer than any number
 )
+
+// space is what separates words.
+const space = " \t\r\n\f\v"
 
 // inputError is a fault of the input, with its line.
 type inputError struct {
@@ -38,29 +42,19 @@ func read(from io.Reader) (pack.Problem, error) {
 	}
 	types := r.number("the number of item types", mostItems)
 	p := pack.Problem{Bins: []pack.BinClass{bin}}
-	left := int64(mostItems)
+	left := mostItems
 	// Memory grows with what is there, not with what the header promises.
 	for t := int64(0); t < types && r.err == nil; t++ {
-		it := pack.ItemClass{}
-		for d := 0; d < len(bin.Capacity) && r.err == nil; d++ {
-			what := fmt.Sprintf("item type %d of %d: the demand in dimension %d", t, types, d)
-			n := r.number(what, 1<<63-1)
-			if r.err == nil && n > bin.Capacity[d] {
-				r.fault("%s is %d, more than the capacity %d", what, n, bin.Capacity[d])
-			}
-			it.Demand = append(it.Demand, n)
-		}
-		n := r.number(fmt.Sprintf("item type %d of %d: the number of items", t, types), mostItems)
-		if left -= n; r.err == nil && left < 0 {
+		it := r.item(fmt.Sprintf("item type %d of %d", t, types), bin.Capacity)
+		if left -= it.Count; left < 0 {
 			r.fault("more than %d items in all", mostItems)
 		}
-		it.Count = int(n)
 		p.Items = append(p.Items, it)
 	}
-	if word := r.word(); r.err == nil && word != "" {
+	if word := r.word(); word != "" {
 		r.fault("%q after the last of %d item types", word, types)
 	}
-	if r.err != nil && !errors.Is(r.err, io.EOF) {
+	if !errors.Is(r.err, io.EOF) {
 		return pack.Problem{}, r.err
 	}
 	return p, nil
@@ -68,9 +62,10 @@ func read(from io.Reader) (pack.Problem, error) {
 
 // reader gives the words of a text. After the first error it gives nothing more.
 type reader struct {
-	in   *bufio.Reader
-	line int
-	err  error
+	in    *bufio.Reader
+	line  int
+	ended bool // the last byte ended the line
+	err   error
 }
 
 // fault records what is wrong at the present line.
@@ -84,6 +79,10 @@ func (r *reader) fault(format string, args ...any) {
 func (r *reader) word() string {
 	var word []byte
 	for r.err == nil {
+		if r.ended {
+			r.line++
+			r.ended = false
+		}
 		c, err := r.in.ReadByte()
 		switch {
 		case err != nil && (!errors.Is(err, io.EOF) || len(word) == 0):
@@ -91,13 +90,10 @@ func (r *reader) word() string {
 			return ""
 		case err != nil:
 			return string(word)
-		case c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '\f' || c == '\v':
+		case strings.IndexByte(space, c) >= 0:
+			r.ended = c == '\n'
 			if len(word) > 0 {
-				r.in.UnreadByte()
 				return string(word)
-			}
-			if c == '\n' {
-				r.line++
 			}
 		case len(word) == longestWord:
 			r.fault("%q… is too long for a number", word)
@@ -106,6 +102,21 @@ func (r *reader) word() string {
 		}
 	}
 	return ""
+}
+
+// item reads a type: its demand and how many items there are of it.
+func (r *reader) item(name string, capacity []int64) pack.ItemClass {
+	it := pack.ItemClass{}
+	for d := 0; d < len(capacity) && r.err == nil; d++ {
+		what := fmt.Sprintf("%s: the demand in dimension %d", name, d)
+		n := r.number(what, 1<<63-1)
+		if n > capacity[d] {
+			r.fault("%s is %d, more than the capacity %d", what, n, capacity[d])
+		}
+		it.Demand = append(it.Demand, n)
+	}
+	it.Count = int(r.number(name+": the number of items", mostItems))
+	return it
 }
 
 // number is the next word as a whole number from 0 to most.

@@ -284,7 +284,7 @@ func (f *filler) take(fl int32, bin *openBin) bool {
 	if f.left[fl] == 0 || !fits(v.demand, f.free) {
 		return false
 	}
-	item := int32(-1)
+	var item int32
 	if v.grouped {
 		item = f.member(fl)
 	} else {

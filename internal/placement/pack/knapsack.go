@@ -46,9 +46,9 @@ func (k *knapsack) solve(above int64) ([]int32, int64) {
 	}
 	slices.SortStableFunc(k.choices, func(a, b choice) int { return cmp.Compare(b.density, a.density) })
 	k.ratio = slices.Grow(k.ratio[:0], len(k.choices)*dims)[:len(k.choices)*dims]
-	for i := len(k.choices) - 1; i >= 0; i-- {
-		for d, want := range k.choices[i].demand {
-			r := ratio(k.choices[i].value, float64(want))
+	for i, c := range slices.Backward(k.choices) {
+		for d, want := range c.demand {
+			r := ratio(c.value, float64(want))
 			if i+1 < len(k.choices) {
 				r = max(r, k.ratio[(i+1)*dims+d])
 			}

@@ -140,29 +140,35 @@ func (t *tabu) swaps(item int32, bin int, best *move) {
 		}
 		t.steps++
 		m := move{bin: bin, in: [2]int32{item, none}, out: [2]int32{first, none}, delta: t.worth(first) - weight}
-		if first == item || best.bin >= 0 && m.delta > best.delta || t.clash(item, bin, first) {
+		if first == item || best.bin >= 0 && m.delta > best.delta {
 			continue
 		}
-		if t.swapFits(demand, room, first) {
-			if !t.forbidden(m) {
-				t.consider(m, best)
-			}
-			continue
-		}
-		if len(items) > pairsUpTo {
-			continue
-		}
-		for j := i + 1; j < len(items); j++ {
-			if j > i+1 && items[j-1] == items[j] {
-				continue
-			}
-			t.steps++
-			m.out[1], m.delta = items[j], t.worth(first)+t.worth(items[j])-weight
-			if best.bin >= 0 && m.delta > best.delta || !t.pairFits(demand, room, first, items[j]) || t.forbidden(m) {
-				continue
-			}
+		if !t.swapFits(demand, room, first) || t.clash(item, bin, first) {
+			t.pairsOut(m, i, best)
+		} else if !t.forbidden(m) {
 			t.consider(m, best)
 		}
+	}
+}
+
+// pairsOut considers an item for item i of a bin and one after it.
+func (t *tabu) pairsOut(m move, i int, best *move) {
+	items, room := t.bins[m.bin].items, t.room(m.bin)
+	if len(items) > pairsUpTo {
+		return
+	}
+	demand, single := t.of(m.in[0]).demand, m.delta
+	for j := i + 1; j < len(items); j++ {
+		if j > i+1 && items[j-1] == items[j] {
+			continue
+		}
+		t.steps++
+		m.out[1], m.delta = items[j], single+t.worth(items[j])
+		if best.bin >= 0 && m.delta > best.delta || !t.pairFits(demand, room, items[i], items[j]) ||
+			t.forbidden(m) || t.clash(m.in[0], m.bin, items[i], items[j]) {
+			continue
+		}
+		t.consider(m, best)
 	}
 }
 
