@@ -194,12 +194,11 @@ func (f *filler) fill(class int32, n int) {
 	}
 }
 
-// members are the item classes of a flavour that may still go to the failure domain of the class.
+// members are the item classes of a flavour that have items left.
 func (f *filler) members(fl int32) queue {
 	q := queue{}
 	for _, m := range f.in.flavours[fl].members {
-		group := f.in.items[m].group
-		if f.out.left[m] > 0 && (f.class.domain == 0 || !slices.Contains(f.domains[group], f.class.domain)) {
+		if f.out.left[m] > 0 {
 			q.push(m, f.out.left[m])
 		}
 	}

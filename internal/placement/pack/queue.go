@@ -59,9 +59,8 @@ func (f *filler) member(fl int32) int32 {
 		case f.in.spread[group] == SpreadBin || domain == 0:
 			q.held = append(q.held, m)
 		default:
-			// Another flavour of the group may have used the domain since the queue was made.
 			if slices.Contains(f.domains[group], domain) {
-				continue
+				continue // nothing for this class any more: the next one makes a new queue
 			}
 			f.domains[group] = append(f.domains[group], domain)
 		}
