@@ -173,7 +173,7 @@ func (s *Search) closeOne() {
 	for b := range d.bins {
 		order[b] = b
 		for _, it := range d.bins[b].items {
-			load[b] += d.worth(it)
+			load[b] += d.weight[it]
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return int(min(max(load[a]-load[b], -1), 1)) })

@@ -10,18 +10,25 @@ type state struct {
 	free []int64   // by bin and dimension
 	at   [][]int32 // by group: the bin of each of its items
 	out  []int32   // items without a bin
-	// weight of an item by flavour: what it costs to leave it out.
+	// By item class: its demand, and its weight: what it costs to leave one out.
+	demand    [][]int64
 	weight    []int64
 	outWeight int64
 }
 
 // newState arranges the bins of a packing; what they do not hold is out.
 func newState(in *instance, p *packing) *state {
-	s := &state{in: in, at: make([][]int32, len(in.spread)), weight: in.weights()}
+	s := &state{
+		in: in, at: make([][]int32, len(in.spread)),
+		demand: make([][]int64, len(in.items)), weight: make([]int64, len(in.items)),
+	}
+	weights := in.weights()
 	for i, n := range p.left {
-		if in.items[i].flavour < 0 {
+		f := in.items[i].flavour
+		if f < 0 {
 			continue
 		}
+		s.demand[i], s.weight[i] = in.flavours[f].demand, weights[f]
 		for range n {
 			s.drop(int32(i))
 		}
@@ -81,10 +88,6 @@ func (s *state) packing() *packing {
 	return p
 }
 
-func (s *state) of(item int32) *flavour { return &s.in.flavours[s.in.items[item].flavour] }
-
-func (s *state) worth(item int32) int64 { return s.weight[s.in.items[item].flavour] }
-
 func (s *state) room(bin int) []int64 { return s.free[bin*s.in.dims : (bin+1)*s.in.dims] }
 
 // open adds an empty bin.
@@ -122,7 +125,7 @@ func (s *state) put(item int32, bin int) {
 	b := &s.bins[bin]
 	i, _ := slices.BinarySearch(b.items, item)
 	b.items = slices.Insert(b.items, i, item)
-	for d, want := range s.of(item).demand {
+	for d, want := range s.demand[item] {
 		s.free[bin*s.in.dims+d] -= want
 	}
 	if g := s.in.items[item].group; g > 0 {
@@ -135,7 +138,7 @@ func (s *state) take(item int32, bin int) {
 	b := &s.bins[bin]
 	i, _ := slices.BinarySearch(b.items, item)
 	b.items = slices.Delete(b.items, i, i+1)
-	for d, want := range s.of(item).demand {
+	for d, want := range s.demand[item] {
 		s.free[bin*s.in.dims+d] += want
 	}
 	if g := s.in.items[item].group; g > 0 {
@@ -147,14 +150,14 @@ func (s *state) take(item int32, bin int) {
 // drop adds an item that is nowhere to those that are out, fetch is the reverse.
 func (s *state) drop(item int32) {
 	s.out = append(s.out, item)
-	s.outWeight += s.worth(item)
+	s.outWeight += s.weight[item]
 }
 
 func (s *state) fetch(item int32) {
 	i := slices.Index(s.out, item)
 	s.out[i] = s.out[len(s.out)-1]
 	s.out = s.out[:len(s.out)-1]
-	s.outWeight -= s.worth(item)
+	s.outWeight -= s.weight[item]
 }
 
 // none stands for no item.

@@ -68,7 +68,7 @@ func (t *tabu) step() bool {
 			if !t.allowed(item, bin) {
 				continue
 			}
-			if fits(t.of(item).demand, t.room(bin)) && !t.clash(item, bin) {
+			if fits(t.demand[item], t.room(bin)) && !t.clash(item, bin) {
 				t.do(move{bin: bin, in: [2]int32{item, none}, out: [2]int32{none, none}})
 				return len(t.out) == 0
 			}
@@ -133,13 +133,13 @@ func (t *tabu) forbidden(m move) bool {
 // swaps considers an item for one or two items of a bin.
 func (t *tabu) swaps(item int32, bin int, best *move) {
 	items, room := t.bins[bin].items, t.room(bin)
-	demand, weight := t.of(item).demand, t.worth(item)
+	demand, weight := t.demand[item], t.weight[item]
 	for i, first := range items {
 		if i > 0 && items[i-1] == first {
 			continue
 		}
 		t.steps++
-		m := move{bin: bin, in: [2]int32{item, none}, out: [2]int32{first, none}, delta: t.worth(first) - weight}
+		m := move{bin: bin, in: [2]int32{item, none}, out: [2]int32{first, none}, delta: t.weight[first] - weight}
 		if first == item || best.bin >= 0 && m.delta > best.delta {
 			continue
 		}
@@ -157,13 +157,13 @@ func (t *tabu) pairsOut(m move, i int, best *move) {
 	if len(items) > pairsUpTo {
 		return
 	}
-	demand, single := t.of(m.in[0]).demand, m.delta
+	demand, single := t.demand[m.in[0]], m.delta
 	for j := i + 1; j < len(items); j++ {
 		if j > i+1 && items[j-1] == items[j] {
 			continue
 		}
 		t.steps++
-		m.out[1], m.delta = items[j], single+t.worth(items[j])
+		m.out[1], m.delta = items[j], single+t.weight[items[j]]
 		if best.bin >= 0 && m.delta > best.delta || !t.pairFits(demand, room, items[i], items[j]) ||
 			t.forbidden(m) || t.clash(m.in[0], m.bin, items[i], items[j]) {
 			continue
@@ -174,7 +174,7 @@ func (t *tabu) pairsOut(m move, i int, best *move) {
 
 // swapFits says whether a demand fits into the room that an item leaves behind.
 func (t *tabu) swapFits(demand, room []int64, leaving int32) bool {
-	leave := t.of(leaving).demand
+	leave := t.demand[leaving]
 	for d, want := range demand {
 		if want-leave[d] > room[d] {
 			return false
@@ -184,7 +184,7 @@ func (t *tabu) swapFits(demand, room []int64, leaving int32) bool {
 }
 
 func (t *tabu) pairFits(demand, room []int64, a, b int32) bool {
-	first, second := t.of(a).demand, t.of(b).demand
+	first, second := t.demand[a], t.demand[b]
 	for d, want := range demand {
 		if want-first[d]-second[d] > room[d] {
 			return false
@@ -206,7 +206,7 @@ func (t *tabu) pairsIn(candidates []int32, bin int, best *move) {
 					continue
 				}
 				t.steps++
-				m := move{bin: bin, in: [2]int32{a, b}, out: [2]int32{leaving, none}, delta: t.worth(leaving) - t.worth(a) - t.worth(b)}
+				m := move{bin: bin, in: [2]int32{a, b}, out: [2]int32{leaving, none}, delta: t.weight[leaving] - t.weight[a] - t.weight[b]}
 				if best.bin >= 0 && m.delta > best.delta || !t.bothFit(a, b, room, leaving) || t.forbidden(m) ||
 					t.clash(a, bin, leaving) || t.clash(b, bin, leaving) {
 					continue
@@ -224,7 +224,7 @@ func (t *tabu) together(a, b int32) bool {
 }
 
 func (t *tabu) bothFit(a, b int32, room []int64, leaving int32) bool {
-	first, second, leave := t.of(a).demand, t.of(b).demand, t.of(leaving).demand
+	first, second, leave := t.demand[a], t.demand[b], t.demand[leaving]
 	for d, want := range first {
 		if want-leave[d] > room[d]-second[d] {
 			return false
@@ -266,9 +266,9 @@ func (t *tabu) repack(bins []int) {
 				continue
 			}
 			// A little noise, or else the same bins are always filled in the same way.
-			value := t.worth(item)*16 + int64(t.rng.below(int(t.worth(item)*2+1)))
+			value := t.weight[item]*16 + int64(t.rng.below(int(t.weight[item]*2+1)))
 			t.pack.choices = append(t.pack.choices, choice{
-				item: item, group: t.in.items[item].group, value: value, demand: t.of(item).demand,
+				item: item, group: t.in.items[item].group, value: value, demand: t.demand[item],
 			})
 		}
 		for i := range t.pack.choices {
