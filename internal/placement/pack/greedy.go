@@ -71,6 +71,10 @@ func (in *instance) choosy() bool {
 	return slices.ContainsFunc(in.flavours, func(f flavour) bool { return f.bins != in.flavours[0].bins })
 }
 
+// mostLooks bounds the flavours that are compared for one place. If there are more, the largest that fit
+// are compared.
+const mostLooks = 2000
+
 // filler fills bin after bin. Identical bins repeat a pattern until one of its flavours runs out.
 type filler struct {
 	in     *instance
@@ -151,6 +155,11 @@ func sum(v []int64) (n int64) {
 func (f *filler) fill(class int32, n int) {
 	f.class = &f.in.classes[class]
 	f.eligible = append(f.eligible[:0], f.class.eligible...)
+	if len(f.eligible) > mostLooks {
+		slices.SortStableFunc(f.eligible, func(a, b int32) int {
+			return cmp.Compare(sum(f.in.flavours[b].size), sum(f.in.flavours[a].size))
+		})
+	}
 	for _, fl := range f.eligible {
 		if f.in.flavours[fl].grouped {
 			f.queue[fl] = f.members(fl)
@@ -225,8 +234,11 @@ func (f *filler) weigh() {
 func (f *filler) choose() int32 {
 	best, bestBins := int32(-1), 0
 	var bestScore int64
-	f.steps += len(f.eligible)
+	looks := 0
 	for _, fl := range f.eligible {
+		if looks++; looks > mostLooks && best >= 0 {
+			break
+		}
 		v := &f.in.flavours[fl]
 		if f.left[fl] == 0 || v.grouped && f.queue[fl].n == 0 || !fits(v.demand, f.free) {
 			continue
@@ -240,6 +252,7 @@ func (f *filler) choose() int32 {
 			best, bestBins, bestScore = fl, bins, s
 		}
 	}
+	f.steps += looks
 	return best
 }
 
