@@ -8,12 +8,12 @@ import (
 
 // Bounds of the column generation.
 const (
-	mostRows   = 450 // flavours; the inverse has the square of it
-	priceEvery = 3   // iterations; in between known patterns enter
-	relaxEvery = 2
-	quickNodes = 3000 // to find any pattern that improves
-	stallGain  = 0.001
+	mostRows   = 450     // flavours; the inverse has the square of it
+	priceEvery = 3       // iterations; in between known patterns enter
+	relaxEvery = 2       // iterations
+	quickNodes = 3000    // to find any pattern that improves
 	proofNodes = 200_000 // to show that there is none
+	stallGain  = 0.001   // of the amount, over as many iterations as there are rows
 	priceUnit  = 1 << 30 // of a price as a whole number
 )
 
@@ -21,26 +21,27 @@ const (
 // gives a lower bound, and start points for the local search: a dive fixes the largest amounts, solves
 // again for what is left, and so on.
 type columns struct {
-	in         *instance
-	class      *binClass
-	count      []int // by flavour
-	left       []int
-	pool       []pattern
+	in    *instance
+	class *binClass
+	count []int // of all items, by flavour
+	left  []int // of those that the lp is about
+	pool  []pattern
+	pack  knapsack
+	rng   random
+
 	lp         *lp
 	root       *lp     // the solution for all items, as far as it has come
 	ended      bool    // the root is solved
-	dives      bool    // lp is that of a dive
-	mark       float64 // amount of bins at the last check
-	since      int     // iterations since then
-	exact      bool
+	exact      bool    // the last pricing saw all patterns
+	iterations int     // so far
+	since      int     // iterations since the last check of progress
+	mark       float64 // amount of bins then
 	bound      int
 	steps      int
-	iterations int
 
-	pack knapsack
-	rng  random
-	done []pattern // bins that a dive has fixed
-	stop int       // the number of bins at which it ends
+	dives bool      // lp is that of a dive
+	done  []pattern // bins that the dive has fixed
+	stop  int       // the number of bins at which it ends
 }
 
 // newColumns is nil if the problem has several classes of bins, groups or too many flavours.
@@ -230,7 +231,7 @@ func (c *columns) fix() bool {
 	var all []rated
 	for i, b := range c.lp.basis {
 		if b.pattern != nil && c.lp.x[i] > 1e-6 {
-			noise := float64(c.rng.below(1024)) / 1024 * 0.2
+			noise := float64(c.rng.below(1024)) / (5 * 1024) // other dives, other bins
 			all = append(all, rated{b.pattern, c.lp.x[i], c.lp.x[i] + noise})
 		}
 	}

@@ -54,7 +54,8 @@ func newLP(left []int, single func(flavour int32) int) *lp {
 	for i, f := range l.rows {
 		n := min(single(f), left[f])
 		l.basis[i] = basic{pattern: pattern{{f, int32(n)}}}
-		l.x[i] = (float64(left[f]) + float64(uint32(f)*2654435761%1000)*1e-6) / float64(n) // ties would make it stall
+		jitter := float64(uint32(f)*2654435761%1000) / 1e6 // ties would make it stall
+		l.x[i] = (float64(left[f]) + jitter) / float64(n)
 		l.y[i] = 1 / float64(n)
 		l.inv[i*m+i] = 1 / float64(n)
 	}

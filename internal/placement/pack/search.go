@@ -2,7 +2,8 @@ package pack
 
 import "slices"
 
-// Search improves a solution step by step. It begins with the best of the greedy portfolio.
+// Search improves a solution step by step, for callers that stop by something else than a number of
+// steps. It begins with the greedy portfolio.
 type Search struct {
 	in       *instance
 	minimise bool
@@ -16,7 +17,7 @@ type Search struct {
 	next     *packing // where a dive has ended
 	ruled    int      // steps of the portfolio
 	past     int      // steps of the descents that are over
-	share    int
+	share    int      // how many times the steps of the descents the relaxation gets
 }
 
 // firstTries are the descents before the relaxation is looked at; easy problems end there.
@@ -26,6 +27,9 @@ const firstTries = 2
 // reach them.
 const rulesFree = 5_000_000
 
+// manyCopies is from how many items of a flavour the relaxation is worth more than descents.
+const manyCopies = 3
+
 // NewSearch prepares a search and packs by the first rule of the portfolio. It ignores o.Steps.
 func NewSearch(p Problem, o Options) *Search {
 	s := &Search{in: newInstance(p), minimise: o.Minimise}
@@ -34,7 +38,7 @@ func NewSearch(p Problem, o Options) *Search {
 	if o.Minimise {
 		s.columns = newColumns(s.in)
 		s.share = 1
-		if s.in.total > 3*len(s.in.flavours) {
+		if s.in.total > manyCopies*len(s.in.flavours) {
 			s.share = 4
 		}
 	}
@@ -90,7 +94,7 @@ func (s *Search) relaxed() int {
 }
 
 // advance does a little work. After the first descents, which are enough for easy problems, the
-// relaxation gets half of the steps; where its dives end is where a descent begins.
+// relaxation gets its share of the steps; where its dives end is where a descent begins.
 func (s *Search) advance() {
 	if len(s.rules) > 0 && (s.ruled <= rulesFree || s.ruled < s.descents()) {
 		s.greedy()
@@ -134,19 +138,18 @@ func (s *Search) begin(p *packing) {
 	goal := len(s.best.bins) - 1
 	st := newState(s.in, p)
 	s.descent, s.idle = newTabu(st, s.tries), 0
-	switch {
-	case s.best.rest > 0:
+	if s.best.rest > 0 {
 		for c, n := range s.unused() {
 			for range n {
 				st.open(int32(c))
 			}
 		}
-	default:
+	} else {
 		for len(st.bins) > goal {
 			s.closeOne()
 		}
-		for len(st.bins) < goal {
-			st.open(p.bins[0].class)
+		for len(st.bins) < goal { // a dive ended early; it knows one class only
+			st.open(0)
 		}
 	}
 	s.descent.best = st.outWeight
