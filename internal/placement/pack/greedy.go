@@ -90,7 +90,9 @@ type filler struct {
 	room     []int64 // the same, normalised
 	next     []int   // first member of a flavour with items left, without groups
 	queue    []queue // by flavour, with groups
-	steps    int
+	// waiting are the flavours with members that wait for the next bin.
+	waiting []int32
+	steps   int
 	// taken is the serial number of the last bin that took an item of a group.
 	taken  []int32
 	serial int32
@@ -179,28 +181,31 @@ func (f *filler) fill(class int32, n int) {
 			whole = f.take(fl, &bin) && whole
 		}
 		if !whole {
-			pattern = pattern[:0]
-			f.eligible = slices.DeleteFunc(f.eligible, func(fl int32) bool { return f.left[fl] == 0 })
-			f.weigh()
-			for fl := f.choose(); fl >= 0; fl = f.choose() {
-				if f.take(fl, &bin) {
-					pattern = append(pattern, fl)
-				}
-			}
-			// The next bin repeats what this one holds, not only what it got after a pattern broke.
-			pattern = pattern[:0]
-			for _, item := range bin.items {
-				pattern = append(pattern, f.in.items[item].flavour)
-			}
+			pattern = f.search(&bin, pattern)
 		}
-		for _, fl := range pattern {
+		for _, fl := range f.waiting {
 			f.queue[fl].giveBack(f.out.left)
 		}
+		f.waiting = f.waiting[:0]
 		if len(bin.items) == 0 {
 			return
 		}
 		f.out.bins = append(f.out.bins, bin)
 	}
+}
+
+// search fills up a bin with the best flavours and gives what is in it then, for the next bins to repeat.
+func (f *filler) search(bin *openBin, pattern []int32) []int32 {
+	f.eligible = slices.DeleteFunc(f.eligible, func(fl int32) bool { return f.left[fl] == 0 })
+	f.weigh()
+	for fl := f.choose(); fl >= 0; fl = f.choose() {
+		f.take(fl, bin) // or none of the flavour may go there, and it is not chosen again
+	}
+	pattern = pattern[:0]
+	for _, item := range bin.items {
+		pattern = append(pattern, f.in.items[item].flavour)
+	}
+	return pattern
 }
 
 // members are the item classes of a flavour that have items left.

@@ -73,6 +73,13 @@ func TestSolve(t *testing.T) {
 				{Demand: []int64{1}, Count: 1, Group: 3, Spread: pack.SpreadBin},
 			},
 		}, bins: 3},
+		{name: "what waits for the next bin gets it", problem: pack.Problem{
+			Bins: []pack.BinClass{{Capacity: []int64{10}, Count: 3}},
+			Items: []pack.ItemClass{
+				{Demand: []int64{3}, Count: 1, Group: 1, Spread: pack.SpreadBin},
+				{Demand: []int64{2}, Count: 2, Group: 1, Spread: pack.SpreadBin},
+			},
+		}, bins: 3},
 		{name: "a group without spread", problem: pack.Problem{
 			Bins: one, Items: []pack.ItemClass{{Demand: []int64{1}, Count: 3, Group: 7}},
 		}, bins: 1},

@@ -47,6 +47,9 @@ func (q *queue) giveBack(left []int) {
 // member takes from the queue a member whose group has nothing in this bin, or gives -1.
 func (f *filler) member(fl int32) int32 {
 	q := &f.queue[fl]
+	if len(q.held) == 0 {
+		f.waiting = append(f.waiting, fl)
+	}
 	for q.n > 0 {
 		m := q.pop()
 		group := f.in.items[m].group
