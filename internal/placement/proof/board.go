@@ -95,7 +95,11 @@ func (b *board) hasRoom(demand []int64, h int32) bool {
 
 // clash is an item that keeps apart from this one and is in the way on the host; nowhere if none is.
 func (b *board) clash(it, h int32) int32 {
-	for _, g := range b.ix.items[it].groups {
+	groups := b.ix.items[it].groups
+	if b.ix.items[it].home == h {
+		groups = b.ix.items[it].fresh // The rest of it is there already.
+	}
+	for _, g := range groups {
 		gr := &b.ix.groups[g]
 		for _, m := range gr.members {
 			if at := b.at[m]; m != it && at >= 0 && (at == h || gr.domain && b.ix.domain[at] == b.ix.domain[h]) {
@@ -112,7 +116,7 @@ func (b *board) may(it, h int32) bool {
 		return false
 	}
 	if home := b.ix.items[it].home; home >= 0 && !b.shut[home] {
-		return home == h && (b.ix.items[it].whole || b.ix.usable[h] && b.ix.reaches(it, h))
+		return home == h && !b.ix.items[it].never
 	}
 	return b.ix.usable[h] && b.ix.reaches(it, h)
 }

@@ -14,21 +14,13 @@ func (b *board) exact() (found, whole bool) {
 	if len(b.ix.items) > exactItems || len(b.ix.s.Hosts) > exactHosts {
 		return false, false
 	}
+	if !b.home() || !b.sound() {
+		return false, true
+	}
 	var free []int32
 	for it := range int32(len(b.ix.items)) {
-		home := b.ix.items[it].home
-		if home < 0 || b.shut[home] {
+		if b.at[it] == nowhere {
 			free = append(free, it)
-			continue
-		}
-		if !b.takes(it, home) {
-			return false, true
-		}
-		b.put(it, home)
-	}
-	for h := range int32(len(b.ix.s.Hosts)) {
-		if !b.within(h) {
-			return false, true
 		}
 	}
 	b.largestFirst(free)

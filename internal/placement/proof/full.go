@@ -23,11 +23,7 @@ type binKind struct {
 // full places everything on an empty board: first what runs, then the rest by flavour. It returns
 // what found no room.
 func (b *board) full(steps int) []int32 {
-	for it := range b.ix.items {
-		if home := b.ix.items[it].home; home >= 0 && !b.shut[home] && b.takes(int32(it), home) {
-			b.put(int32(it), home)
-		}
-	}
+	b.home()
 	p, kinds, classes := b.problem()
 	solution := pack.Solve(p, pack.Options{Steps: steps})
 	for _, bin := range solution.Bins {
@@ -51,6 +47,26 @@ func (b *board) full(steps int) []int32 {
 		}
 	}
 	return b.insert(left, b.steps+ejectSteps)
+}
+
+// home puts what runs where it runs: first the facts, then what has to join them. It says whether
+// all of it went there.
+func (b *board) home() bool {
+	all := true
+	for _, facts := range []bool{true, false} {
+		for it := range int32(len(b.ix.items)) {
+			home := b.ix.items[it].home
+			if home < 0 || b.shut[home] || b.ix.items[it].whole != facts {
+				continue
+			}
+			if b.takes(it, home) {
+				b.put(it, home)
+			} else {
+				all = false
+			}
+		}
+	}
+	return all
 }
 
 // problem states the board for the packing engine: classes of equal hosts, and of equal items. An

@@ -48,6 +48,9 @@ type item struct {
 	whole   bool
 	members []int32
 	groups  []int32
+	// What is new at home: its groups, and whether it may not be there.
+	fresh []int32
+	never bool
 }
 
 // flavour is what equal items have in common.
@@ -279,6 +282,10 @@ func (b *builder) runs(w *guarantee.Workload) (set uint64) {
 func (b *builder) add(members []int32, home int32, whole bool) {
 	ix := b.ix
 	it := item{home: home, whole: whole, members: members}
+	var all map[int32]int
+	if len(members) > 1 {
+		all = map[int32]int{}
+	}
 	f := flavour{demand: make([]int64, ix.width)}
 	var need needs
 	for _, m := range members {
@@ -301,9 +308,24 @@ func (b *builder) add(members []int32, home int32, whole bool) {
 		}
 		for _, g := range w.Apart {
 			n := b.group(g)
+			if all != nil {
+				all[n]++
+			}
+			if home >= 0 && b.home(w) < 0 {
+				it.fresh = append(it.fresh, n)
+			}
 			f.never = f.never || slices.Contains(it.groups, n)
 			it.groups = append(it.groups, n)
 			ix.groups[n].members = append(ix.groups[n].members, int32(len(ix.items)))
+		}
+	}
+	for _, n := range it.fresh {
+		it.never = it.never || all[n] > 1
+	}
+	for _, m := range members {
+		w := &ix.s.Workloads[m]
+		if home >= 0 && b.home(w) < 0 && !(ix.usable[home] && needs{w.Labels, w.Networks, w.Pools}.within(ix.offers[ix.offer[home]])) {
+			it.never = true
 		}
 	}
 	f.needs = b.need(need)

@@ -97,6 +97,9 @@ func (p *prover) prove() *guarantee.Certificate {
 	}
 	for _, q := range p.patterns {
 		if !p.repair(q) {
+			if p.fault == "" {
+				p.fault = "no placement was found without " + p.lost(q)
+			}
 			p.explain()
 			return nil
 		}
@@ -105,8 +108,22 @@ func (p *prover) prove() *guarantee.Certificate {
 	return p.certificate()
 }
 
-// explain looks for what backs "cannot fit".
+// explain looks for what backs "cannot fit". Of several scenarios each is looked at alone: they need
+// not have one placement for all.
 func (p *prover) explain() {
+	if len(p.scenarios) > 1 {
+		for i := range p.scenarios {
+			one := p.scenarios[i : i+1]
+			alone := &prover{ix: newIndex(p.ix.s, one), scenarios: one}
+			c := alone.prove()
+			p.steps += alone.steps
+			if c == nil && alone.missing != nil {
+				p.missing = alone.missing
+				return
+			}
+		}
+		return
+	}
 	if p.bound(); p.missing == nil {
 		p.missing = p.exhausted
 	}
@@ -236,8 +253,7 @@ func (p *prover) placeAll(q *pattern, scenarios uint64) *board {
 	if found && b.sound() {
 		return b
 	}
-	if whole && !found && len(p.scenarios) == 1 && len(left) > 0 {
-		// With several scenarios there might be a placement for each, if none for all.
+	if whole && !found && len(left) > 0 {
 		w := &p.ix.s.Workloads[p.ix.items[left[0]].members[0]]
 		why := "every placement was tried, and the best leaves out " + p.describe(w)
 		if q != nil {
