@@ -5,6 +5,7 @@ package guarantee
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -175,15 +176,7 @@ type Scenario struct {
 
 // Covers says whether the scenario runs a plan.
 func (s Scenario) Covers(plan string) bool {
-	if s.Plans == nil {
-		return true
-	}
-	for _, p := range s.Plans {
-		if p == plan {
-			return true
-		}
-	}
-	return false
+	return s.Plans == nil || slices.Contains(s.Plans, plan)
 }
 
 // Asked are the scenarios to prove.

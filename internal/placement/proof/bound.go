@@ -110,7 +110,9 @@ func (c *boundCase) missing() *guarantee.Missing {
 	return nil
 }
 
-func (c *boundCase) planOf(it int32) string { return c.p.ix.s.Workloads[c.p.ix.items[it].members[0]].Plan }
+func (c *boundCase) planOf(it int32) string {
+	return c.p.ix.s.Workloads[c.p.ix.items[it].members[0]].Plan
+}
 
 // nowhereToGo finds an item that no host could take even if nothing else had to be placed.
 func (c *boundCase) nowhereToGo() *guarantee.Missing {

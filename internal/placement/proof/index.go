@@ -219,7 +219,6 @@ func (b *builder) build() {
 	ix := b.ix
 	ix.itemOf = make([]int32, len(ix.s.Workloads))
 	units := map[string]*unitOf{}
-	var order []string
 	for i := range ix.s.Workloads {
 		ix.itemOf[i] = nowhere
 		w := &ix.s.Workloads[i]
@@ -230,7 +229,6 @@ func (b *builder) build() {
 		if u == nil {
 			u = &unitOf{home: nowhere, whole: true}
 			units[w.Together] = u
-			order = append(order, w.Together)
 		}
 		home := b.home(w)
 		u.apart = u.apart || home >= 0 && u.home >= 0 && home != u.home
@@ -282,25 +280,12 @@ func (b *builder) runs(w *guarantee.Workload) (set uint64) {
 func (b *builder) add(members []int32, home int32, whole bool) {
 	ix := b.ix
 	it := item{home: home, whole: whole, members: members}
-	var all map[int32]int
-	if len(members) > 1 {
-		all = map[int32]int{}
-	}
 	f := flavour{demand: make([]int64, ix.width)}
 	var need needs
 	for _, m := range members {
 		w := &ix.s.Workloads[m]
 		ix.itemOf[m] = int32(len(ix.items))
-		runs := b.runs(w)
-		f.runs |= runs
-		for n := range ix.scenarios {
-			for d := range ix.dims {
-				if runs>>n&1 == 1 {
-					c := n*ix.dims + d
-					f.demand[c] = guarantee.Add(f.demand[c], max(w.Demand.At(d), 0))
-				}
-			}
-		}
+		b.demand(&f, w)
 		if len(members) == 1 {
 			need = needs{w.Labels, w.Networks, w.Pools}
 		} else {
@@ -308,29 +293,54 @@ func (b *builder) add(members []int32, home int32, whole bool) {
 		}
 		for _, g := range w.Apart {
 			n := b.group(g)
-			if all != nil {
-				all[n]++
-			}
-			if home >= 0 && b.home(w) < 0 {
-				it.fresh = append(it.fresh, n)
-			}
 			f.never = f.never || slices.Contains(it.groups, n)
 			it.groups = append(it.groups, n)
 			ix.groups[n].members = append(ix.groups[n].members, int32(len(ix.items)))
 		}
 	}
-	for _, n := range it.fresh {
-		it.never = it.never || all[n] > 1
-	}
-	for _, m := range members {
-		w := &ix.s.Workloads[m]
-		if home >= 0 && b.home(w) < 0 && !(ix.usable[home] && needs{w.Labels, w.Networks, w.Pools}.within(ix.offers[ix.offer[home]])) {
-			it.never = true
-		}
+	if home >= 0 && !whole {
+		b.joins(&it)
 	}
 	f.needs = b.need(need)
 	it.flavour = b.flavour(f)
 	ix.items = append(ix.items, it)
+}
+
+// demand adds a workload to a flavour, in the columns of the scenarios that run it.
+func (b *builder) demand(f *flavour, w *guarantee.Workload) {
+	runs := b.runs(w)
+	f.runs |= runs
+	for n := range b.ix.scenarios {
+		if runs>>n&1 == 0 {
+			continue
+		}
+		for d := range b.ix.dims {
+			c := n*b.ix.dims + d
+			f.demand[c] = guarantee.Add(f.demand[c], max(w.Demand.At(d), 0))
+		}
+	}
+}
+
+// joins says what is new of an item at its home, and whether that may be there.
+func (b *builder) joins(it *item) {
+	ix := b.ix
+	count := map[int32]int{}
+	for _, n := range it.groups {
+		count[n]++
+	}
+	for _, m := range it.members {
+		w := &ix.s.Workloads[m]
+		if b.home(w) >= 0 {
+			continue
+		}
+		n := needs{w.Labels, w.Networks, w.Pools}
+		it.never = it.never || !ix.usable[it.home] || !n.within(ix.offers[ix.offer[it.home]])
+		for _, g := range w.Apart {
+			n := b.group(g)
+			it.fresh = append(it.fresh, n)
+			it.never = it.never || count[n] > 1
+		}
+	}
 }
 
 func (b *builder) group(g guarantee.Apart) int32 {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strings"
 
 	"github.com/hotspare/hotspare/internal/placement/audit"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
@@ -412,30 +413,24 @@ func (p *prover) unplaced(q *pattern, it int32) string {
 
 // describe names a workload with its size.
 func (p *prover) describe(w *guarantee.Workload) string {
-	text := w.Name + " ("
+	var parts []string
 	for d, name := range p.ix.s.Dimensions {
 		if n := w.Demand.At(d); n > 0 {
-			if d > 0 {
-				text += ", "
-			}
-			text += guarantee.Quantity(name, n)
+			parts = append(parts, guarantee.Quantity(name, n))
 		}
 	}
-	return text + ")"
+	return w.Name + " (" + strings.Join(parts, ", ") + ")"
 }
 
 // lost names what a pattern loses.
 func (p *prover) lost(q *pattern) string {
-	text := ""
-	for i, hosts := range q.spares {
-		if i > 0 {
-			text += " and "
-		}
+	var parts []string
+	for _, hosts := range q.spares {
 		if h := &p.ix.s.Hosts[hosts[0]]; q.losses.sort == guarantee.UnitDomain && h.FailureDomain != "" {
-			text += "failure domain " + h.FailureDomain
+			parts = append(parts, "failure domain "+h.FailureDomain)
 		} else {
-			text += "host " + h.Name
+			parts = append(parts, "host "+h.Name)
 		}
 	}
-	return text
+	return strings.Join(parts, " and ")
 }
