@@ -50,7 +50,39 @@ func Site(s *state.State, v live.View) *guarantee.Site {
 		out.Workloads = append(out.Workloads, runs[key]) // Its plan was edited since; it runs all the same.
 	}
 	d.leases(out)
+	out.Scenarios = scenarios(s)
 	return out
+}
+
+// scenarios lists those that were declared, with their plans.
+func scenarios(s *state.State) (out []guarantee.Scenario) {
+	for r := range s.Resources("scenario") {
+		sc := r.GetScenario()
+		spec := sc.GetSpec()
+		g := guarantee.Scenario{
+			Name: sc.GetMetadata().GetName(), Hosts: int(spec.GetTolerate().GetHosts()), FailureDomains: int(spec.GetTolerate().GetFailureDomains()),
+		}
+		if len(spec.GetPlans())+len(spec.GetSelector()) > 0 {
+			g.Plans = slices.Concat([]string{}, spec.GetPlans())
+		}
+		for p := range s.Plans() {
+			name := p.GetMetadata().GetName()
+			if len(spec.GetSelector()) > 0 && !slices.Contains(g.Plans, name) && selects(spec.GetSelector(), p.GetMetadata().GetLabels()) {
+				g.Plans = append(g.Plans, name)
+			}
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+func selects(selector, labels map[string]string) bool {
+	for k, v := range selector { // Any order: all must match.
+		if labels[k] != v {
+			return false
+		}
+	}
+	return true
 }
 
 // Reader states the demands of one version of the state.
@@ -135,6 +167,7 @@ func hosts(s *state.State, v live.View) []guarantee.Host {
 		gh := guarantee.Host{
 			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), Capacity: vector(t.TotalVCPUs, t.TotalMemoryBytes), State: hostState(h, v),
 		}
+		gh.Labels = labels(s.Resource("host/" + h.GetName()).GetHost().GetMetadata().GetLabels())
 		for r := range s.Resources("network") {
 			if only := r.GetNetwork().GetSpec().GetHosts(); len(only) == 0 || slices.Contains(only, h.GetName()) {
 				gh.Networks = append(gh.Networks, r.GetNetwork().GetMetadata().GetName())
@@ -177,7 +210,7 @@ func (d *Reader) pinned() map[string]guarantee.Workload {
 			}
 			for _, w := range plan.GetSpec().GetWorkloads() {
 				if model.IsReplicaOf(p.GetWorkload(), w.GetName()) {
-					vm.Apart = apart(p.GetPlan(), w)
+					vm.Apart, vm.Labels, vm.Together = apart(p.GetPlan(), w), labels(w.GetRequires()), w.GetTogether()
 				}
 			}
 			for _, n := range is.GetNics() {
@@ -190,11 +223,22 @@ func (d *Reader) pinned() map[string]guarantee.Workload {
 }
 
 // apart are the groups whose members share no host.
-func apart(plan string, w *pb.Workload) []guarantee.Apart {
-	if w.GetAntiAffinity() != "host" {
-		return nil
+func apart(plan string, w *pb.Workload) (out []guarantee.Apart) {
+	if a := w.GetAntiAffinity(); a != "" && w.GetReplicas() > 1 {
+		out = append(out, guarantee.Apart{Group: plan + "/" + w.GetName(), Domain: a == model.AntiAffinityDomain})
 	}
-	return []guarantee.Apart{{Group: plan + "/" + w.GetName()}}
+	for _, g := range w.GetApart() {
+		out = append(out, guarantee.Apart{Group: g}) // A plan's own groups have a slash in their names.
+	}
+	return out
+}
+
+// labels writes labels as placement compares them.
+func labels(l map[string]string) (out []string) {
+	for _, k := range slices.Sorted(maps.Keys(l)) {
+		out = append(out, k+"="+l[k])
+	}
+	return out
 }
 
 // Workload is one replica as this revision of its plan has it.
@@ -203,6 +247,7 @@ func (d *Reader) Workload(p *pb.Plan, r model.Replica) guarantee.Workload {
 		Name: r.Key(), Plan: r.Plan, Rank: p.GetSpec().GetRank(), Apart: apart(r.Plan, r.Workload),
 		Demand: d.demand(r.Workload.GetResources().GetVcpus(), r.Workload.GetResources().GetMemoryBytes()),
 	}
+	vm.Labels, vm.Together = labels(r.Workload.GetRequires()), r.Workload.GetTogether()
 	for _, n := range r.Workload.GetNics() {
 		vm.Networks = append(vm.Networks, n.GetNetwork())
 	}

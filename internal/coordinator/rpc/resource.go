@@ -144,7 +144,7 @@ func noCycle(st *state.State, rs []*pb.Resource) error {
 func (s *Server) stillFits(st *state.State, body *pb.ApplyResources, req *pb.ApplyRequest) error {
 	touches := false
 	for _, r := range body.GetResources() {
-		touches = touches || r.GetPlan() != nil || r.GetHost() != nil
+		touches = touches || r.GetPlan() != nil || r.GetHost() != nil || r.GetScenario() != nil
 	}
 	if !touches || req.GetAcceptUnproven() {
 		return nil

@@ -89,6 +89,11 @@ func (l *loss) moves() error {
 			return err
 		}
 	}
+	return l.evacuated()
+}
+
+// evacuated checks that nothing that runs in the pattern stays on a lost host.
+func (l *loss) evacuated() error {
 	for _, spare := range l.p.Spares {
 		for _, h := range spare {
 			for _, w := range l.on[h] {

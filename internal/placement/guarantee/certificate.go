@@ -78,8 +78,11 @@ type Decision struct {
 // Lost says whether nothing is proven.
 func (d Decision) Lost() bool { return d.Proven < 0 }
 
-// Worse says whether this is a poorer guarantee than before.
-func (d Decision) Worse(before Decision) bool { return d.Proven < before.Proven }
+// Worse says whether this is a poorer guarantee than before: what is asked is not proven, and was, or
+// fewer losses are survived. Asking for less is not worse.
+func (d Decision) Worse(before Decision) bool {
+	return d.Answer != Fits && (before.Answer == Fits || d.Proven < before.Proven)
+}
 
 // Word names the state of the site: "Proven(1)".
 func (d Decision) Word() string {

@@ -317,8 +317,10 @@ func (c *boundCase) tooClose() *guarantee.Missing {
 			if ix.groups[g].domain {
 				what = "failure domains"
 			}
-			return &guarantee.Missing{Plan: c.planOf(first), Dimension: what, Amount: members - free,
-				Why: fmt.Sprintf("%d workloads keep apart, %s among them, and there are %d %s for them", members, c.p.ix.s.Workloads[ix.items[first].members[0]].Name, free, what)}
+			return &guarantee.Missing{
+				Plan: c.planOf(first), Dimension: what, Amount: members - free,
+				Why: fmt.Sprintf("%d workloads keep apart, %s among them, and there are %d %s for them", members, c.p.ix.s.Workloads[ix.items[first].members[0]].Name, free, what),
+			}
 		}
 	}
 	return nil
