@@ -87,11 +87,13 @@ func (l *Lender) Choose(v *guarantee.Instance) int {
 	best, bestQuiet, bestFree := -1, false, int64(math.MinInt64)
 	for h := range l.s.Hosts {
 		free := l.capacity[h*l.dims+1] - l.used[h*l.dims+1]
-		if bestQuiet && free <= bestFree || !l.hasRoom(h, v) || !l.suits(h, v) {
+		// The cheap questions first: networks and residue are asked only of a host that would be taken.
+		if bestQuiet && free <= bestFree {
 			continue
 		}
 		quiet := l.quiet(h, v)
-		if best < 0 || quiet && !bestQuiet || quiet == bestQuiet && free > bestFree {
+		better := best < 0 || quiet && !bestQuiet || quiet == bestQuiet && free > bestFree
+		if better && l.hasRoom(h, v) && l.suits(h, v) {
 			best, bestQuiet, bestFree = h, quiet, free
 		}
 	}

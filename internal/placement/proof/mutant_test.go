@@ -32,7 +32,7 @@ func sources() []mutant {
 		{"pattern.go", "return l.ix.offer[t] == l.ix.offer[h] || l.ix.offers[l.ix.offer[h]].within(l.ix.offers[l.ix.offer[t]])", "return true"},
 		{"pattern.go", "if want[d] > room[d] {", "if want[d] > room[d]+1 {"},
 		{"bound.go", "if sum <= room {", "if sum < room {"},
-		{"bound.go", "if members > free", "if members >= free"},
+		{"bound.go", "; members > free {", "; members >= free {"},
 		{"exact.go", "return found, b.steps <= x.limit", "return found, true && x.limit > 0"},
 		{"certificate.go", "o.carry(a, h, q.scenarios)", "o.carry(h, h, q.scenarios)"},
 		{"assign.go", "cost(quiet) < cost(strict) && !Prove(a.after(quiet)).Worse(Prove(a.after(strict)))", "cost(quiet) < cost(strict)"},

@@ -151,10 +151,11 @@ func enough(missing []int64) bool {
 	return !slices.ContainsFunc(missing, func(m int64) bool { return m > 0 })
 }
 
-// host takes the cheapest leases that make enough room on one host, besides those taken already.
-func (c *chooser) host(n int) {
+// host takes the cheapest leases that make enough room on one host, besides those taken already. It
+// returns them.
+func (c *chooser) host(n int) (now []int) {
 	if enough(c.missing[n]) {
-		return
+		return nil
 	}
 	var free []candidate
 	for _, x := range c.at[n] {
@@ -164,7 +165,9 @@ func (c *chooser) host(n int) {
 	}
 	for _, i := range cheapest(free, c.missing[n]) {
 		c.set(free[i].lease, true)
+		now = append(now, free[i].lease)
 	}
+	return now
 }
 
 // again decides one host anew, with what the others need left as it is. It says whether that was better.
@@ -183,21 +186,16 @@ func (c *chooser) again(n int) bool {
 	for _, l := range own {
 		c.set(l, false)
 	}
-	mark := slices.Clone(c.taken)
-	c.host(n)
+	now := c.host(n)
 	var after uint64
-	for i := range c.taken {
-		if c.taken[i] && !mark[i] {
-			after += c.leases[i].Cost
-		}
+	for _, l := range now {
+		after += c.leases[l].Cost
 	}
 	if enough(c.missing[n]) && after < before {
 		return true
 	}
-	for _, x := range c.at[n] {
-		if c.taken[x.lease] != mark[x.lease] {
-			c.set(x.lease, false)
-		}
+	for _, l := range now {
+		c.set(l, false)
 	}
 	for _, l := range own {
 		c.set(l, true)
