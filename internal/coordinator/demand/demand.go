@@ -63,7 +63,7 @@ func scenarios(s *state.State) (out []guarantee.Scenario) {
 			Name: sc.GetMetadata().GetName(), Hosts: int(spec.GetTolerate().GetHosts()), FailureDomains: int(spec.GetTolerate().GetFailureDomains()),
 		}
 		if len(spec.GetPlans())+len(spec.GetSelector()) > 0 {
-			g.Plans = slices.Concat([]string{}, spec.GetPlans())
+			g.Plans = append([]string{}, spec.GetPlans()...) // Never nil: that would be all plans.
 		}
 		for p := range s.Plans() {
 			name := p.GetMetadata().GetName()
