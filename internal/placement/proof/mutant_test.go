@@ -33,7 +33,7 @@ func sources() []mutant {
 		{"pattern.go", "if want[d] > room[d] {", "if want[d] > room[d]+1 {"},
 		{"bound.go", "n > places {", "n >= places {"},
 		{"bound.go", "; members > free {", "; members >= free {"},
-		{"exact.go", "x.ix.offer[o] == x.ix.offer[h]", "true"},
+		{"exact.go", "slices.Equal(x.ix.roomOf(o), x.ix.roomOf(h)) && (", "("},
 		{"certificate.go", "o.carry(a, h, q.scenarios)", "o.carry(h, h, q.scenarios)"},
 		{"assign.go", "cost(quiet) < cost(strict) && !Prove(a.after(quiet)).Worse(Prove(a.after(strict)))", "cost(quiet) < cost(strict)"},
 		{"../victim/victim.go", "needed = needed || was && !enough(c.missing[n]) || !was", "needed = needed || was || n >= 0"},
