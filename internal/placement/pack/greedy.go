@@ -13,6 +13,11 @@ type packing struct {
 	rest int   // their number, without those that no bin can hold
 }
 
+// better says whether a packing has fewer items without a bin, or as few in fewer bins.
+func (p *packing) better(q *packing) bool {
+	return q == nil || cmp.Or(cmp.Compare(p.rest, q.rest), cmp.Compare(len(p.bins), len(q.bins))) < 0
+}
+
 type openBin struct {
 	class int32
 	items []int32
@@ -54,23 +59,11 @@ func portfolio() []rule {
 	return slices.Insert(rules, 1, spread)
 }
 
-// greedy is the best result of the portfolio. It stops at the first that places everything, unless
-// the number of bins counts.
-func greedy(in *instance, minimise bool) *packing {
-	var best *packing
-	for _, r := range portfolio() {
-		if r.urgent && !in.choosy() || r.rounds > 1 && len(in.classes) < 2 {
-			continue
-		}
-		p := newFiller(in, r).run()
-		if best == nil || cmp.Or(cmp.Compare(p.rest, best.rest), cmp.Compare(len(p.bins), len(best.bins))) < 0 {
-			best = p
-		}
-		if best.rest == 0 && !minimise {
-			break
-		}
-	}
-	return best
+// rules are those of the portfolio that may differ from each other on this problem.
+func (in *instance) rules() []rule {
+	return slices.DeleteFunc(portfolio(), func(r rule) bool {
+		return r.urgent && !in.choosy() || r.rounds > 1 && len(in.classes) < 2
+	})
 }
 
 // choosy says whether some flavours have fewer bins to go to than others.
@@ -78,18 +71,28 @@ func (in *instance) choosy() bool {
 	return slices.ContainsFunc(in.flavours, func(f flavour) bool { return f.bins != in.flavours[0].bins })
 }
 
+// mostLooks bounds the flavours that are compared for one place. If there are more, the largest that fit
+// are compared.
+const mostLooks = 2000
+
 // filler fills bin after bin. Identical bins repeat a pattern until one of its flavours runs out.
 type filler struct {
 	in     *instance
 	rule   rule
 	out    *packing
-	left   []int // by flavour
+	left   []int   // by flavour
+	total  []int64 // normalised demand that is left, by dimension
 	weight []int64
 	class  *binClass
-	free   []int64 // of the bin that is being filled
-	room   []int64 // the same, normalised
-	next   []int   // first member of a flavour with items left, without groups
-	queue  []queue // by flavour, with groups
+	// eligible flavours of the class that may have items left.
+	eligible []int32
+	free     []int64 // of the bin that is being filled
+	room     []int64 // the same, normalised
+	next     []int   // first member of a flavour with items left, without groups
+	queue    []queue // by flavour, with groups
+	// waiting are the flavours with members that wait for the next bin.
+	waiting []int32
+	steps   int
 	// taken is the serial number of the last bin that took an item of a group.
 	taken  []int32
 	serial int32
@@ -100,13 +103,16 @@ type filler struct {
 func newFiller(in *instance, r rule) *filler {
 	f := &filler{
 		in: in, rule: r, out: in.empty(),
-		left: make([]int, len(in.flavours)), weight: make([]int64, in.dims),
+		left: make([]int, len(in.flavours)), total: make([]int64, in.dims), weight: make([]int64, in.dims),
 		next: make([]int, len(in.flavours)), queue: make([]queue, len(in.flavours)), taken: make([]int32, len(in.spread)), domains: make(map[int32][]int),
 		free: make([]int64, in.dims), room: make([]int64, in.dims),
 	}
-	for i, it := range in.items {
+	for _, it := range in.items {
 		if it.flavour >= 0 {
-			f.left[it.flavour] += in.items[i].count
+			f.left[it.flavour] += it.count
+			for d, s := range in.flavours[it.flavour].size {
+				f.total[d] += s * int64(it.count)
+			}
 		}
 	}
 	return f
@@ -150,7 +156,13 @@ func sum(v []int64) (n int64) {
 // fill up to n bins of a class.
 func (f *filler) fill(class int32, n int) {
 	f.class = &f.in.classes[class]
-	for _, fl := range f.class.eligible {
+	f.eligible = append(f.eligible[:0], f.class.eligible...)
+	if len(f.eligible) > mostLooks {
+		slices.SortStableFunc(f.eligible, func(a, b int32) int {
+			return cmp.Compare(sum(f.in.flavours[b].size), sum(f.in.flavours[a].size))
+		})
+	}
+	for _, fl := range f.eligible {
 		if f.in.flavours[fl].grouped {
 			f.queue[fl] = f.members(fl)
 		}
@@ -169,22 +181,12 @@ func (f *filler) fill(class int32, n int) {
 			whole = f.take(fl, &bin) && whole
 		}
 		if !whole {
-			pattern = pattern[:0]
-			f.weigh()
-			for fl := f.choose(); fl >= 0; fl = f.choose() {
-				if f.take(fl, &bin) {
-					pattern = append(pattern, fl)
-				}
-			}
-			// The next bin repeats what this one holds, not only what it got after a pattern broke.
-			pattern = pattern[:0]
-			for _, item := range bin.items {
-				pattern = append(pattern, f.in.items[item].flavour)
-			}
+			pattern = f.search(&bin, pattern)
 		}
-		for _, fl := range pattern {
+		for _, fl := range f.waiting {
 			f.queue[fl].giveBack(f.out.left)
 		}
+		f.waiting = f.waiting[:0]
 		if len(bin.items) == 0 {
 			return
 		}
@@ -192,12 +194,25 @@ func (f *filler) fill(class int32, n int) {
 	}
 }
 
-// members are the item classes of a flavour that may still go to the failure domain of the class.
+// search fills up a bin with the best flavours and gives what is in it then, for the next bins to repeat.
+func (f *filler) search(bin *openBin, pattern []int32) []int32 {
+	f.eligible = slices.DeleteFunc(f.eligible, func(fl int32) bool { return f.left[fl] == 0 })
+	f.weigh()
+	for fl := f.choose(); fl >= 0; fl = f.choose() {
+		f.take(fl, bin) // or none of the flavour may go there, and it is not chosen again
+	}
+	pattern = pattern[:0]
+	for _, item := range bin.items {
+		pattern = append(pattern, f.in.items[item].flavour)
+	}
+	return pattern
+}
+
+// members are the item classes of a flavour that have items left.
 func (f *filler) members(fl int32) queue {
 	q := queue{}
 	for _, m := range f.in.flavours[fl].members {
-		group := f.in.items[m].group
-		if f.out.left[m] > 0 && (f.class.domain == 0 || !slices.Contains(f.domains[group], f.class.domain)) {
+		if f.out.left[m] > 0 {
 			q.push(m, f.out.left[m])
 		}
 	}
@@ -206,16 +221,9 @@ func (f *filler) members(fl int32) queue {
 
 // weigh sets the weights of the dimensions from what is left to place.
 func (f *filler) weigh() {
-	total := make([]int64, f.in.dims)
-	var most int64 = 1
-	for fl, n := range f.left {
-		for d, s := range f.in.flavours[fl].size {
-			total[d] += s * int64(n)
-			most = max(most, total[d])
-		}
-	}
-	for d := range total {
-		share := int64(float64(total[d]) / float64(most) * 1024)
+	most := max(1, slices.Max(append(f.total, 0)))
+	for d, n := range f.total {
+		share := int64(float64(n) / float64(most) * 1024)
 		switch f.rule.power {
 		case 0:
 			f.weight[d] = 1024
@@ -231,7 +239,11 @@ func (f *filler) weigh() {
 func (f *filler) choose() int32 {
 	best, bestBins := int32(-1), 0
 	var bestScore int64
-	for _, fl := range f.class.eligible {
+	looks := 0
+	for _, fl := range f.eligible {
+		if looks++; looks > mostLooks && best >= 0 {
+			break
+		}
 		v := &f.in.flavours[fl]
 		if f.left[fl] == 0 || v.grouped && f.queue[fl].n == 0 || !fits(v.demand, f.free) {
 			continue
@@ -245,6 +257,7 @@ func (f *filler) choose() int32 {
 			best, bestBins, bestScore = fl, bins, s
 		}
 	}
+	f.steps += looks
 	return best
 }
 
@@ -288,7 +301,7 @@ func (f *filler) take(fl int32, bin *openBin) bool {
 	if f.left[fl] == 0 || !fits(v.demand, f.free) {
 		return false
 	}
-	item := int32(-1)
+	var item int32
 	if v.grouped {
 		item = f.member(fl)
 	} else {
@@ -307,6 +320,7 @@ func (f *filler) take(fl int32, bin *openBin) bool {
 	for d, want := range v.demand {
 		f.free[d] -= want
 		f.room[d] -= v.size[d]
+		f.total[d] -= v.size[d]
 	}
 	return true
 }

@@ -27,6 +27,7 @@ type binClass struct {
 	count    int
 	domain   int
 	eligible []int32 // flavours that fit into an empty bin and are allowed
+	may      []bool  // the same, by flavour
 }
 
 type flavour struct {
@@ -65,6 +66,13 @@ func newInstance(p Problem) *instance {
 		in.classes = append(in.classes, binClass{capacity: padded(b.Capacity, in.dims), count: n, domain: b.Domain})
 	}
 	in.addFlavours(p)
+	for i := range in.classes {
+		c := &in.classes[i]
+		c.may = make([]bool, len(in.flavours))
+		for _, f := range c.eligible {
+			c.may[f] = true
+		}
+	}
 	in.normalise()
 	return in
 }

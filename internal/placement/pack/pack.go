@@ -67,6 +67,10 @@ type Options struct {
 
 // Solve packs the items.
 func Solve(p Problem, o Options) Solution {
-	in := newInstance(p)
-	return in.solution(greedy(in, o.Minimise))
+	s := NewSearch(p, o)
+	for len(s.rules) > 0 && !s.Done() {
+		s.greedy()
+	}
+	s.Run(o.Steps)
+	return s.Solution()
 }

@@ -65,6 +65,21 @@ func TestSolve(t *testing.T) {
 				{Demand: []int64{2}, Count: 2, Group: 7},
 			},
 		}, bins: 2, unplaced: 1},
+		{name: "the largest group first", problem: pack.Problem{
+			Bins: []pack.BinClass{{Capacity: []int64{2}, Count: 3}},
+			Items: []pack.ItemClass{
+				{Demand: []int64{1}, Count: 3, Group: 1, Spread: pack.SpreadBin},
+				{Demand: []int64{1}, Count: 2, Group: 2, Spread: pack.SpreadBin},
+				{Demand: []int64{1}, Count: 1, Group: 3, Spread: pack.SpreadBin},
+			},
+		}, bins: 3},
+		{name: "what waits for the next bin gets it", problem: pack.Problem{
+			Bins: []pack.BinClass{{Capacity: []int64{10}, Count: 3}},
+			Items: []pack.ItemClass{
+				{Demand: []int64{3}, Count: 1, Group: 1, Spread: pack.SpreadBin},
+				{Demand: []int64{2}, Count: 2, Group: 1, Spread: pack.SpreadBin},
+			},
+		}, bins: 3},
 		{name: "a group without spread", problem: pack.Problem{
 			Bins: one, Items: []pack.ItemClass{{Demand: []int64{1}, Count: 3, Group: 7}},
 		}, bins: 1},
@@ -73,6 +88,32 @@ func TestSolve(t *testing.T) {
 			s := solve(t, tc.problem, pack.Options{Minimise: tc.minimise})
 			if len(s.Bins) != tc.bins || unplaced(s) != tc.unplaced {
 				t.Errorf("%d bins and %d unplaced, want %d and %d: %v", len(s.Bins), unplaced(s), tc.bins, tc.unplaced, s)
+			}
+		})
+	}
+}
+
+func TestBound(t *testing.T) {
+	bins := []pack.BinClass{{Capacity: []int64{5, 9}, Count: 3}, {Capacity: []int64{10, 9}, Count: 2}}
+	huge := []pack.BinClass{{Capacity: []int64{1 << 62}, Count: -1}}
+	for _, tc := range []struct {
+		name  string
+		bins  []pack.BinClass
+		item  pack.ItemClass
+		bound int
+	}{
+		{"nothing", bins, pack.ItemClass{Demand: []int64{1}}, 0},
+		{"no demand", bins, pack.ItemClass{Count: 3}, 1},
+		{"the largest bins first", bins, pack.ItemClass{Demand: []int64{5}, Count: 4}, 2},
+		{"then the others", bins, pack.ItemClass{Demand: []int64{5}, Count: 5}, 3},
+		{"a part of a bin is a bin", bins, pack.ItemClass{Demand: []int64{3}, Count: 9}, 4},
+		{"the scarcest dimension", bins, pack.ItemClass{Demand: []int64{1, 3}, Count: 10}, 4},
+		{"sums above 64 bits", huge, pack.ItemClass{Demand: []int64{1 << 62}, Count: 100}, 100},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := pack.NewSearch(pack.Problem{Bins: tc.bins, Items: []pack.ItemClass{tc.item}}, pack.Options{Minimise: true})
+			if got := s.Bound(); got != tc.bound {
+				t.Errorf("bound %d, want %d", got, tc.bound)
 			}
 		})
 	}

@@ -47,6 +47,9 @@ func (q *queue) giveBack(left []int) {
 // member takes from the queue a member whose group has nothing in this bin, or gives -1.
 func (f *filler) member(fl int32) int32 {
 	q := &f.queue[fl]
+	if len(q.held) == 0 {
+		f.waiting = append(f.waiting, fl)
+	}
 	for q.n > 0 {
 		m := q.pop()
 		group := f.in.items[m].group
@@ -59,9 +62,8 @@ func (f *filler) member(fl int32) int32 {
 		case f.in.spread[group] == SpreadBin || domain == 0:
 			q.held = append(q.held, m)
 		default:
-			// Another flavour of the group may have used the domain since the queue was made.
 			if slices.Contains(f.domains[group], domain) {
-				continue
+				continue // nothing for this class any more: the next one makes a new queue
 			}
 			f.domains[group] = append(f.domains[group], domain)
 		}
