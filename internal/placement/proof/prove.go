@@ -240,7 +240,7 @@ func (b *board) open() {
 // placeAll looks for a placement of everything on an empty board without the spares of a pattern.
 func (p *prover) placeAll(q *pattern, scenarios uint64) *board {
 	var left []int32
-	for _, steps := range []int{0, packSteps} {
+	for _, steps := range p.efforts() {
 		b := p.start(q, scenarios)
 		left = b.full(steps)
 		p.steps += b.steps
@@ -266,6 +266,15 @@ func (p *prover) placeAll(q *pattern, scenarios uint64) *board {
 		p.fault = p.unplaced(q, left[0])
 	}
 	return nil
+}
+
+// efforts of the full packs that are tried one after the other. Of a small site every placement is
+// tried after the first.
+func (p *prover) efforts() []int {
+	if len(p.ix.items) <= exactItems && len(p.ix.s.Hosts) <= exactHosts {
+		return []int{0}
+	}
+	return []int{0, packSteps}
 }
 
 // start is an empty board on which the spares of a pattern are lost.

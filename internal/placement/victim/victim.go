@@ -183,6 +183,7 @@ func (c *chooser) again(n int) bool {
 	if len(own) == 0 {
 		return false
 	}
+	short := c.short(own)
 	for _, l := range own {
 		c.set(l, false)
 	}
@@ -191,7 +192,7 @@ func (c *chooser) again(n int) bool {
 	for _, l := range now {
 		after += c.leases[l].Cost
 	}
-	if enough(c.missing[n]) && after < before {
+	if c.short(own) <= short && after < before {
 		return true
 	}
 	for _, l := range now {
@@ -201,6 +202,18 @@ func (c *chooser) again(n int) bool {
 		c.set(l, true)
 	}
 	return false
+}
+
+// short counts the hosts of some leases that lack room.
+func (c *chooser) short(leases []int) (count int) {
+	for _, l := range leases {
+		for _, p := range c.leases[l].Parts {
+			if n, needy := c.number[p.Host]; needy && !enough(c.missing[n]) {
+				count++
+			}
+		}
+	}
+	return count
 }
 
 // onlyFor says whether a lease is taken for nothing but this host.
