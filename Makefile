@@ -58,7 +58,9 @@ sim: ## the strict simulation; CYCLES=3000
 	go test -count=1 -timeout=30m ./internal/simulation -run 'TestSimulation$$' -v -cycles=$(CYCLES)
 
 .PHONY: soak
-soak: ## the strict simulation for hours, with the table fault x phase x kind; SOAK_CYCLES=100000
+soak: ## a million sites against the oracle, the mutants, the strict simulation for hours with its table; SOAK_CYCLES=100000
+	go test -count=1 -timeout=2h ./internal/placement/proof -cases=1000000
+	go test -count=1 -timeout=1h ./internal/placement/proof -run 'TestMutants$$' -mutants
 	go test -count=1 -timeout=24h ./internal/simulation -run 'TestSimulation$$' -v -cycles=$(SOAK_CYCLES)
 
 .PHONY: e2e

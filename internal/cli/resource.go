@@ -153,7 +153,7 @@ func (a *app) getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "get KIND [NAME]",
 		Short:   "Show declared resources",
-		Long:    "Show declared resources: plan, project, network, pool, image, fencetarget, trigger, host, rolebinding.",
+		Long:    "Show declared resources: plan, project, network, pool, image, fencetarget, trigger, host, rolebinding, scenario.",
 		Example: "  hotspare get plans\n  hotspare get plan webshop -o yaml > webshop.yaml",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 2 {

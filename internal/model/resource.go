@@ -21,6 +21,7 @@ const (
 	ResourceTrigger     ResourceKind = "trigger"
 	ResourceHost        ResourceKind = "host"
 	ResourceRoleBinding ResourceKind = "rolebinding"
+	ResourceScenario    ResourceKind = "scenario"
 )
 
 // manifestKinds gives each kind the word that manifests use, in the order of the proto.
@@ -37,6 +38,7 @@ var manifestKinds = []struct {
 	{ResourceTrigger, "Trigger"},
 	{ResourceHost, "Host"},
 	{ResourceRoleBinding, "RoleBinding"},
+	{ResourceScenario, "Scenario"},
 }
 
 // ResourceKinds lists all kinds in the order of the proto.
@@ -90,6 +92,8 @@ func KindOfResource(r *pb.Resource) ResourceKind {
 		return ResourceHost
 	case *pb.Resource_RoleBinding:
 		return ResourceRoleBinding
+	case *pb.Resource_Scenario:
+		return ResourceScenario
 	default:
 		return ""
 	}
@@ -116,6 +120,8 @@ func MetadataOf(r *pb.Resource) *pb.Metadata {
 		return v.Host.GetMetadata()
 	case *pb.Resource_RoleBinding:
 		return v.RoleBinding.GetMetadata()
+	case *pb.Resource_Scenario:
+		return v.Scenario.GetMetadata()
 	default:
 		return nil
 	}

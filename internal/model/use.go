@@ -125,7 +125,7 @@ func References(r *pb.Resource) []string {
 		add("fencetarget", f.GetPower().GetTarget())
 	}
 	add("network", r.GetProject().GetSpec().GetNetwork())
-	for _, p := range r.GetTrigger().GetSpec().GetPlans() {
+	for _, p := range slices.Concat(r.GetTrigger().GetSpec().GetPlans(), r.GetScenario().GetSpec().GetPlans()) {
 		add("plan", p)
 	}
 	return out

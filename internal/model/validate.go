@@ -48,6 +48,8 @@ func ValidateResource(r *pb.Resource) []FieldError {
 		c.hostPolicy(v.Host.GetSpec())
 	case *pb.Resource_RoleBinding:
 		c.roleBinding(v.RoleBinding.GetSpec())
+	case *pb.Resource_Scenario:
+		c.scenario(v.Scenario.GetSpec())
 	}
 	return c.faults
 }

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -94,9 +95,44 @@ func (c *checker) workload(path string, w *pb.Workload) {
 		c.nic(fmt.Sprintf("%s.nics[%d]", path, i), n, replicas(w))
 	}
 	if w.GetAntiAffinity() != "" {
-		c.oneOf(path+".antiAffinity", w.GetAntiAffinity(), "host")
+		c.oneOf(path+".antiAffinity", w.GetAntiAffinity(), AntiAffinityHost, AntiAffinityDomain)
 	}
+	c.company(path, w)
 	c.health(path+".healthy", w)
+}
+
+// What a workload's replicas may be spread over.
+const (
+	AntiAffinityHost   = "host"
+	AntiAffinityDomain = "failureDomain"
+)
+
+// maxApart bounds the groups of one workload.
+const maxApart = 16
+
+// company checks what a workload asks of its host and of the others there.
+func (c *checker) company(path string, w *pb.Workload) {
+	if len(w.GetRequires()) > maxLabels {
+		c.add(path+".requires", "%d labels, at most %d", len(w.GetRequires()), maxLabels)
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.GetRequires())) {
+		if !labelKey(k) {
+			c.add(path+".requires."+k, "a label's key has 1 to 63 letters, digits, '.', '_', '/' and '-'")
+		}
+	}
+	if len(w.GetApart()) > maxApart {
+		c.add(path+".apart", "%d groups, at most %d", len(w.GetApart()), maxApart)
+	}
+	for i, g := range w.GetApart() {
+		c.name(fmt.Sprintf("%s.apart[%d]", path, i), g, "group")
+	}
+	if w.GetTogether() == "" {
+		return
+	}
+	c.name(path+".together", w.GetTogether(), "group")
+	if replicas(w) > 1 && (w.GetAntiAffinity() != "" || len(w.GetApart()) > 0) {
+		c.add(path+".together", "the replicas of a workload that keeps apart cannot keep together")
+	}
 }
 
 func replicas(w *pb.Workload) int { return int(max(1, w.GetReplicas())) }

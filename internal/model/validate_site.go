@@ -206,3 +206,28 @@ func (c *checker) roleBinding(s *pb.RoleBindingSpec) {
 	}
 	c.oneOf("spec.role", s.GetRole(), append(Roles(), RoleNone)...)
 }
+
+// MaxTolerance bounds the losses that a scenario can ask to survive at one time.
+const MaxTolerance = 8
+
+func (c *checker) scenario(s *pb.ScenarioSpec) {
+	seen := map[string]bool{}
+	for i, p := range s.GetPlans() {
+		at := fmt.Sprintf("spec.plans[%d]", i)
+		if c.name(at, p, "plan") && seen[p] {
+			c.add(at, "plan %q is listed twice", p)
+		}
+		seen[p] = true
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.GetSelector())) {
+		if !labelKey(k) {
+			c.add("spec.selector."+k, "a label's key has 1 to 63 letters, digits, '.', '_', '/' and '-'")
+		}
+	}
+	if n := s.GetTolerate().GetHosts(); n > MaxTolerance {
+		c.add("spec.tolerate.hosts", "is %d, at most %d", n, MaxTolerance)
+	}
+	if n := s.GetTolerate().GetFailureDomains(); n > MaxTolerance {
+		c.add("spec.tolerate.failureDomains", "is %d, at most %d", n, MaxTolerance)
+	}
+}

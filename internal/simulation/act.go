@@ -274,7 +274,7 @@ func (s *sim) stillFits(m *member, c *pb.Command) error {
 		return res.Err
 	}
 	word, why, after := readiness.Guarantee(next, m.view)
-	if after.Answer > before.Answer || after.Certificate.Losses < before.Certificate.Losses {
+	if after.Worse(before) {
 		return model.Errorf(model.FaultNoFit, "", "the site would be %s: %s", word, why)
 	}
 	return nil

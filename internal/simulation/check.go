@@ -289,7 +289,7 @@ func (s *sim) checkGuarantee(before, after *state.State, lease string) {
 	v := live.New(s.wall())
 	_, _, was := readiness.Guarantee(before, v)
 	word, why, is := readiness.Guarantee(after, v)
-	if is.Answer > was.Answer || is.Certificate.Losses < was.Certificate.Losses {
+	if is.Worse(was) {
 		s.fail("2 guarantee", "lease %s makes the site %s: %s", lease, word, why)
 	}
 }

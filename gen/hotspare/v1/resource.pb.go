@@ -223,6 +223,7 @@ type Resource struct {
 	//	*Resource_Trigger
 	//	*Resource_Host
 	//	*Resource_RoleBinding
+	//	*Resource_Scenario
 	Resource      isResource_Resource `protobuf_oneof:"resource"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -346,6 +347,15 @@ func (x *Resource) GetRoleBinding() *RoleBinding {
 	return nil
 }
 
+func (x *Resource) GetScenario() *Scenario {
+	if x != nil {
+		if x, ok := x.Resource.(*Resource_Scenario); ok {
+			return x.Scenario
+		}
+	}
+	return nil
+}
+
 type isResource_Resource interface {
 	isResource_Resource()
 }
@@ -386,6 +396,10 @@ type Resource_RoleBinding struct {
 	RoleBinding *RoleBinding `protobuf:"bytes,9,opt,name=role_binding,json=roleBinding,proto3,oneof"`
 }
 
+type Resource_Scenario struct {
+	Scenario *Scenario `protobuf:"bytes,10,opt,name=scenario,proto3,oneof"`
+}
+
 func (*Resource_Plan) isResource_Resource() {}
 
 func (*Resource_Project) isResource_Resource() {}
@@ -403,6 +417,8 @@ func (*Resource_Trigger) isResource_Resource() {}
 func (*Resource_Host) isResource_Resource() {}
 
 func (*Resource_RoleBinding) isResource_Resource() {}
+
+func (*Resource_Scenario) isResource_Resource() {}
 
 // Plan is a recovery plan: the workloads of one application with what they need.
 type Plan struct {
@@ -696,14 +712,20 @@ type Workload struct {
 	Resources *Resources        `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"`
 	Volumes   []*WorkloadVolume `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	Nics      []*WorkloadNic    `protobuf:"bytes,5,rep,name=nics,proto3" json:"nics,omitempty"`
-	// "host": no two replicas on one host.
+	// "host": no two replicas on one host; "failureDomain": nor in one failure domain.
 	AntiAffinity string          `protobuf:"bytes,6,opt,name=anti_affinity,json=antiAffinity,proto3" json:"anti_affinity,omitempty"`
 	DependsOn    []string        `protobuf:"bytes,7,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
 	Healthy      *WorkloadHealth `protobuf:"bytes,8,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	// Direct kernel boot; empty boots from the first volume.
 	Image string `protobuf:"bytes,9,opt,name=image,proto3" json:"image,omitempty"`
 	// Optional steps are recorded and passed when they fail.
-	Optional      bool `protobuf:"varint,10,opt,name=optional,proto3" json:"optional,omitempty"`
+	Optional bool `protobuf:"varint,10,opt,name=optional,proto3" json:"optional,omitempty"`
+	// Labels that its host must have with these values.
+	Requires map[string]string `protobuf:"bytes,11,rep,name=requires,proto3" json:"requires,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Names of groups, across plans: no two instances of one group share a host.
+	Apart []string `protobuf:"bytes,12,rep,name=apart,proto3" json:"apart,omitempty"`
+	// Name of a group, across plans, whose instances all share one host.
+	Together      string `protobuf:"bytes,13,opt,name=together,proto3" json:"together,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -806,6 +828,27 @@ func (x *Workload) GetOptional() bool {
 		return x.Optional
 	}
 	return false
+}
+
+func (x *Workload) GetRequires() map[string]string {
+	if x != nil {
+		return x.Requires
+	}
+	return nil
+}
+
+func (x *Workload) GetApart() []string {
+	if x != nil {
+		return x.Apart
+	}
+	return nil
+}
+
+func (x *Workload) GetTogether() string {
+	if x != nil {
+		return x.Together
+	}
+	return ""
 }
 
 // Resources is what a VM needs.
@@ -2384,6 +2427,175 @@ func (x *RoleBindingSpec) GetRole() string {
 	return ""
 }
 
+// Scenario is a set of plans that may have to run at the same time, with the losses to survive. Without
+// any, one counts: all plans, one host lost.
+type Scenario struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec          *ScenarioSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scenario) Reset() {
+	*x = Scenario{}
+	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scenario) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scenario) ProtoMessage() {}
+
+func (x *Scenario) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scenario.ProtoReflect.Descriptor instead.
+func (*Scenario) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Scenario) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Scenario) GetSpec() *ScenarioSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// ScenarioSpec is what a scenario manifest says.
+type ScenarioSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Plans by name. With a selector, those with all its labels count too. Neither: all plans.
+	Plans         []string          `protobuf:"bytes,1,rep,name=plans,proto3" json:"plans,omitempty"`
+	Selector      map[string]string `protobuf:"bytes,2,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Tolerate      *Tolerate         `protobuf:"bytes,3,opt,name=tolerate,proto3" json:"tolerate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScenarioSpec) Reset() {
+	*x = ScenarioSpec{}
+	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScenarioSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScenarioSpec) ProtoMessage() {}
+
+func (x *ScenarioSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScenarioSpec.ProtoReflect.Descriptor instead.
+func (*ScenarioSpec) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ScenarioSpec) GetPlans() []string {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+func (x *ScenarioSpec) GetSelector() map[string]string {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *ScenarioSpec) GetTolerate() *Tolerate {
+	if x != nil {
+		return x.Tolerate
+	}
+	return nil
+}
+
+// Tolerate says what may be lost at the same time, at the recovery site.
+type Tolerate struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Hosts          uint32                 `protobuf:"varint,1,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	FailureDomains uint32                 `protobuf:"varint,2,opt,name=failure_domains,json=failureDomains,proto3" json:"failure_domains,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Tolerate) Reset() {
+	*x = Tolerate{}
+	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tolerate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tolerate) ProtoMessage() {}
+
+func (x *Tolerate) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tolerate.ProtoReflect.Descriptor instead.
+func (*Tolerate) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Tolerate) GetHosts() uint32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return 0
+}
+
+func (x *Tolerate) GetFailureDomains() uint32 {
+	if x != nil {
+		return x.FailureDomains
+	}
+	return 0
+}
+
 // Host is a hypervisor host, or another machine with an agent, as the site knows it.
 type Host struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2414,7 +2626,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2638,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2651,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{33}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Host) GetName() string {
@@ -2558,7 +2770,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2782,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2795,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{34}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Capacity) GetVcpus() uint32 {
@@ -2651,7 +2863,7 @@ type AgentOffer struct {
 
 func (x *AgentOffer) Reset() {
 	*x = AgentOffer{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2875,7 @@ func (x *AgentOffer) String() string {
 func (*AgentOffer) ProtoMessage() {}
 
 func (x *AgentOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2888,7 @@ func (x *AgentOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentOffer.ProtoReflect.Descriptor instead.
 func (*AgentOffer) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{35}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AgentOffer) GetHypervisor() bool {
@@ -2728,7 +2940,7 @@ type HostLive struct {
 
 func (x *HostLive) Reset() {
 	*x = HostLive{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +2952,7 @@ func (x *HostLive) String() string {
 func (*HostLive) ProtoMessage() {}
 
 func (x *HostLive) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +2965,7 @@ func (x *HostLive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostLive.ProtoReflect.Descriptor instead.
 func (*HostLive) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{36}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HostLive) GetSession() string {
@@ -2816,7 +3028,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3040,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3053,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{37}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Lease) GetName() string {
@@ -2988,7 +3200,7 @@ type LeasePreemption struct {
 
 func (x *LeasePreemption) Reset() {
 	*x = LeasePreemption{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3212,7 @@ func (x *LeasePreemption) String() string {
 func (*LeasePreemption) ProtoMessage() {}
 
 func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3225,7 @@ func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeasePreemption.ProtoReflect.Descriptor instead.
 func (*LeasePreemption) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LeasePreemption) GetFailover() string {
@@ -3084,7 +3296,7 @@ type LeaseSpec struct {
 
 func (x *LeaseSpec) Reset() {
 	*x = LeaseSpec{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3308,7 @@ func (x *LeaseSpec) String() string {
 func (*LeaseSpec) ProtoMessage() {}
 
 func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3321,7 @@ func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseSpec.ProtoReflect.Descriptor instead.
 func (*LeaseSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LeaseSpec) GetCount() uint32 {
@@ -3190,7 +3402,7 @@ type LeaseInstance struct {
 
 func (x *LeaseInstance) Reset() {
 	*x = LeaseInstance{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3414,7 @@ func (x *LeaseInstance) String() string {
 func (*LeaseInstance) ProtoMessage() {}
 
 func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3427,7 @@ func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseInstance.ProtoReflect.Descriptor instead.
 func (*LeaseInstance) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaseInstance) GetObject() string {
@@ -3271,7 +3483,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3495,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3508,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{41}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Evidence) GetSequence() uint64 {
@@ -3374,7 +3586,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x04\n" +
 	"\bResource\x12'\n" +
 	"\x04plan\x18\x01 \x01(\v2\x11.hotspare.v1.PlanH\x00R\x04plan\x120\n" +
 	"\aproject\x18\x02 \x01(\v2\x14.hotspare.v1.ProjectH\x00R\aproject\x120\n" +
@@ -3384,7 +3596,9 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\ffence_target\x18\x06 \x01(\v2\x18.hotspare.v1.FenceTargetH\x00R\vfenceTarget\x120\n" +
 	"\atrigger\x18\a \x01(\v2\x14.hotspare.v1.TriggerH\x00R\atrigger\x12-\n" +
 	"\x04host\x18\b \x01(\v2\x17.hotspare.v1.HostPolicyH\x00R\x04host\x12=\n" +
-	"\frole_binding\x18\t \x01(\v2\x18.hotspare.v1.RoleBindingH\x00R\vroleBindingB\n" +
+	"\frole_binding\x18\t \x01(\v2\x18.hotspare.v1.RoleBindingH\x00R\vroleBinding\x123\n" +
+	"\bscenario\x18\n" +
+	" \x01(\v2\x15.hotspare.v1.ScenarioH\x00R\bscenarioB\n" +
 	"\n" +
 	"\bresource\"d\n" +
 	"\x04Plan\x121\n" +
@@ -3405,7 +3619,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"&\n" +
 	"\fPowerFencing\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\"\r\n" +
-	"\vOathFencing\"\x82\x03\n" +
+	"\vOathFencing\"\xb2\x04\n" +
 	"\bWorkload\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\rR\breplicas\x124\n" +
@@ -3418,7 +3632,13 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\ahealthy\x18\b \x01(\v2\x1b.hotspare.v1.WorkloadHealthR\ahealthy\x12\x14\n" +
 	"\x05image\x18\t \x01(\tR\x05image\x12\x1a\n" +
 	"\boptional\x18\n" +
-	" \x01(\bR\boptional\"D\n" +
+	" \x01(\bR\boptional\x12?\n" +
+	"\brequires\x18\v \x03(\v2#.hotspare.v1.Workload.RequiresEntryR\brequires\x12\x14\n" +
+	"\x05apart\x18\f \x03(\tR\x05apart\x12\x1a\n" +
+	"\btogether\x18\r \x01(\tR\btogether\x1a;\n" +
+	"\rRequiresEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
 	"\tResources\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\"\xa9\x01\n" +
@@ -3530,7 +3750,20 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.hotspare.v1.RoleBindingSpecR\x04spec\";\n" +
 	"\x0fRoleBindingSpec\x12\x14\n" +
 	"\x05users\x18\x01 \x03(\tR\x05users\x12\x12\n" +
-	"\x04role\x18\x02 \x01(\tR\x04role\"\xba\x04\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\"l\n" +
+	"\bScenario\x121\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12-\n" +
+	"\x04spec\x18\x02 \x01(\v2\x19.hotspare.v1.ScenarioSpecR\x04spec\"\xd9\x01\n" +
+	"\fScenarioSpec\x12\x14\n" +
+	"\x05plans\x18\x01 \x03(\tR\x05plans\x12C\n" +
+	"\bselector\x18\x02 \x03(\v2'.hotspare.v1.ScenarioSpec.SelectorEntryR\bselector\x121\n" +
+	"\btolerate\x18\x03 \x01(\v2\x15.hotspare.v1.TolerateR\btolerate\x1a;\n" +
+	"\rSelectorEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"I\n" +
+	"\bTolerate\x12\x14\n" +
+	"\x05hosts\x18\x01 \x01(\rR\x05hosts\x12'\n" +
+	"\x0ffailure_domains\x18\x02 \x01(\rR\x0efailureDomains\"\xba\x04\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x121\n" +
@@ -3660,7 +3893,7 @@ func file_hotspare_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_hotspare_v1_resource_proto_goTypes = []any{
 	(LeaseClass)(0),               // 0: hotspare.v1.LeaseClass
 	(LeasePhase)(0),               // 1: hotspare.v1.LeasePhase
@@ -3697,25 +3930,30 @@ var file_hotspare_v1_resource_proto_goTypes = []any{
 	(*HostPolicySpec)(nil),        // 32: hotspare.v1.HostPolicySpec
 	(*RoleBinding)(nil),           // 33: hotspare.v1.RoleBinding
 	(*RoleBindingSpec)(nil),       // 34: hotspare.v1.RoleBindingSpec
-	(*Host)(nil),                  // 35: hotspare.v1.Host
-	(*Capacity)(nil),              // 36: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 37: hotspare.v1.AgentOffer
-	(*HostLive)(nil),              // 38: hotspare.v1.HostLive
-	(*Lease)(nil),                 // 39: hotspare.v1.Lease
-	(*LeasePreemption)(nil),       // 40: hotspare.v1.LeasePreemption
-	(*LeaseSpec)(nil),             // 41: hotspare.v1.LeaseSpec
-	(*LeaseInstance)(nil),         // 42: hotspare.v1.LeaseInstance
-	(*Evidence)(nil),              // 43: hotspare.v1.Evidence
-	nil,                           // 44: hotspare.v1.Metadata.LabelsEntry
-	nil,                           // 45: hotspare.v1.TriggerSpec.MatchEntry
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
-	(NetworkRole)(0),              // 47: hotspare.v1.NetworkRole
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
-	(*Status)(nil),                // 49: hotspare.v1.Status
-	(ReclaimAction)(0),            // 50: hotspare.v1.ReclaimAction
+	(*Scenario)(nil),              // 35: hotspare.v1.Scenario
+	(*ScenarioSpec)(nil),          // 36: hotspare.v1.ScenarioSpec
+	(*Tolerate)(nil),              // 37: hotspare.v1.Tolerate
+	(*Host)(nil),                  // 38: hotspare.v1.Host
+	(*Capacity)(nil),              // 39: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 40: hotspare.v1.AgentOffer
+	(*HostLive)(nil),              // 41: hotspare.v1.HostLive
+	(*Lease)(nil),                 // 42: hotspare.v1.Lease
+	(*LeasePreemption)(nil),       // 43: hotspare.v1.LeasePreemption
+	(*LeaseSpec)(nil),             // 44: hotspare.v1.LeaseSpec
+	(*LeaseInstance)(nil),         // 45: hotspare.v1.LeaseInstance
+	(*Evidence)(nil),              // 46: hotspare.v1.Evidence
+	nil,                           // 47: hotspare.v1.Metadata.LabelsEntry
+	nil,                           // 48: hotspare.v1.Workload.RequiresEntry
+	nil,                           // 49: hotspare.v1.TriggerSpec.MatchEntry
+	nil,                           // 50: hotspare.v1.ScenarioSpec.SelectorEntry
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(NetworkRole)(0),              // 52: hotspare.v1.NetworkRole
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*Status)(nil),                // 54: hotspare.v1.Status
+	(ReclaimAction)(0),            // 55: hotspare.v1.ReclaimAction
 }
 var file_hotspare_v1_resource_proto_depIdxs = []int32{
-	44, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
+	47, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
 	4,  // 1: hotspare.v1.Resource.plan:type_name -> hotspare.v1.Plan
 	17, // 2: hotspare.v1.Resource.project:type_name -> hotspare.v1.Project
 	20, // 3: hotspare.v1.Resource.network:type_name -> hotspare.v1.Network
@@ -3725,79 +3963,85 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	28, // 7: hotspare.v1.Resource.trigger:type_name -> hotspare.v1.Trigger
 	31, // 8: hotspare.v1.Resource.host:type_name -> hotspare.v1.HostPolicy
 	33, // 9: hotspare.v1.Resource.role_binding:type_name -> hotspare.v1.RoleBinding
-	2,  // 10: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
-	5,  // 11: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
-	46, // 12: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
-	46, // 13: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
-	6,  // 14: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
-	9,  // 15: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
-	15, // 16: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
-	7,  // 17: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
-	8,  // 18: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
-	46, // 19: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
-	10, // 20: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
-	11, // 21: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
-	13, // 22: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
-	14, // 23: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
-	12, // 24: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
-	46, // 25: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
-	16, // 26: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
-	46, // 27: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
-	2,  // 28: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
-	18, // 29: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
-	19, // 30: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
-	46, // 31: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
-	46, // 32: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
-	2,  // 33: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
-	21, // 34: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
-	47, // 35: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
-	2,  // 36: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
-	23, // 37: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
-	2,  // 38: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
-	25, // 39: hotspare.v1.Image.spec:type_name -> hotspare.v1.ImageSpec
-	2,  // 40: hotspare.v1.FenceTarget.metadata:type_name -> hotspare.v1.Metadata
-	27, // 41: hotspare.v1.FenceTarget.spec:type_name -> hotspare.v1.FenceTargetSpec
-	2,  // 42: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
-	29, // 43: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
-	30, // 44: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
-	45, // 45: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
-	46, // 46: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
-	48, // 47: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
-	2,  // 48: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
-	32, // 49: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
-	2,  // 50: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
-	34, // 51: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
-	36, // 52: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
-	48, // 53: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	37, // 54: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
-	32, // 55: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
-	38, // 56: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
-	48, // 57: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
-	48, // 58: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
-	0,  // 59: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	41, // 60: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
-	1,  // 61: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	48, // 62: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	48, // 63: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	48, // 64: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	42, // 65: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	48, // 66: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	49, // 67: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	40, // 68: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
-	48, // 69: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
-	48, // 70: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
-	50, // 71: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
-	48, // 72: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
-	10, // 73: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	50, // 74: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	46, // 75: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	46, // 76: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	48, // 77: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	78, // [78:78] is the sub-list for method output_type
-	78, // [78:78] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	35, // 10: hotspare.v1.Resource.scenario:type_name -> hotspare.v1.Scenario
+	2,  // 11: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
+	5,  // 12: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
+	51, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
+	51, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
+	6,  // 15: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
+	9,  // 16: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
+	15, // 17: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
+	7,  // 18: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
+	8,  // 19: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
+	51, // 20: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
+	10, // 21: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
+	11, // 22: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
+	13, // 23: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
+	14, // 24: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
+	48, // 25: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
+	12, // 26: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
+	51, // 27: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
+	16, // 28: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
+	51, // 29: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
+	2,  // 30: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
+	18, // 31: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
+	19, // 32: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
+	51, // 33: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
+	51, // 34: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
+	2,  // 35: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
+	21, // 36: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
+	52, // 37: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
+	2,  // 38: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
+	23, // 39: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
+	2,  // 40: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
+	25, // 41: hotspare.v1.Image.spec:type_name -> hotspare.v1.ImageSpec
+	2,  // 42: hotspare.v1.FenceTarget.metadata:type_name -> hotspare.v1.Metadata
+	27, // 43: hotspare.v1.FenceTarget.spec:type_name -> hotspare.v1.FenceTargetSpec
+	2,  // 44: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
+	29, // 45: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
+	30, // 46: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
+	49, // 47: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
+	51, // 48: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
+	53, // 49: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
+	2,  // 50: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
+	32, // 51: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
+	2,  // 52: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
+	34, // 53: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
+	2,  // 54: hotspare.v1.Scenario.metadata:type_name -> hotspare.v1.Metadata
+	36, // 55: hotspare.v1.Scenario.spec:type_name -> hotspare.v1.ScenarioSpec
+	50, // 56: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
+	37, // 57: hotspare.v1.ScenarioSpec.tolerate:type_name -> hotspare.v1.Tolerate
+	39, // 58: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
+	53, // 59: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	40, // 60: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
+	32, // 61: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
+	41, // 62: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
+	53, // 63: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
+	53, // 64: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	0,  // 65: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
+	44, // 66: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	1,  // 67: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
+	53, // 68: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	53, // 69: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	53, // 70: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	45, // 71: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	53, // 72: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	54, // 73: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	43, // 74: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
+	53, // 75: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
+	53, // 76: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	55, // 77: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	53, // 78: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10, // 79: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	55, // 80: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	51, // 81: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	51, // 82: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	53, // 83: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }
@@ -3816,6 +4060,7 @@ func file_hotspare_v1_resource_proto_init() {
 		(*Resource_Trigger)(nil),
 		(*Resource_Host)(nil),
 		(*Resource_RoleBinding)(nil),
+		(*Resource_Scenario)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3823,7 +4068,7 @@ func file_hotspare_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_resource_proto_rawDesc), len(file_hotspare_v1_resource_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   44,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

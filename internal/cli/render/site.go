@@ -71,9 +71,19 @@ func resourceText(r *pb.Resource) string {
 		return fmt.Sprintf("failure domain %s, overcommit %g, reserve %s", orDash(s.GetFailureDomain()), max(1, s.GetOvercommit()), model.FormatBytes(s.GetReserveMemoryBytes()))
 	case *pb.Resource_RoleBinding:
 		return v.RoleBinding.GetSpec().GetRole() + ": " + strings.Join(v.RoleBinding.GetSpec().GetUsers(), " ")
+	case *pb.Resource_Scenario:
+		return scenarioText(v.Scenario.GetSpec())
 	default:
 		return ""
 	}
+}
+
+func scenarioText(s *pb.ScenarioSpec) string {
+	plans := strings.Join(s.GetPlans(), " ")
+	if len(s.GetSelector()) > 0 {
+		plans = strings.TrimSpace(plans + " " + labelText(s.GetSelector()))
+	}
+	return fmt.Sprintf("plans %s, survives %d hosts, %d failure domains", orDash(plans), s.GetTolerate().GetHosts(), s.GetTolerate().GetFailureDomains())
 }
 
 func planText(s *pb.PlanSpec) string {

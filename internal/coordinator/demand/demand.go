@@ -4,43 +4,107 @@ package demand
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/placement"
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
+
+// The dimensions of a site, as placement's vectors have them.
+func dimensions() []string { return []string{guarantee.VCPUs, guarantee.Memory} }
+
+// vector is a demand or a capacity in the site's dimensions.
+func vector(vcpus, memoryBytes uint64) guarantee.Vector {
+	return guarantee.Vector{amount(vcpus, guarantee.Milli), amount(memoryBytes, 1)}
+}
+
+// amount stops at the largest number, so that absurd demands never look small.
+func amount(n uint64, unit int64) int64 {
+	if n > math.MaxInt64/uint64(unit) {
+		return math.MaxInt64
+	}
+	return int64(n) * unit
+}
 
 // Site describes the site for a decision. Leases that are preempted now keep their claim: they count
 // as preemptible instances of their host, marked as held.
-func Site(s *state.State, v live.View) placement.Site {
-	out := placement.Site{Hosts: Hosts(s, v)}
-	runs := pinned(s)
+func Site(s *state.State, v live.View) *guarantee.Site {
+	d := NewReader(s)
+	out := &guarantee.Site{Dimensions: dimensions(), Hosts: hosts(s, v)}
+	runs := d.pinned()
 	for p := range s.Plans() {
 		for _, r := range model.Replicas(p) {
-			vm, ok := runs[r.Key()]
+			w, ok := runs[r.Key()]
 			if !ok {
-				vm = VM(p, r)
+				w = d.Workload(p, r)
 			}
 			delete(runs, r.Key())
-			out.Protected = append(out.Protected, vm)
+			out.Workloads = append(out.Workloads, w)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(runs)) {
-		out.Protected = append(out.Protected, runs[key]) // Its plan was edited since; it runs all the same.
+		out.Workloads = append(out.Workloads, runs[key]) // Its plan was edited since; it runs all the same.
 	}
-	for l := range s.Leases() {
+	d.leases(out)
+	out.Scenarios = scenarios(s)
+	return out
+}
+
+// scenarios lists those that were declared, with their plans.
+func scenarios(s *state.State) (out []guarantee.Scenario) {
+	for r := range s.Resources("scenario") {
+		sc := r.GetScenario()
+		spec := sc.GetSpec()
+		g := guarantee.Scenario{
+			Name: sc.GetMetadata().GetName(), Hosts: int(spec.GetTolerate().GetHosts()), FailureDomains: int(spec.GetTolerate().GetFailureDomains()),
+		}
+		if len(spec.GetPlans())+len(spec.GetSelector()) > 0 {
+			g.Plans = append([]string{}, spec.GetPlans()...) // Never nil: that would be all plans.
+		}
+		for p := range s.Plans() {
+			name := p.GetMetadata().GetName()
+			if len(spec.GetSelector()) > 0 && !slices.Contains(g.Plans, name) && selects(spec.GetSelector(), p.GetMetadata().GetLabels()) {
+				g.Plans = append(g.Plans, name)
+			}
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+func selects(selector, labels map[string]string) bool {
+	for k, v := range selector { // Any order: all must match.
+		if labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// Reader states the demands of one version of the state.
+type Reader struct {
+	s        *state.State
+	overhead uint64
+}
+
+// NewReader looks up what all demands have in common.
+func NewReader(s *state.State) *Reader { return &Reader{s: s, overhead: overhead(s)} }
+
+func (d *Reader) leases(out *guarantee.Site) {
+	for l := range d.s.Leases() {
 		if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_DELETING || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_LOST {
 			continue
 		}
 		for _, i := range l.GetInstances() {
-			o := s.Object(i.GetObject())
+			o := d.s.Object(i.GetObject())
 			if o.GetBase().GetState() != pb.State_STATE_RUNNING && !running(o) {
 				continue
 			}
-			vm := lent(l, i, s)
+			vm := d.lent(l, i)
 			vm.Held = !running(o)
 			if l.GetClass() == pb.LeaseClass_LEASE_CLASS_FIRM {
 				out.Firm = append(out.Firm, vm)
@@ -49,31 +113,82 @@ func Site(s *state.State, v live.View) placement.Site {
 			}
 		}
 	}
-	return out
+}
+
+// overhead is the memory that a guest costs beyond its own: that of the host on which it costs most,
+// so that a placement does not depend on it.
+func overhead(s *state.State) (most uint64) {
+	for h := range s.Hosts() {
+		if hypervisor(h) {
+			most = max(most, h.GetCapacity().GetOverheadBytes())
+		}
+	}
+	return most
+}
+
+func hypervisor(h *pb.Host) bool {
+	return h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite()
+}
+
+// demand of a guest with what it costs beyond its own memory.
+func (d *Reader) demand(vcpus uint32, memoryBytes uint64) guarantee.Vector {
+	v := vector(uint64(vcpus), memoryBytes)
+	v[1] = guarantee.Add(v[1], amount(d.overhead, 1))
+	return v
+}
+
+// Instance is a VM that a lease asks for.
+func (d *Reader) Instance(lease string, spec *pb.LeaseSpec) guarantee.Instance {
+	return guarantee.Instance{
+		Lease: lease, Demand: d.demand(spec.GetResources().GetVcpus(), spec.GetResources().GetMemoryBytes()),
+		Reclaim: reclaim(spec),
+	}
+}
+
+// reclaim is what taking a VM back needs: its grace, and the time to write its memory.
+func reclaim(spec *pb.LeaseSpec) guarantee.Reclaim {
+	r := guarantee.Reclaim{Wait: spec.GetGrace().AsDuration()}
+	if spec.GetOnPreempt() == pb.ReclaimAction_RECLAIM_ACTION_SAVE {
+		r.SaveBytes = amount(spec.GetResources().GetMemoryBytes(), 1)
+	}
+	return r
 }
 
 func running(o *pb.Object) bool { return model.Effective(o).GetState() == pb.State_STATE_RUNNING }
 
-// Hosts lists the hypervisor hosts with what hotspare may use of them.
-func Hosts(s *state.State, v live.View) []placement.Host {
-	var out []placement.Host
+// hosts lists the hypervisor hosts with what hotspare may use of them.
+func hosts(s *state.State, v live.View) []guarantee.Host {
+	var out []guarantee.Host
 	for h := range s.Hosts() {
-		if !h.GetOffer().GetHypervisor() || h.GetOffer().GetProtectedSite() {
+		if !hypervisor(h) {
 			continue
 		}
 		t := model.HostTotal(h)
-		ph := placement.Host{
-			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), VCPUs: t.TotalVCPUs, MemoryBytes: t.TotalMemoryBytes,
-			OverheadBytes: h.GetCapacity().GetOverheadBytes(), Usable: !h.GetCordoned() && h.GetLostAt() == nil && !h.GetQuarantined() && Reachable(v, h.GetName()),
+		gh := guarantee.Host{
+			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), Capacity: vector(t.TotalVCPUs, t.TotalMemoryBytes), State: hostState(h, v),
 		}
+		gh.Labels = labels(s.Resource("host/" + h.GetName()).GetHost().GetMetadata().GetLabels())
 		for r := range s.Resources("network") {
 			if only := r.GetNetwork().GetSpec().GetHosts(); len(only) == 0 || slices.Contains(only, h.GetName()) {
-				ph.Networks = append(ph.Networks, r.GetNetwork().GetMetadata().GetName())
+				gh.Networks = append(gh.Networks, r.GetNetwork().GetMetadata().GetName())
 			}
 		}
-		out = append(out, ph)
+		out = append(out, gh)
 	}
 	return out
+}
+
+func hostState(h *pb.Host, v live.View) guarantee.State {
+	switch {
+	case h.GetLostAt() != nil:
+		return guarantee.Lost
+	case h.GetCordoned() || h.GetQuarantined():
+		return guarantee.Closed
+	case !Reachable(v, h.GetName()):
+		return guarantee.Unknown
+	default:
+		return guarantee.Usable
+	}
 }
 
 // Reachable says whether a host may get new work: its agent is connected and not held, or nothing is
@@ -85,19 +200,19 @@ func Reachable(v live.View, host string) bool {
 
 // pinned lists each workload that an open run has placed, with its host and what its instance was made
 // with: an edit of the plan changes neither until after the failback.
-func pinned(s *state.State) map[string]placement.VM {
-	out := map[string]placement.VM{}
-	for f := range s.OpenFailovers() {
+func (d *Reader) pinned() map[string]guarantee.Workload {
+	out := map[string]guarantee.Workload{}
+	for f := range d.s.OpenFailovers() {
 		for _, p := range f.GetPlacements() {
-			is := s.Object(p.GetObject()).GetBase().GetInstance()
-			vm := placement.VM{
-				Name: p.GetPlan() + "/" + p.GetWorkload(), Host: p.GetHost(), VCPUs: uint64(is.GetVcpus()), MemoryBytes: is.GetMemoryBytes(),
+			is := d.s.Object(p.GetObject()).GetBase().GetInstance()
+			plan := d.s.Plan(p.GetPlan())
+			vm := guarantee.Workload{
+				Name: p.GetPlan() + "/" + p.GetWorkload(), Plan: p.GetPlan(), Rank: plan.GetSpec().GetRank(), Host: p.GetHost(),
+				Demand: d.demand(is.GetVcpus(), is.GetMemoryBytes()),
 			}
-			plan := s.Plan(p.GetPlan())
-			vm.Rank = plan.GetSpec().GetRank()
 			for _, w := range plan.GetSpec().GetWorkloads() {
 				if model.IsReplicaOf(p.GetWorkload(), w.GetName()) {
-					vm.Group = group(p.GetPlan(), w)
+					vm.Apart, vm.Labels, vm.Together = apart(p.GetPlan(), w), labels(w.GetRequires()), w.GetTogether()
 				}
 			}
 			for _, n := range is.GetNics() {
@@ -109,20 +224,32 @@ func pinned(s *state.State) map[string]placement.VM {
 	return out
 }
 
-// group names what must not share a host; empty: nothing.
-func group(plan string, w *pb.Workload) string {
-	if w.GetAntiAffinity() != "host" {
-		return ""
+// apart are the groups whose members share no host.
+func apart(plan string, w *pb.Workload) (out []guarantee.Apart) {
+	if a := w.GetAntiAffinity(); a != "" && w.GetReplicas() > 1 {
+		out = append(out, guarantee.Apart{Group: plan + "/" + w.GetName(), Domain: a == model.AntiAffinityDomain})
 	}
-	return plan + "/" + w.GetName()
+	for _, g := range w.GetApart() {
+		out = append(out, guarantee.Apart{Group: g}) // A plan's own groups have a slash in their names.
+	}
+	return out
 }
 
-// VM returns the demand of one replica of a workload.
-func VM(p *pb.Plan, r model.Replica) placement.VM {
-	vm := placement.VM{
-		Name: r.Key(), VCPUs: uint64(r.Workload.GetResources().GetVcpus()), MemoryBytes: r.Workload.GetResources().GetMemoryBytes(),
-		Rank: p.GetSpec().GetRank(), Group: group(r.Plan, r.Workload),
+// labels writes labels as placement compares them.
+func labels(l map[string]string) (out []string) {
+	for _, k := range slices.Sorted(maps.Keys(l)) {
+		out = append(out, k+"="+l[k])
 	}
+	return out
+}
+
+// Workload is one replica as this revision of its plan has it.
+func (d *Reader) Workload(p *pb.Plan, r model.Replica) guarantee.Workload {
+	vm := guarantee.Workload{
+		Name: r.Key(), Plan: r.Plan, Rank: p.GetSpec().GetRank(), Apart: apart(r.Plan, r.Workload),
+		Demand: d.demand(r.Workload.GetResources().GetVcpus(), r.Workload.GetResources().GetMemoryBytes()),
+	}
+	vm.Labels, vm.Together = labels(r.Workload.GetRequires()), r.Workload.GetTogether()
 	for _, n := range r.Workload.GetNics() {
 		vm.Networks = append(vm.Networks, n.GetNetwork())
 	}
@@ -132,11 +259,10 @@ func VM(p *pb.Plan, r model.Replica) placement.VM {
 // minutesPerPreemption weighs how often a lease was preempted before against its unsaved work.
 const minutesPerPreemption = 60
 
-func lent(l *pb.Lease, i *pb.LeaseInstance, s *state.State) placement.VM {
-	unsaved := s.Time().Sub(l.GetCreatedAt().AsTime()).Minutes()
-	return placement.VM{
-		Name: l.GetName(), Object: i.GetObject(), Host: i.GetHost(),
-		VCPUs: uint64(l.GetSpec().GetResources().GetVcpus()), MemoryBytes: l.GetSpec().GetResources().GetMemoryBytes(),
-		Cost: uint64(max(unsaved, 0)) + minutesPerPreemption*uint64(l.GetPreemptions()),
-	}
+func (d *Reader) lent(l *pb.Lease, i *pb.LeaseInstance) guarantee.Instance {
+	vm := d.Instance(l.GetName(), l.GetSpec())
+	vm.Object, vm.Host = i.GetObject(), i.GetHost()
+	unsaved := d.s.Time().Sub(l.GetCreatedAt().AsTime()).Minutes()
+	vm.Cost = uint64(max(unsaved, 0)) + minutesPerPreemption*uint64(l.GetPreemptions())
+	return vm
 }

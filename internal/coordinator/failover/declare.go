@@ -10,7 +10,8 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/placement"
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
+	"github.com/hotspare/hotspare/internal/placement/proof"
 	"github.com/hotspare/hotspare/internal/runbook"
 )
 
@@ -151,16 +152,17 @@ type replica struct {
 // that fit nowhere, by rank.
 func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left []replica) {
 	site := demand.Site(s, v)
+	reader := demand.NewReader(s)
 	byName := map[string]replica{}
-	var run []placement.VM
+	var run []guarantee.Workload
 	for _, r := range want {
-		run = append(run, demand.VM(r.of, r.Replica))
+		run = append(run, reader.Workload(r.of, r.Replica))
 		byName[r.Key()] = r
 	}
-	a := placement.Assign(site, placement.Prove(site), run)
-	for _, vm := range run {
-		r := byName[vm.Name]
-		if host, ok := a.Hosts[vm.Name]; ok {
+	a := proof.Assign(site, proof.Prove(site), run)
+	for _, w := range run {
+		r := byName[w.Name]
+		if host, ok := a.Hosts[w.Name]; ok {
 			name := fmt.Sprintf("%s-%s%s-e%d", r.Plan, r.Name, anew(f), f.GetEpoch())
 			f.Placements = append(f.Placements, &pb.Placement{
 				Plan: r.Plan, Workload: r.Name, Host: host, Object: string(model.NewObjectID(pb.Kind_KIND_INSTANCE, name)),
@@ -172,7 +174,7 @@ func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left [
 			continue // It was preempted by this run before.
 		}
 		f.Victims = append(f.Victims, &pb.Victim{
-			Lease: vm.Name, Object: vm.Object, Host: vm.Host, Action: s.Lease(vm.Name).GetSpec().GetOnPreempt(),
+			Lease: vm.Lease, Object: vm.Object, Host: vm.Host, Action: s.Lease(vm.Lease).GetSpec().GetOnPreempt(),
 			Reason: whyVictim(f, vm),
 		})
 	}
@@ -192,7 +194,7 @@ func anew(f *pb.Failover) string {
 }
 
 // whyVictim says why an instance is preempted: a lease goes as a whole, also from hosts that nothing is placed on.
-func whyVictim(f *pb.Failover, vm placement.VM) string {
+func whyVictim(f *pb.Failover, vm guarantee.Instance) string {
 	if slices.ContainsFunc(f.GetPlacements(), func(p *pb.Placement) bool { return p.GetHost() == vm.Host }) {
 		return fmt.Sprintf("its room on %s is needed", vm.Host)
 	}

@@ -7,6 +7,7 @@ package lease
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,7 +19,9 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/placement"
+	"github.com/hotspare/hotspare/internal/placement/admission"
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
+	"github.com/hotspare/hotspare/internal/placement/proof"
 	"github.com/hotspare/hotspare/internal/runbook"
 )
 
@@ -56,13 +59,13 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 		class = pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE
 	}
 	name := fmt.Sprintf("%s-%d", req.GetProject(), s.Meta().GetLeaseCounter()+1)
-	adm, err := admit(s, v, p, spec, class, name)
+	hosts, err := admit(s, v, p, spec, class, name)
 	if err != nil {
 		return nil, nil, err
 	}
 	b.lease = &pb.Lease{Name: name, Project: req.GetProject(), Owner: owner, Class: class, Spec: spec}
 	out := &pb.CreateLease{Lease: b.lease}
-	for i, host := range adm.Hosts {
+	for i, host := range hosts {
 		objects, err := b.instance(i, host)
 		if err != nil {
 			return nil, nil, err
@@ -72,21 +75,17 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 	return out, []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}, nil
 }
 
-func admit(s *state.State, v live.View, p *pb.Project, spec *pb.LeaseSpec, class pb.LeaseClass, name string) (placement.Admission, error) {
+func admit(s *state.State, v live.View, p *pb.Project, spec *pb.LeaseSpec, class pb.LeaseClass, name string) ([]string, error) {
 	site := demand.Site(s, v)
-	want := make([]placement.VM, spec.GetCount())
-	for i := range want {
-		want[i] = placement.VM{
-			Name: name, VCPUs: uint64(spec.GetResources().GetVcpus()), MemoryBytes: spec.GetResources().GetMemoryBytes(),
-		}
-		if n := p.GetSpec().GetNetwork(); n != "" {
-			want[i].Networks = []string{n}
-		}
+	vm := demand.NewReader(s).Instance(name, spec)
+	if n := p.GetSpec().GetNetwork(); n != "" {
+		vm.Networks = []string{n}
 	}
+	want := slices.Repeat([]guarantee.Instance{vm}, int(spec.GetCount()))
 	if class == pb.LeaseClass_LEASE_CLASS_FIRM {
-		return placement.AdmitFirm(site, want)
+		return admission.Firm(site, proof.Prove(site), want)
 	}
-	return placement.AdmitPreemptible(site, placement.Prove(site), want)
+	return admission.Preemptible(site, proof.Prove(site), want)
 }
 
 // builder makes the objects of one lease.

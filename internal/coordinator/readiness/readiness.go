@@ -15,25 +15,19 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/placement"
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
+	"github.com/hotspare/hotspare/internal/placement/proof"
 	"github.com/hotspare/hotspare/internal/runbook"
 )
 
 // Guarantee names the site's state ("Proven(1)") and says why when it is not the best.
-func Guarantee(s *state.State, v live.View) (word, reason string, proof placement.Decision) {
-	proof = placement.Prove(demand.Site(s, v))
-	switch {
-	case proof.Answer != placement.Fits:
-		return "GuaranteeLost", proof.Reason, proof
-	case proof.Certificate.Losses == 0:
-		return "Degraded(0)", proof.Reason, proof
-	default:
-		return fmt.Sprintf("Proven(%d)", proof.Certificate.Losses), "", proof
-	}
+func Guarantee(s *state.State, v live.View) (word, reason string, d guarantee.Decision) {
+	d = proof.Prove(demand.Site(s, v))
+	return d.Word(), d.Reason, d
 }
 
 // Plan checks one plan.
-func Plan(s *state.State, v live.View, p *pb.Plan, proof placement.Decision) *pb.Readiness {
+func Plan(s *state.State, v live.View, p *pb.Plan, d guarantee.Decision) *pb.Readiness {
 	c := &check{s: s, v: v, out: &pb.Readiness{Plan: p.GetMetadata().GetName()}}
 	if f := s.OpenFailoverOf(c.out.GetPlan()); f != nil {
 		// Promoted volumes and a fenced old side are what the run wants, not what is missing.
@@ -42,8 +36,8 @@ func Plan(s *state.State, v live.View, p *pb.Plan, proof placement.Decision) *pb
 			"see: hotspare failover describe "+f.GetName(), f.GetDeclaredAt())
 		return c.out
 	}
-	if proof.Answer != placement.Fits {
-		c.obstacle("plan/"+c.out.GetPlan(), "does not fit: "+proof.Reason, "add or uncordon hosts, or make the plan smaller", nil)
+	if d.Lost() {
+		c.obstacle("plan/"+c.out.GetPlan(), "does not fit: "+d.Reason, "add or uncordon hosts, or make the plan smaller", nil)
 	}
 	for _, r := range model.Replicas(p) {
 		for _, vol := range r.Workload.GetVolumes() {

@@ -14,7 +14,6 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/placement"
 )
 
 // maxResources bounds one apply.
@@ -145,7 +144,7 @@ func noCycle(st *state.State, rs []*pb.Resource) error {
 func (s *Server) stillFits(st *state.State, body *pb.ApplyResources, req *pb.ApplyRequest) error {
 	touches := false
 	for _, r := range body.GetResources() {
-		touches = touches || r.GetPlan() != nil || r.GetHost() != nil
+		touches = touches || r.GetPlan() != nil || r.GetHost() != nil || r.GetScenario() != nil
 	}
 	if !touches || req.GetAcceptUnproven() {
 		return nil
@@ -156,18 +155,11 @@ func (s *Server) stillFits(st *state.State, body *pb.ApplyResources, req *pb.App
 		return res.Err
 	}
 	word, reason, after := readiness.Guarantee(next, s.site.Live())
-	if worse(before, after) {
+	if after.Worse(before) {
 		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s: %s", word, reason).
 			WithRemedy("make the plans smaller, add hosts, or use --accept-unproven: the site then lends nothing until they fit")
 	}
 	return nil
-}
-
-func worse(before, after placement.Decision) bool {
-	if after.Answer != placement.Fits {
-		return before.Answer == placement.Fits
-	}
-	return after.Certificate.Losses < before.Certificate.Losses
 }
 
 // GetResource returns one resource; for a plan also whether it is ready.

@@ -139,7 +139,7 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 		if res.Err != nil {
 			return nil, res.Err
 		}
-		if word, reason, after := readiness.Guarantee(next, s.site.Live()); worse(before, after) {
+		if word, reason, after := readiness.Guarantee(next, s.site.Live()); after.Worse(before) {
 			return nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
 				WithRemedy("add a host or make a plan smaller first")
 		}

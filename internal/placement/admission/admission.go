@@ -1,0 +1,301 @@
+// Package admission admits leases under a certificate of the guarantee: preemptible ones by looking at
+// each host's room, residue and reclaim time alone, firm ones only where the site is still proven.
+// It is pure, and never takes anything from anybody. The lease controller calls it.
+package admission
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
+	"github.com/hotspare/hotspare/internal/placement/proof"
+)
+
+// firmTrials bounds how many hosts are tried for a firm instance: each is a proof.
+const firmTrials = 32
+
+// Lender admits preemptible instances under a certificate. For each host it looks at the room now, the
+// residue and the reclaim time, and at nothing else: whether the plans fit does not depend on them.
+type Lender struct {
+	s    *guarantee.Site
+	dims int
+	// by host and dimension: capacity, what runs and what is held for those that come back, what leases
+	// leave behind when they are preempted, and what the host may have to carry.
+	capacity, used, lent, residue, obliged []int64
+	wait                                   []time.Duration
+	save                                   []int64
+	budget                                 []time.Duration
+	hosts                                  map[string]int
+}
+
+// NewLender counts what is on the hosts. The decision must be of this site.
+func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
+	n, dims := len(s.Hosts), len(s.Dimensions)
+	l := &Lender{
+		s: s, dims: dims, capacity: make([]int64, n*dims), used: make([]int64, n*dims), lent: make([]int64, n*dims),
+		residue: make([]int64, n*dims), obliged: make([]int64, n*dims), wait: make([]time.Duration, n), save: make([]int64, n),
+		budget: make([]time.Duration, n), hosts: make(map[string]int, n),
+	}
+	for h := range s.Hosts {
+		l.hosts[s.Hosts[h].Name] = h
+		for i := range dims {
+			l.capacity[h*dims+i] = s.Hosts[h].Capacity.At(i)
+		}
+		if d.Certificate != nil {
+			copy(l.obliged[h*dims:(h+1)*dims], d.Certificate.Obligations[h])
+			l.budget[h] = d.Certificate.Budgets[h]
+		}
+	}
+	for i := range s.Workloads {
+		l.add(l.used, s.Workloads[i].Host, s.Workloads[i].Demand)
+	}
+	for i := range s.Firm {
+		l.add(l.used, s.Firm[i].Host, s.Firm[i].Demand)
+		l.add(l.lent, s.Firm[i].Host, s.Firm[i].Demand)
+	}
+	for i := range s.Preemptible {
+		l.Place(&s.Preemptible[i])
+	}
+	return l
+}
+
+func (l *Lender) add(to []int64, host string, v guarantee.Vector) {
+	if h, ok := l.hosts[host]; ok {
+		for d := range l.dims {
+			to[h*l.dims+d] = guarantee.Add(to[h*l.dims+d], v.At(d))
+		}
+	}
+}
+
+// Place counts an instance on its host.
+func (l *Lender) Place(v *guarantee.Instance) {
+	l.add(l.used, v.Host, v.Demand)
+	l.add(l.lent, v.Host, v.Demand)
+	l.add(l.residue, v.Host, v.Residue)
+	if h, ok := l.hosts[v.Host]; ok {
+		l.wait[h] = max(l.wait[h], v.Reclaim.Wait)
+		l.save[h] = guarantee.Add(l.save[h], v.Reclaim.SaveBytes)
+	}
+}
+
+// Choose returns the host for an instance: one where it stays out of every witness's way before others,
+// then the one with the most memory. It returns -1 if none takes it: see Refusal.
+func (l *Lender) Choose(v *guarantee.Instance) int {
+	best, bestQuiet, bestFree := -1, false, int64(math.MinInt64)
+	for h := range l.s.Hosts {
+		free := l.capacity[h*l.dims+1] - l.used[h*l.dims+1]
+		// The cheap questions first: networks and residue are asked only of a host that would be taken.
+		if bestQuiet && free <= bestFree {
+			continue
+		}
+		quiet := l.quiet(h, v)
+		better := best < 0 || quiet && !bestQuiet || quiet == bestQuiet && free > bestFree
+		if better && l.hasRoom(h, v) && l.suits(h, v) {
+			best, bestQuiet, bestFree = h, quiet, free
+		}
+	}
+	return best
+}
+
+// hasRoom says whether an instance fits beside all that runs, and all that comes back.
+func (l *Lender) hasRoom(h int, v *guarantee.Instance) bool {
+	at := h * l.dims
+	for d, want := range v.Demand {
+		if want > 0 && want > l.capacity[at+d]-l.used[at+d] {
+			return false
+		}
+	}
+	return true
+}
+
+// suits checks what does not change with the load: networks, residue, time to reclaim.
+func (l *Lender) suits(h int, v *guarantee.Instance) bool {
+	return l.s.Hosts[h].State == guarantee.Usable && reaches(v.Networks, l.s.Hosts[h].Networks) && l.leaves(h, v) && l.reclaims(h, v)
+}
+
+func reaches(want, have []string) bool {
+	return !slices.ContainsFunc(want, func(n string) bool { return !slices.Contains(have, n) })
+}
+
+// leaves says whether what a preemption would not give back is within the host's lending share, and
+// beside what the host may have to carry.
+func (l *Lender) leaves(h int, v *guarantee.Instance) bool {
+	at := h * l.dims
+	for d, want := range v.Residue {
+		after := guarantee.Add(l.residue[at+d], want)
+		if want > 0 && (after > l.s.Hosts[h].Lending.At(d) || after > l.capacity[at+d]-l.obliged[at+d]) {
+			return false
+		}
+	}
+	return true
+}
+
+// bound is the time to reclaim a host with one more instance.
+func (l *Lender) bound(h int, r guarantee.Reclaim) time.Duration {
+	return guarantee.Bound(l.s.Hosts[h].SaveBandwidth, guarantee.Reclaim{Wait: l.wait[h], SaveBytes: l.save[h]}, r)
+}
+
+func (l *Lender) reclaims(h int, v *guarantee.Instance) bool {
+	return l.budget[h] == 0 || l.bound(h, v.Reclaim) <= l.budget[h]
+}
+
+// quiet says whether an instance never has to go: it fits beside the obligation.
+func (l *Lender) quiet(h int, v *guarantee.Instance) bool {
+	at := h * l.dims
+	for d, want := range v.Demand {
+		if want > 0 && want > l.capacity[at+d]-l.lent[at+d]-l.obliged[at+d] {
+			return false
+		}
+	}
+	return true
+}
+
+// Refusal says what is in the way of an instance, and what would be accepted.
+func (l *Lender) Refusal(v *guarantee.Instance) *model.Error {
+	o := obstacle{most: -1, least: math.MaxInt64}
+	for h := range l.s.Hosts {
+		if l.s.Hosts[h].State == guarantee.Usable && reaches(v.Networks, l.s.Hosts[h].Networks) {
+			o.look(l, h, v)
+		}
+	}
+	e := model.Errorf(model.FaultNoFit, "", "fits on no host now")
+	switch {
+	case !o.reached:
+		return e.WithRemedy("no usable host reaches the networks %v", v.Networks)
+	case !o.room && (o.most <= 0 || o.cpu <= 0):
+		return e.WithRemedy("no host has room; try again later")
+	case !o.room:
+		return e.WithRemedy("the most free on one host is %d vcpus, %s", o.cpu/guarantee.Milli, model.Bytes(uint64(o.most)))
+	case !o.residue:
+		return e.WithRemedy("no host with room has disk or devices left that are lent; on preemption discard needs none")
+	}
+	e = model.Errorf(model.FaultNoFit, "", "could be taken back in %v on the best host with room, and the recovery plans leave %v", o.least, o.budget)
+	if o.shutdown {
+		return e.WithRemedy("with --on-preempt=shutdown it fits")
+	}
+	return e.WithRemedy("ask for a shorter grace, or for less memory")
+}
+
+// obstacle is how far an instance comes on the best host.
+type obstacle struct {
+	reached, room, residue bool
+	// most memory that is free on one host, with the processors there.
+	most, cpu int64
+	// least time to reclaim a host with room, and the budget there.
+	least, budget time.Duration
+	// shutdown instead of save would be in time.
+	shutdown bool
+}
+
+func (o *obstacle) look(l *Lender, h int, v *guarantee.Instance) {
+	o.reached = true
+	if free := l.capacity[h*l.dims+1] - l.used[h*l.dims+1]; free > o.most {
+		o.most, o.cpu = free, l.capacity[h*l.dims]-l.used[h*l.dims]
+	}
+	if !l.hasRoom(h, v) {
+		return
+	}
+	o.room = true
+	if !l.leaves(h, v) {
+		return
+	}
+	o.residue = true
+	if b := l.bound(h, v.Reclaim); b < o.least {
+		o.least, o.budget = b, l.budget[h]
+	}
+	quick := *v
+	quick.Reclaim.SaveBytes = 0
+	o.shutdown = o.shutdown || l.reclaims(h, &quick)
+}
+
+// Preemptible places lent instances where there is room now, first where no witness needs it.
+// They change nothing in the proof: they can all be taken back. The error says what would be accepted.
+func Preemptible(s *guarantee.Site, d guarantee.Decision, want []guarantee.Instance) ([]string, error) {
+	if d.Lost() {
+		return nil, model.Errorf(model.FaultNoFit, "", "the recovery plans do not fit: %s", d.Reason).
+			WithRemedy("the site lends nothing until they do")
+	}
+	l := NewLender(s, d)
+	var out []string
+	for i, v := range want {
+		h := l.Choose(&v)
+		if h < 0 {
+			refusal := l.Refusal(&v)
+			refusal.What = fmt.Sprintf("VM %d of %d (%s) %s", i+1, len(want), size(s, v.Demand), refusal.What)
+			return nil, refusal
+		}
+		v.Host = s.Hosts[h].Name
+		l.Place(&v)
+		out = append(out, v.Host)
+	}
+	return out, nil
+}
+
+// size names the processors and the memory of an instance.
+func size(s *guarantee.Site, v guarantee.Vector) string {
+	return guarantee.Quantity(s.Dimensions[0], v.At(0)) + ", " + guarantee.Quantity(s.Dimensions[1], v.At(1))
+}
+
+// Firm places instances that survive every scenario: only where the proof holds with them.
+func Firm(s *guarantee.Site, d guarantee.Decision, want []guarantee.Instance) ([]string, error) {
+	if d.Answer != guarantee.Fits {
+		return nil, model.Errorf(model.FaultNoFit, "", "the site is %s: %s", d.Word(), d.Reason).
+			WithRemedy("a preemptible lease may be admitted")
+	}
+	trial := *s
+	trial.Firm = slices.Clone(s.Firm)
+	var out []string
+	for i, v := range want {
+		host, next := firm(&trial, d, v)
+		if host == "" {
+			return nil, model.Errorf(model.FaultNoFit, "", "VM %d of %d: no host can hold it for good beside the recovery plans", i+1, len(want)).
+				WithRemedy("a preemptible lease may be admitted")
+		}
+		d = next
+		out = append(out, host)
+	}
+	return out, nil
+}
+
+// firm adds one instance to the site where it is still proven: first on the hosts that have most
+// room beside what they may have to carry.
+func firm(s *guarantee.Site, d guarantee.Decision, v guarantee.Instance) (string, guarantee.Decision) {
+	l := NewLender(s, d)
+	type candidate struct {
+		host int
+		room int64
+	}
+	var order []candidate
+	for h := range s.Hosts {
+		if s.Hosts[h].State != guarantee.Usable || !reaches(v.Networks, s.Hosts[h].Networks) || !l.hasRoom(h, &v) {
+			continue
+		}
+		room := l.capacity[h*l.dims+1] - l.lent[h*l.dims+1] - l.obliged[h*l.dims+1]
+		if l.quiet(h, &v) {
+			room = guarantee.Add(room, math.MaxInt64/2)
+		}
+		order = append(order, candidate{h, room})
+	}
+	slices.SortStableFunc(order, func(a, b candidate) int {
+		switch {
+		case a.room > b.room:
+			return -1
+		case a.room < b.room:
+			return 1
+		default:
+			return 0
+		}
+	})
+	for _, c := range order[:min(len(order), firmTrials)] {
+		v.Host = s.Hosts[c.host].Name
+		s.Firm = append(s.Firm, v)
+		if next := proof.Prove(s); next.Answer == guarantee.Fits {
+			return v.Host, next
+		}
+		s.Firm = s.Firm[:len(s.Firm)-1]
+	}
+	return "", d
+}

@@ -1,0 +1,255 @@
+package proof
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
+	"github.com/hotspare/hotspare/internal/placement/victim"
+)
+
+// Assignment is the decision of a failover: who goes where, who is preempted, who finds no room.
+type Assignment struct {
+	// Hosts maps each workload that fits to its host.
+	Hosts map[string]string
+	// Victims are lent instances to preempt, each with its host.
+	Victims []guarantee.Instance
+	// Unplaced are the workloads without room, by rank.
+	Unplaced []guarantee.Workload
+}
+
+// quietWork bounds the runs for which hosts are looked for that spare the leases, in workloads times
+// hosts; larger ones go where the witness has them.
+const quietWork = 200_000
+
+// Assign places the workloads of a failover by rank, and takes from each host only what is missing
+// after its free capacity. It never refuses: what does not fit is returned as Unplaced. It leaves the
+// witness to spare leases only if the other plans are proven as well as they would be with it. The run's
+// workloads count as they are given: the site may have them from a newer revision of their plan.
+func Assign(s *guarantee.Site, d guarantee.Decision, run []guarantee.Workload) Assignment {
+	a := newAssigner(s, d, run)
+	strict := a.place(true)
+	if len(a.run)*len(s.Hosts) <= quietWork {
+		quiet := a.place(false)
+		if len(quiet.Unplaced) < len(strict.Unplaced) || len(quiet.Unplaced) == len(strict.Unplaced) &&
+			cost(quiet) < cost(strict) && !Prove(a.after(quiet)).Worse(Prove(a.after(strict))) {
+			return quiet
+		}
+	}
+	return strict
+}
+
+func cost(a Assignment) (sum uint64) {
+	for _, v := range a.Victims {
+		if !v.Held {
+			sum += v.Cost + 1
+		}
+	}
+	return sum
+}
+
+type assigner struct {
+	s       *guarantee.Site
+	now     *guarantee.Site // what runs, and the run
+	ix      *index
+	witness map[string]int32
+	wanted  map[string]bool
+	// run are the items to place, by rank; lent is what leases occupy now, by host and dimension.
+	run  []int32
+	lent []int64
+}
+
+func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Workload) *assigner {
+	a := &assigner{s: s, witness: map[string]int32{}, wanted: make(map[string]bool, len(run)), lent: make([]int64, len(s.Hosts)*len(s.Dimensions))}
+	now := *s
+	now.Workloads = nil
+	for _, w := range run {
+		a.wanted[w.Name] = true
+		w.Host = ""
+		now.Workloads = append(now.Workloads, w)
+	}
+	for i, w := range s.Workloads {
+		switch {
+		case a.wanted[w.Name] && d.Certificate != nil:
+			a.witness[w.Name] = d.Certificate.Witness[i]
+		case !a.wanted[w.Name] && w.Host != "":
+			now.Workloads = append(now.Workloads, w)
+		}
+	}
+	a.now = &now
+	a.ix = newIndex(&now, []guarantee.Scenario{{Name: "run"}})
+	for it := range a.ix.items {
+		if slices.ContainsFunc(a.ix.items[it].members, func(m int32) bool { return a.wanted[now.Workloads[m].Name] }) {
+			a.run = append(a.run, int32(it))
+		}
+	}
+	rank := func(it int32) uint32 { return now.Workloads[a.ix.items[it].members[0]].Rank }
+	newBoard(a.ix).largestFirst(a.run)
+	slices.SortStableFunc(a.run, func(x, y int32) int { return cmp.Compare(rank(x), rank(y)) })
+	hosts := map[string]int{}
+	for h := range s.Hosts {
+		hosts[s.Hosts[h].Name] = h
+	}
+	for i := range s.Preemptible {
+		if h, ok := hosts[s.Preemptible[i].Host]; ok && !s.Preemptible[i].Held {
+			for d := range s.Dimensions {
+				a.lent[h*a.ix.dims+d] += s.Preemptible[i].Demand.At(d)
+			}
+		}
+	}
+	return a
+}
+
+// place decides; strictly: where the witness has them.
+func (a *assigner) place(strictly bool) Assignment {
+	b := newBoard(a.ix)
+	b.home()
+	out := Assignment{Hosts: map[string]string{}}
+	for _, it := range a.run {
+		members := a.ix.items[it].members
+		h := b.at[it] // It keeps together with something that runs.
+		if h >= 0 {
+			continue
+		}
+		if at, known := a.witness[a.ix.s.Workloads[members[0]].Name]; known && at >= 0 && strictly && b.takes(it, at) {
+			h = at
+		} else {
+			h = a.choose(b, it)
+		}
+		if h >= 0 {
+			b.put(it, h)
+		} else if len(a.run)*len(a.s.Hosts) > quietWork || !b.eject(it, b.steps+ejectSteps) {
+			for _, m := range a.asked(members) {
+				out.Unplaced = append(out.Unplaced, a.ix.s.Workloads[m])
+			}
+		}
+	}
+	used := make([]bool, len(a.s.Hosts))
+	for _, it := range a.run {
+		if h := b.at[it]; h >= 0 {
+			used[h] = true
+			for _, m := range a.asked(a.ix.items[it].members) {
+				out.Hosts[a.ix.s.Workloads[m].Name] = a.s.Hosts[h].Name
+			}
+		}
+	}
+	out.Victims = a.victims(b, used)
+	return out
+}
+
+// asked are the members that the run is to place: others run already.
+func (a *assigner) asked(members []int32) []int32 {
+	return slices.DeleteFunc(slices.Clone(members), func(m int32) bool { return !a.wanted[a.ix.s.Workloads[m].Name] })
+}
+
+// choose takes a host with room for nothing preempted, then the witness's, then the emptiest.
+func (a *assigner) choose(b *board, it int32) int32 {
+	best, bestScore, bestFree := int32(nowhere), 0, int64(0)
+	witness, known := a.witness[a.ix.s.Workloads[a.ix.items[it].members[0]].Name]
+	for h := range int32(len(a.s.Hosts)) {
+		if !b.takes(it, h) {
+			continue
+		}
+		score := 1
+		if known && h == witness {
+			score++
+		}
+		if a.quiet(b, it, h) {
+			score += 2
+		}
+		free := b.slack(it, h)
+		if best < 0 || score > bestScore || score == bestScore && free > bestFree {
+			best, bestScore, bestFree = h, score, free
+		}
+	}
+	return best
+}
+
+// quiet says whether an item fits beside the leases of a host.
+func (a *assigner) quiet(b *board, it, h int32) bool {
+	demand := a.ix.flavours[a.ix.items[it].flavour].demand
+	for d, want := range demand {
+		if want > 0 && want > a.ix.roomOf(h)[d]-b.load[int(h)*b.ix.width+d]-a.lent[int(h)*a.ix.dims+d] {
+			return false
+		}
+	}
+	return true
+}
+
+// victims chooses who goes from the hosts that the run uses. Instances that are held already are among
+// them where their return would not fit: whoever frees them first must not bring them back.
+func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
+	hosts := make(map[string]int, len(a.s.Hosts))
+	for h := range a.s.Hosts {
+		hosts[a.s.Hosts[h].Name] = h
+	}
+	var leases []victim.Lease
+	number := map[string]int{}
+	missing := map[int][]int64{}
+	for i := range a.s.Preemptible {
+		v := &a.s.Preemptible[i]
+		n, known := number[v.Lease]
+		if !known {
+			n = len(leases)
+			number[v.Lease] = n
+			leases = append(leases, victim.Lease{Name: v.Lease, Held: true})
+		}
+		leases[n].Held = leases[n].Held && v.Held
+		if !v.Held {
+			leases[n].Cost += v.Cost + 1 // Of two sets that cost nothing the smaller one goes.
+		}
+		h, there := hosts[v.Host]
+		if !there || !used[h] {
+			continue
+		}
+		gain := make([]int64, a.ix.dims)
+		if missing[h] == nil {
+			missing[h] = a.full(b, h)
+		}
+		for d := range gain {
+			gain[d] = v.Demand.At(d) - v.Residue.At(d)
+			missing[h][d] = guarantee.Add(missing[h][d], v.Demand.At(d))
+		}
+		leases[n].Parts = append(leases[n].Parts, victim.Part{Host: h, Gain: gain})
+	}
+	var needs []victim.Need
+	for h := range a.s.Hosts {
+		if missing[h] != nil {
+			needs = append(needs, victim.Need{Host: h, Room: missing[h]})
+		}
+	}
+	taken := make([]bool, len(leases))
+	for _, l := range victim.Choose(leases, needs) {
+		taken[l] = true
+	}
+	var out []guarantee.Instance
+	for _, v := range a.s.Preemptible {
+		if taken[number[v.Lease]] {
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, func(x, y guarantee.Instance) int { return cmp.Compare(x.Object, y.Object) })
+	return out
+}
+
+// full is what a host carries without leases, beyond its capacity: negative while there is room.
+func (a *assigner) full(b *board, h int) []int64 {
+	out := make([]int64, a.ix.dims)
+	for d := range out {
+		out[d] = b.load[h*b.ix.width+d] - a.ix.room[h*a.ix.dims+d] - a.s.Hosts[h].Lending.At(d)
+	}
+	return out
+}
+
+// after is the site once the run is there, without its victims.
+func (a *assigner) after(as Assignment) *guarantee.Site {
+	out := *a.s
+	out.Workloads = slices.DeleteFunc(slices.Clone(a.s.Workloads), func(w guarantee.Workload) bool { return a.wanted[w.Name] })
+	for _, w := range a.now.Workloads {
+		if a.wanted[w.Name] {
+			w.Host = as.Hosts[w.Name]
+			out.Workloads = append(out.Workloads, w)
+		}
+	}
+	return &out
+}

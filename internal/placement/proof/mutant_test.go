@@ -1,0 +1,89 @@
+package proof_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutants asks for the broken sources to be built and tested, which takes minutes: `make soak` does.
+var mutants = flag.Bool("mutants", false, "test the tests: each mutant must be caught")
+
+// mutant is one fault in the source of the search, the audit or the choice of victims.
+type mutant struct{ file, from, to string }
+
+// sources are broken one at a time. Each must be caught by the tests of this folder.
+func sources() []mutant {
+	return []mutant{
+		{"board.go", "return b.hasRoom(b.ix.flavours[b.ix.items[it].flavour].demand, h) && b.clash(it, h) < 0", "return b.hasRoom(b.ix.flavours[b.ix.items[it].flavour].demand, h)"},
+		{"board.go", "if demand[c] > 0 && demand[c] > room[c%b.ix.dims]-load[c] {", "if demand[c] > 0 && demand[c]-1 > room[c%b.ix.dims]-load[c] {"},
+		{"board.go", "return b.ix.usable[h] && b.ix.reaches(it, h)", "return b.ix.reaches(it, h)"},
+		{"board.go", "gr.domain && b.ix.domain[at] == b.ix.domain[h]", "false"},
+		{"index.go", "ix.room[i*ix.dims+d] = h.Capacity.At(d) - h.Lending.At(d)", "ix.room[i*ix.dims+d] = h.Capacity.At(d)"},
+		{"index.go", "return within(n.labels, o.labels) && within(n.networks, o.networks) && within(n.pools, o.pools)", "return within(n.labels, o.labels) && within(n.networks, o.networks)"},
+		{"pattern.go", "if l.spread[h] && l.ix.domain[t] != l.ix.domain[h] {", "if false {"},
+		{"pattern.go", "if !top.spare || !low.clean {", "if !top.spare {"},
+		{"pattern.go", "if !top.spare || !low.clean {", "if !low.clean {"},
+		{"pattern.go", "len(l.class[o].units) >= losses && l.dominates(o, c)", "l.dominates(o, c)"},
+		{"pattern.go", "return l.ix.offer[t] == l.ix.offer[h] || l.ix.offers[l.ix.offer[h]].within(l.ix.offers[l.ix.offer[t]])", "return true"},
+		{"pattern.go", "if want[d] > room[d] {", "if want[d] > room[d]+1 {"},
+		{"bound.go", "n > places {", "n >= places {"},
+		{"bound.go", "; members > free {", "; members >= free {"},
+		{"exact.go", "slices.Equal(x.ix.roomOf(o), x.ix.roomOf(h)) && (", "("},
+		{"certificate.go", "o.carry(a, h, q.scenarios)", "o.carry(h, h, q.scenarios)"},
+		{"assign.go", "cost(quiet) < cost(strict) && !Prove(a.after(quiet)).Worse(Prove(a.after(strict)))", "cost(quiet) < cost(strict)"},
+		{"../victim/victim.go", "needed = needed || was && !enough(c.missing[n]) || !was", "needed = needed || was || n >= 0"},
+		{"../victim/victim.go", "l.Parts = parts", "parts = nil"},
+		{"../admission/admission.go", "want > 0 && want > l.capacity[at+d]-l.used[at+d]", "want > 0 && want > l.capacity[at+d]"},
+		{"../admission/admission.go", "next.Answer == guarantee.Fits", "!next.Lost()"},
+		{"../audit/audit.go", "case home >= 0 && !lost[home]:", "case false:"},
+		{"../audit/audit.go", "case host.State != guarantee.Usable:", "case false:"},
+		{"../audit/audit.go", "if amount > a.c.Obligations[h].At(d) {", "if amount > a.c.Obligations[h].At(d)+1 {"},
+		{"../audit/audit.go", "if amount > 0 && amount > a.room[h][d] {", "if false {"},
+		{"../audit/audit.go", "if h >= 0 && at >= 0 && h != at {", "if h >= 0 && at >= 0 && h != at && name == \"\" {"},
+		{"../audit/pattern.go", "if l.in[w]&l.scenarios != 0 && l.lost[l.at(w)] {", "if false {"},
+		{"../audit/cover.go", "if whole[u] ||", "if true || whole[u] ||"},
+	}
+}
+
+// The tests notice each mutant. Without -mutants it is only checked that each can still be made.
+func TestMutants(t *testing.T) {
+	for _, m := range sources() {
+		text, err := os.ReadFile(m.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), m.from); n != 1 {
+			t.Errorf("%s has %d times: %s", m.file, n, m.from)
+			continue
+		}
+		if !*mutants {
+			continue
+		}
+		t.Run(filepath.Base(m.file)+" "+m.to, func(t *testing.T) {
+			dir := t.TempDir()
+			broken, overlay := filepath.Join(dir, "broken.go"), filepath.Join(dir, "overlay.json")
+			if err := os.WriteFile(broken, []byte(strings.Replace(string(text), m.from, m.to, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file, err := filepath.Abs(m.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, _ := json.Marshal(map[string]map[string]string{"Replace": {file: broken}})
+			if err := os.WriteFile(overlay, list, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-overlay="+overlay, ".", "-cases=20000").CombinedOutput()
+			if err == nil {
+				t.Errorf("not caught: %s: %q becomes %q", m.file, m.from, m.to)
+			} else if !strings.Contains(string(out), "--- FAIL") {
+				t.Errorf("%s does not build: %s", m.file, out)
+			}
+		})
+	}
+}
