@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/join"
@@ -173,10 +174,14 @@ func (a *obedient) obey() {
 		at, report, open := time.Now(), &pb.StatusReport{}, false
 		for _, o := range m.GetOrders().GetOrders() {
 			open = open || o.GetEpoch() > 0
-			report.Statuses = append(report.Statuses, &pb.Status{
+			status := &pb.Status{
 				Object: o.GetObject(), Era: m.GetOrders().GetEra(), Generation: o.GetGeneration(), BootId: "boot",
 				State: o.GetSpec().GetState(), Phase: pb.Phase_PHASE_SETTLED,
-			})
+			}
+			if f := o.GetSpec().GetFence(); f != nil { // Evidence counts for one epoch only.
+				status.Details = &pb.Status_Fence{Fence: &pb.FenceStatus{Epoch: f.GetEpoch(), Evidence: "off", ObservedAt: timestamppb.New(at)}}
+			}
+			report.Statuses = append(report.Statuses, status)
 		}
 		if open {
 			a.orders <- at

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,13 +77,13 @@ func (r *round) started(ctx context.Context, t *testing.T) (host *lab.Host) {
 	t.Helper()
 	eventually(ctx, t, phaseLimit, "a start", func(context.Context) error {
 		for _, h := range []*lab.Host{r.H1, r.H2} {
-			_, err := os.Stat(filepath.Join(h.Dir, "log", "qemu", fmt.Sprintf("hs-sworn-page-e%d.log", r.number)))
-			switch {
-			case err == nil:
+			starts, err := site.QEMUStartsOn(h)
+			if err != nil {
+				return err
+			}
+			if starts[fmt.Sprintf("hs-sworn-page-e%d", r.number)] > 0 {
 				host = h
 				return nil
-			case !errors.Is(err, fs.ErrNotExist):
-				return err
 			}
 		}
 		return errors.New("libvirt has logged no start")

@@ -143,6 +143,10 @@ func (r *round) connected(ctx context.Context, t *testing.T) {
 func (r *round) verify(ctx context.Context, t *testing.T, starts map[string]int) {
 	t.Helper()
 	back := readLease(ctx, t, r.Site)
+	if back.EndsAt.Before(r.before.EndsAt) {
+		t.Errorf("its term ended at %v and ends at %v: it should have stood still", r.before.EndsAt, back.EndsAt)
+	}
+	r.before.EndsAt = back.EndsAt
 	if diff := cmp.Diff(r.before, back); diff != "" {
 		t.Errorf("the lease came back changed (-before +after):\n%s", diff)
 	}

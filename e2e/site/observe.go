@@ -172,20 +172,33 @@ func (s *Site) Name(ctx context.Context) (string, error) {
 func (s *Site) QEMUStarts() (map[string]int, error) {
 	starts := map[string]int{}
 	for _, h := range []*lab.Host{s.H1, s.H2} {
-		logs, err := filepath.Glob(filepath.Join(h.Dir, "log", "qemu", "*.log"))
-		if err != nil {
+		if err := countStarts(h, starts); err != nil {
 			return nil, err
-		}
-		for _, path := range logs {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return nil, err
-			}
-			// libvirt begins each start with a line "<time>: starting up libvirt version: ...".
-			starts[strings.TrimSuffix(filepath.Base(path), ".log")] += bytes.Count(text, []byte(": starting up libvirt version"))
 		}
 	}
 	return starts, nil
+}
+
+// QEMUStartsOn is QEMUStarts for one host.
+func QEMUStartsOn(h *lab.Host) (map[string]int, error) {
+	starts := map[string]int{}
+	return starts, countStarts(h, starts)
+}
+
+func countStarts(h *lab.Host, starts map[string]int) error {
+	logs, err := filepath.Glob(filepath.Join(h.Dir, "log", "qemu", "*.log"))
+	if err != nil {
+		return err
+	}
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		// libvirt begins each start with a line "<time>: starting up libvirt version: ...".
+		starts[strings.TrimSuffix(filepath.Base(path), ".log")] += bytes.Count(text, []byte(": starting up libvirt version"))
+	}
+	return nil
 }
 
 // guestLimit bounds the boot of a guest; 9 to 15 s are usual under emulation.

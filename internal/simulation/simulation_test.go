@@ -143,6 +143,9 @@ func TestMutants(t *testing.T) {
 					continue
 				}
 				t.Logf("seed %d: %s: %s", seed+1, v.Invariant, firstLine(v.What))
+				if v.Invariant == "liveness" {
+					continue // Many a thing also holds up a run: the check meant for it must see it as well.
+				}
 				if !slices.Contains(m.By, v.Invariant) {
 					t.Errorf("caught by %q instead of one of %q", v.Invariant, m.By)
 				}

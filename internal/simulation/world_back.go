@@ -53,7 +53,7 @@ func (p *pool) carryBack(v *volume, spec *pb.VolumeSpec) error {
 		return p.mirrorBack(v, spec, sealed || spec.GetSealed())
 	case spec.GetResync() == b.mirror.sync && spec.GetSealed():
 		if b.runs() && !b.mirror.converged(p.w.s.now) {
-			return fmt.Errorf("seal %s: the mirror has not caught up", spec.GetName())
+			return fmt.Errorf("seal %s: the mirror has %w", spec.GetName(), storage.ErrBehind)
 		}
 		b.sealed = true
 		p.finishBack(v)

@@ -24,6 +24,9 @@ var ErrNoPoint = errors.New("no consistent point")
 // ErrInUse is returned when something still refers to what would be removed or written.
 var ErrInUse = errors.New("volume in use")
 
+// ErrBehind is returned by Promote when a mirror back has not caught up: it may be sealed a moment later.
+var ErrBehind = errors.New("not caught up")
+
 // ErrWouldDrop is returned by Demote when what was written since the promotion would be lost and the
 // spec does not say that it may be.
 var ErrWouldDrop = errors.New("writes since the promotion would be dropped")
@@ -63,7 +66,7 @@ type Driver interface {
 	// mirror is started at most once for one number: one that died stays dead, and Inspect says since
 	// when, until the number is raised. With spec.sealed no writer may write any more, for good: the
 	// export ends, and so does the mirror as soon as its target holds everything, which Inspect then
-	// reports as sealed and which no crash takes back. A mirror that has not caught up is not sealed.
+	// reports as sealed and which no crash takes back. ErrBehind while the mirror has not caught up.
 	Promote(ctx context.Context, spec *pb.VolumeSpec) error
 	// Demote makes a promoted volume a replica again. What was written while it was promoted is
 	// dropped only when spec.drop_promoted says that it may be; else ErrWouldDrop. The replica then

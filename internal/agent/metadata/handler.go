@@ -115,7 +115,7 @@ func (s *Server) who(ctx context.Context, network, remote string) (reconcile.Gue
 func (s *Server) preemption(w http.ResponseWriter, _ *http.Request, g reconcile.Guest) {
 	s.noteAsked(g.Object)
 	p := g.Spec.GetPreemption()
-	if p == nil {
+	if p == nil || !g.Decided {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

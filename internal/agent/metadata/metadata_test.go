@@ -260,8 +260,13 @@ func TestNotice(t *testing.T) {
 		}
 		told := func(g *reconcile.Guest) {
 			g.Spec.Preemption = &pb.Preemption{Failover: "fo-3", Reason: "flood", DeclaredBy: "operator/ann"}
-			g.Until = time.Now().Add(10 * time.Second)
+			g.Until, g.Decided = time.Now().Add(10*time.Second), true
 		}
+		b.server.Publish([]reconcile.Guest{vm("lent", 1, told, func(g *reconcile.Guest) { g.Until, g.Decided = time.Time{}, false })}, []string{"lent"})
+		if code, _ := get(); code != 204 {
+			t.Errorf("told before anything was decided: %d", code)
+		}
+		b.has()
 		b.server.Publish([]reconcile.Guest{vm("lent", 1, told)}, []string{"lent"})
 		until := time.Now().Add(10 * time.Second)
 		<-time.After(4 * time.Second)

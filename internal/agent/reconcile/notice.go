@@ -94,6 +94,9 @@ type Guest struct {
 	// Until is when its grace ends; zero when it has none, or had none.
 	Until time.Time
 	Ready bool
+	// Decided says that its preemption has begun, with a grace or without: an order that was just received is
+	// neither until it is in the journal.
+	Decided bool
 }
 
 // Guests returns all lent instances that there is an order for, in the order of their names.
@@ -104,9 +107,9 @@ func (c *Core) Guests() []Guest {
 		if o.rec.Unnamed || inst.GetBand() != pb.Band_BAND_LENT || o.invalid != nil {
 			continue
 		}
-		g := Guest{Object: o.rec.Object, Owner: o.rec.Order.GetOwner(), Spec: inst, Ready: o.rec.Reclaim.Ready}
+		g := Guest{Object: o.rec.Object, Owner: o.rec.Order.GetOwner(), Spec: inst, Ready: o.rec.Reclaim.Ready, Decided: o.rec.Reclaim.Stage != 0}
 		if ms := o.rec.Reclaim.Until; ms != 0 {
-			g.Until = time.UnixMilli(ms)
+			g.Until, g.Decided = time.UnixMilli(ms), true
 		}
 		out = append(out, g)
 	}

@@ -154,13 +154,13 @@ func TestGuests(t *testing.T) {
 	w.order(5, b, vm(running, func(i *pb.InstanceSpec) { i.Band = pb.Band_BAND_PROTECTED }))
 	w.settle()
 	w.asks()
-	if g := w.core.Guests(); len(g) != 1 || g[0].Object != a || g[0].Owner != "web" || !g[0].Until.IsZero() || g[0].Spec.GetPreemption() != nil {
+	if g := w.core.Guests(); len(g) != 1 || g[0].Object != a || g[0].Owner != "web" || !g[0].Until.IsZero() || g[0].Spec.GetPreemption() != nil || g[0].Decided {
 		t.Fatalf("guests %+v", g)
 	}
 	preempt()
 	until := w.now.Wall.Add(testGrace)
 	w.restarts() // What was told is in the journal.
-	if g := w.core.Guests(); len(g) != 1 || !g[0].Until.Equal(until) || g[0].Spec.GetPreemption().GetFailover() != "fo-1" {
+	if g := w.core.Guests(); len(g) != 1 || !g[0].Until.Equal(until) || g[0].Spec.GetPreemption().GetFailover() != "fo-1" || !g[0].Decided {
 		t.Errorf("guests %+v", g)
 	}
 	w.orders(&pb.Orders{Era: 1, Term: 1, Full: true}) // The coordinator names none of them any more.

@@ -39,7 +39,11 @@ func hosts(s *state.State, v live.View) []*pb.Command {
 		if h == nil || !a.Connected {
 			continue
 		}
-		rec := &pb.RecordHost{Host: a.Name, Capacity: a.Capacity, Offer: a.Offer, JournalId: a.JournalID}
+		capacity := a.Capacity
+		if capacity == nil {
+			capacity = h.GetCapacity() // An agent that has just started has not measured yet.
+		}
+		rec := &pb.RecordHost{Host: a.Name, Capacity: capacity, Offer: a.Offer, JournalId: a.JournalID}
 		switch {
 		case h.GetQuarantined(), h.GetLostAt() != nil:
 			continue
@@ -47,7 +51,7 @@ func hosts(s *state.State, v live.View) []*pb.Command {
 			rec = &pb.RecordHost{Host: a.Name, Quarantine: true, Reason: "the agent showed another journal than the one known"}
 		case a.Older:
 			rec = &pb.RecordHost{Host: a.Name, Quarantine: true, Reason: "the agent's journal is older than what it confirmed before"}
-		case h.GetJournalId() == a.JournalID && proto.Equal(h.GetCapacity(), a.Capacity) && proto.Equal(h.GetOffer(), a.Offer):
+		case h.GetJournalId() == a.JournalID && proto.Equal(h.GetCapacity(), capacity) && proto.Equal(h.GetOffer(), a.Offer):
 			continue
 		}
 		out = append(out, &pb.Command{

@@ -57,6 +57,19 @@ func TestAnotherJournalIsQuarantined(t *testing.T) {
 	}
 }
 
+// An agent that was started again connects before it has asked its hypervisor.
+func TestCapacityIsKeptUntilItIsMeasuredAnew(t *testing.T) {
+	w := fixture.New(t)
+	was := w.State.Host("h1").GetCapacity()
+	a := w.View.Agent("h1")
+	a.Capacity = nil
+	w.View = w.View.WithAgent(a)
+	w.Quiesce()
+	if got := w.State.Host("h1").GetCapacity(); was.GetMemoryBytes() == 0 || !proto.Equal(got, was) {
+		t.Errorf("capacity %v, was %v", got, was)
+	}
+}
+
 func TestPreimageIsKeptBeforeOurChangeOnly(t *testing.T) {
 	w := fixture.New(t)
 	const id = "endpoint/www.shop.example.A"

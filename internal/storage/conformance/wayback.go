@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -132,20 +133,31 @@ func (f *failedBack) carry(t *testing.T, n uint64, sealed bool) error {
 	return f.Driver().Promote(f.context(t), f.back(t, n, sealed))
 }
 
+// seal asks for it until the mirror has caught up.
+func (f *failedBack) seal(t *testing.T, n uint64) (err error) {
+	t.Helper()
+	f.until(t, "caught up", func() bool {
+		err = f.carry(t, n, true)
+		return !errors.Is(err, storage.ErrBehind)
+	})
+	return err
+}
+
 // await looks at the promoted volume until it is as wanted.
 func (f *failedBack) await(t *testing.T, what string, done func(*pb.VolumeStatus) bool) {
+	t.Helper()
+	f.until(t, what, func() bool { return done(f.inspect(t, "web-root").Status) })
+}
+
+func (f *failedBack) until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	ctx := f.context(t)
-	for {
-		v := f.inspect(t, "web-root")
-		if done(v.Status) {
-			return
-		}
+	for !done() {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("waited in vain until the volume is %s: %v", what, v.Status)
+			t.Fatalf("waited in vain until the volume is %s: %v", what, f.inspect(t, "web-root").Status)
 		case <-tick.C:
 		}
 	}
@@ -201,7 +213,7 @@ func mirrorBackAndSeal(t *testing.T, s *suite) {
 	export := f.inspect(t, "web-root").Status.GetExport()
 	f.holds(t, "web-root", 9)
 	f.write(t, "web-root", 10)
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitSeal(t, 1)
 	f.writerless(t, export)
 	f.state(t, "web-root", pb.State_STATE_PRIMARY)
@@ -213,9 +225,9 @@ func mirrorBackAgain(t *testing.T, s *suite) {
 	must(t, f.carry(t, 1, false))
 	f.write(t, "web-root", 10)
 	f.awaitSync(t, 1)
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitSeal(t, 1)
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitSeal(t, 1)
 	f.handedOver(t, 1, 10)
 }
@@ -246,7 +258,7 @@ func mirrorBackDies(t *testing.T, s *suite) {
 	f.receiveBack(t, 2)
 	must(t, f.carry(t, 2, false))
 	f.awaitSync(t, 2)
-	must(t, f.carry(t, 2, true))
+	must(t, f.seal(t, 2))
 	f.awaitSeal(t, 2)
 	f.handedOver(t, 2, 10)
 }
@@ -254,11 +266,11 @@ func mirrorBackDies(t *testing.T, s *suite) {
 func sealFindsDeadTarget(t *testing.T, s *suite) {
 	f := s.synced(t)
 	f.other.Crash(t)
-	if err := f.carry(t, 1, true); err == nil {
+	if err := f.seal(t, 1); err == nil {
 		f.awaitDegraded(t)
 	}
 	f.receiveBack(t, 2)
-	must(t, f.carry(t, 2, true))
+	must(t, f.seal(t, 2))
 	f.awaitSeal(t, 2)
 	f.handedOver(t, 2, 9)
 }
@@ -268,11 +280,11 @@ func sealedCopiedAnew(t *testing.T, s *suite) {
 	f.write(t, "web-root", 10)
 	f.Crash(t)
 	export := f.inspect(t, "web-root").Status.GetExport()
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitDegraded(t)
 	f.writerless(t, export)
 	f.receiveBack(t, 2)
-	must(t, f.carry(t, 2, true))
+	must(t, f.seal(t, 2))
 	f.awaitSeal(t, 2)
 	f.writerless(t, export)
 	f.handedOver(t, 2, 10)
@@ -281,20 +293,20 @@ func sealedCopiedAnew(t *testing.T, s *suite) {
 func sealSurvivesCrash(t *testing.T, s *suite) {
 	f := s.synced(t)
 	export := f.inspect(t, "web-root").Status.GetExport()
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitSeal(t, 1)
 	f.Crash(t)
 	f.other.Crash(t)
 	f.awaitSeal(t, 1)
 	f.writerless(t, export)
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitSeal(t, 1)
 	f.handedOver(t, 1, 9)
 }
 
 func sealedDemoted(t *testing.T, s *suite) {
 	f := s.synced(t)
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitSeal(t, 1)
 	wants(t, "promote without a mirror", f.Driver().Promote(f.context(t), replica(1, 1)), storage.ErrInUse)
 	wants(t, "demote", f.Driver().Demote(f.context(t), replica(2, 1)), storage.ErrWouldDrop)
@@ -311,7 +323,7 @@ func sealedDemoted(t *testing.T, s *suite) {
 // seals anything.
 func lateOrders(t *testing.T, s *suite) {
 	f := s.synced(t)
-	must(t, f.carry(t, 1, true))
+	must(t, f.seal(t, 1))
 	f.awaitSeal(t, 1)
 	late, lateSeal := f.back(t, 1, false), f.back(t, 1, true)
 	spec := replica(2, 1)

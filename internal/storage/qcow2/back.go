@@ -258,7 +258,7 @@ func behind(q *qmp, v *volume) error {
 	}
 	for _, j := range js {
 		if j.ID == v.jobID() && j.Status != concluded && (left > 0 || !j.caughtUp()) {
-			return fmt.Errorf("the mirror of synchronisation %d has not caught up: %d bytes are left", v.Back.Sync, left+j.Len-j.Offset)
+			return fmt.Errorf("the mirror of synchronisation %d has %w: %d bytes are left", v.Back.Sync, storage.ErrBehind, left+j.Len-j.Offset)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -88,6 +89,16 @@ func (h *harness) awaitBack(t *testing.T, done func(*pb.VolumeStatus) bool) (las
 	return last
 }
 
+// seal asks for it until the mirror has caught up.
+func (h *harness) seal(ctx context.Context, t *testing.T, n uint64) (err error) {
+	t.Helper()
+	waitFor(t, "the mirror to catch up", func() bool {
+		err = h.driver.Promote(ctx, h.backSpec(n, true))
+		return !errors.Is(err, storage.ErrBehind)
+	})
+	return err
+}
+
 // sealBack seals the volume, with a new number when the first was lost, and makes sure that the other
 // pool then holds what this one does.
 func (h *harness) sealBack(t *testing.T, want uint64) {
@@ -100,7 +111,7 @@ func (h *harness) sealBack(t *testing.T, want uint64) {
 		must(t, h.driver.Promote(t.Context(), h.backSpec(n, false)))
 		h.awaitBack(t, ended)
 	}
-	must(t, h.driver.Promote(t.Context(), h.backSpec(n, true)))
+	must(t, h.seal(t.Context(), t, n))
 	h.awaitBack(t, (*pb.VolumeStatus).GetSealed)
 	must(t, h.other.driver.Promote(t.Context(), rootSpec(n, n)))
 	h.other.holds(t, "root", want)
@@ -186,7 +197,7 @@ func crashCases() []crashCase {
 				must(t, h.driver.Promote(t.Context(), h.backSpec(1, false)))
 				h.awaitBack(t, (*pb.VolumeStatus).GetInSync)
 			},
-			func(t *testing.T, h *harness) error { return h.driver.Promote(t.Context(), h.backSpec(1, true)) },
+			func(t *testing.T, h *harness) error { return h.seal(t.Context(), t, 1) },
 			func(t *testing.T, h *harness) {
 				if h.Write(t, h.url("root"), 10) == nil {
 					t.Fatal("a sealed volume was written to")

@@ -75,7 +75,7 @@ func (v *volume) leaveBack(now time.Time) error {
 
 func (v *volume) seal(now time.Time) error {
 	if v.back.runs() && !v.back.link.converged(now) {
-		return fmt.Errorf("promote volume %s: the mirror of synchronisation %d has not caught up", v.name, v.back.sync)
+		return fmt.Errorf("promote volume %s: the mirror of synchronisation %d has %w", v.name, v.back.sync, storage.ErrBehind)
 	}
 	v.back.sealed = true
 	v.top.disk.stop(now)
