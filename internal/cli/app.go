@@ -111,7 +111,8 @@ or precondition; 7 it does not fit, is not proven, or exceeds a quota; 130 inter
 	p.DurationVar(&a.timeout, "timeout", 0, "bound on the whole command; 30s for calls and none for waits unless given")
 	p.StringVar(&a.requestID, "request-id", "", "repeat a request whose outcome is unknown without doing it twice")
 	root.AddCommand(a.statusCommand(), a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(),
-		a.leaseCommand(), a.failoverCommand(), a.failbackCommand(), a.triggerCommand(), a.hostCommand(),
+		a.leaseCommand(), a.failoverCommand(), a.failbackCommand(), a.triggerCommand(), a.planCommand(),
+		a.tabletopCommand(), a.hostCommand(),
 		a.agentCommand(), a.clientCommand(), a.objectsCommand(), a.evidenceCommand(), a.versionCommand())
 	if o.Dev != nil {
 		root.AddCommand(a.devCommand())

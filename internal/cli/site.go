@@ -78,14 +78,20 @@ func (a *app) hostListCommand() *cobra.Command {
 
 func (a *app) hostChange(action, short, done string) *cobra.Command {
 	var reason string
+	var dryRun bool
 	c := &cobra.Command{
 		Use: action + " HOST", Short: short, Args: exactly("HOST"),
-		Example: "  hotspare host " + action + " h7 --reason \"new memory\"",
+		Example: "  hotspare host " + action + " h7 --dry-run\n  hotspare host " + action + " h7 --reason \"new memory\"",
 		RunE: func(c *cobra.Command, args []string) error {
 			api := a.siteService()
-			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{RequestId: a.newRequestID(), Name: args[0], Action: action, Reason: reason})
+			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{RequestId: a.newRequestID(), Name: args[0], Action: action, Reason: reason, DryRun: dryRun})
 			if err != nil {
 				return err
+			}
+			if dryRun {
+				return a.show(view{message: answer, names: []string{args[0]}, text: func(bool) string {
+					return fmt.Sprintf("dry run, nothing was changed\nhost %s would be %s; the guarantee is then %s\n", args[0], done, render.Proof(answer.GetAfter()))
+				}})
 			}
 			return a.show(view{message: answer, names: []string{args[0]}, text: func(bool) string {
 				text := fmt.Sprintf("host %s %s\n", args[0], done)
@@ -98,6 +104,7 @@ func (a *app) hostChange(action, short, done string) *cobra.Command {
 		ValidArgsFunction: a.completeHost,
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why; recorded with your name")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "say whether it is possible and what it does to the guarantee, and change nothing")
 	return c
 }
 

@@ -1179,7 +1179,9 @@ type GetResourceResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Resource *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	// For plans only.
-	Readiness     *Readiness `protobuf:"bytes,2,opt,name=readiness,proto3" json:"readiness,omitempty"`
+	Readiness *Readiness `protobuf:"bytes,2,opt,name=readiness,proto3" json:"readiness,omitempty"`
+	// For plans only: where the proof has its workloads.
+	Seats         []*Seat `protobuf:"bytes,3,rep,name=seats,proto3" json:"seats,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1228,6 +1230,76 @@ func (x *GetResourceResponse) GetReadiness() *Readiness {
 	return nil
 }
 
+func (x *GetResourceResponse) GetSeats() []*Seat {
+	if x != nil {
+		return x.Seats
+	}
+	return nil
+}
+
+// Seat is where the proof has a workload.
+type Seat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// plan/replica
+	Workload string `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	Host     string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// Where it would be if that host were lost. Empty: nowhere, or not computed.
+	WhenLost      string `protobuf:"bytes,3,opt,name=when_lost,json=whenLost,proto3" json:"when_lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seat) Reset() {
+	*x = Seat{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seat) ProtoMessage() {}
+
+func (x *Seat) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seat.ProtoReflect.Descriptor instead.
+func (*Seat) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Seat) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Seat) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Seat) GetWhenLost() string {
+	if x != nil {
+		return x.WhenLost
+	}
+	return ""
+}
+
 type ListResourcesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1240,7 +1312,7 @@ type ListResourcesRequest struct {
 
 func (x *ListResourcesRequest) Reset() {
 	*x = ListResourcesRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[21]
+	mi := &file_hotspare_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1324,7 @@ func (x *ListResourcesRequest) String() string {
 func (*ListResourcesRequest) ProtoMessage() {}
 
 func (x *ListResourcesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[21]
+	mi := &file_hotspare_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1337,7 @@ func (x *ListResourcesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourcesRequest.ProtoReflect.Descriptor instead.
 func (*ListResourcesRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListResourcesRequest) GetKind() string {
@@ -1306,7 +1378,7 @@ type ListResourcesResponse struct {
 
 func (x *ListResourcesResponse) Reset() {
 	*x = ListResourcesResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[22]
+	mi := &file_hotspare_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1390,7 @@ func (x *ListResourcesResponse) String() string {
 func (*ListResourcesResponse) ProtoMessage() {}
 
 func (x *ListResourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[22]
+	mi := &file_hotspare_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1403,7 @@ func (x *ListResourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListResourcesResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListResourcesResponse) GetResources() []*Resource {
@@ -1359,7 +1431,7 @@ type DeleteResourceRequest struct {
 
 func (x *DeleteResourceRequest) Reset() {
 	*x = DeleteResourceRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[23]
+	mi := &file_hotspare_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1443,7 @@ func (x *DeleteResourceRequest) String() string {
 func (*DeleteResourceRequest) ProtoMessage() {}
 
 func (x *DeleteResourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[23]
+	mi := &file_hotspare_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1456,7 @@ func (x *DeleteResourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResourceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteResourceRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteResourceRequest) GetRequestId() string {
@@ -1416,7 +1488,7 @@ type DeleteResourceResponse struct {
 
 func (x *DeleteResourceResponse) Reset() {
 	*x = DeleteResourceResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[24]
+	mi := &file_hotspare_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1500,7 @@ func (x *DeleteResourceResponse) String() string {
 func (*DeleteResourceResponse) ProtoMessage() {}
 
 func (x *DeleteResourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[24]
+	mi := &file_hotspare_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1513,7 @@ func (x *DeleteResourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResourceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResourceResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 // Readiness says whether a plan could be run now, and what is missing.
@@ -1458,7 +1530,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[25]
+	mi := &file_hotspare_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1542,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[25]
+	mi := &file_hotspare_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1555,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Readiness) GetPlan() string {
@@ -1527,7 +1599,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[26]
+	mi := &file_hotspare_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1611,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[26]
+	mi := &file_hotspare_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1624,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Obstacle) GetObject() string {
@@ -1600,7 +1672,7 @@ type DeclareRequest struct {
 
 func (x *DeclareRequest) Reset() {
 	*x = DeclareRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[27]
+	mi := &file_hotspare_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1684,7 @@ func (x *DeclareRequest) String() string {
 func (*DeclareRequest) ProtoMessage() {}
 
 func (x *DeclareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[27]
+	mi := &file_hotspare_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1697,7 @@ func (x *DeclareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareRequest.ProtoReflect.Descriptor instead.
 func (*DeclareRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeclareRequest) GetRequestId() string {
@@ -1688,7 +1760,7 @@ type DeclareResponse struct {
 
 func (x *DeclareResponse) Reset() {
 	*x = DeclareResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[28]
+	mi := &file_hotspare_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1772,7 @@ func (x *DeclareResponse) String() string {
 func (*DeclareResponse) ProtoMessage() {}
 
 func (x *DeclareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[28]
+	mi := &file_hotspare_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1785,7 @@ func (x *DeclareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareResponse.ProtoReflect.Descriptor instead.
 func (*DeclareResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeclareResponse) GetFailover() *Failover {
@@ -1741,7 +1813,7 @@ type GetFailoverRequest struct {
 
 func (x *GetFailoverRequest) Reset() {
 	*x = GetFailoverRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[29]
+	mi := &file_hotspare_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1825,7 @@ func (x *GetFailoverRequest) String() string {
 func (*GetFailoverRequest) ProtoMessage() {}
 
 func (x *GetFailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[29]
+	mi := &file_hotspare_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1838,7 @@ func (x *GetFailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailoverRequest.ProtoReflect.Descriptor instead.
 func (*GetFailoverRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetFailoverRequest) GetName() string {
@@ -1792,7 +1864,7 @@ type GetFailoverResponse struct {
 
 func (x *GetFailoverResponse) Reset() {
 	*x = GetFailoverResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[30]
+	mi := &file_hotspare_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1876,7 @@ func (x *GetFailoverResponse) String() string {
 func (*GetFailoverResponse) ProtoMessage() {}
 
 func (x *GetFailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[30]
+	mi := &file_hotspare_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1889,7 @@ func (x *GetFailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailoverResponse.ProtoReflect.Descriptor instead.
 func (*GetFailoverResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetFailoverResponse) GetFailover() *Failover {
@@ -1838,7 +1910,7 @@ type ListFailoversRequest struct {
 
 func (x *ListFailoversRequest) Reset() {
 	*x = ListFailoversRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[31]
+	mi := &file_hotspare_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +1922,7 @@ func (x *ListFailoversRequest) String() string {
 func (*ListFailoversRequest) ProtoMessage() {}
 
 func (x *ListFailoversRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[31]
+	mi := &file_hotspare_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +1935,7 @@ func (x *ListFailoversRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFailoversRequest.ProtoReflect.Descriptor instead.
 func (*ListFailoversRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListFailoversRequest) GetPageSize() int32 {
@@ -1897,7 +1969,7 @@ type ListFailoversResponse struct {
 
 func (x *ListFailoversResponse) Reset() {
 	*x = ListFailoversResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[32]
+	mi := &file_hotspare_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +1981,7 @@ func (x *ListFailoversResponse) String() string {
 func (*ListFailoversResponse) ProtoMessage() {}
 
 func (x *ListFailoversResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[32]
+	mi := &file_hotspare_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +1994,7 @@ func (x *ListFailoversResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFailoversResponse.ProtoReflect.Descriptor instead.
 func (*ListFailoversResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListFailoversResponse) GetFailovers() []*Failover {
@@ -1948,7 +2020,7 @@ type WatchFailoverRequest struct {
 
 func (x *WatchFailoverRequest) Reset() {
 	*x = WatchFailoverRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[33]
+	mi := &file_hotspare_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2032,7 @@ func (x *WatchFailoverRequest) String() string {
 func (*WatchFailoverRequest) ProtoMessage() {}
 
 func (x *WatchFailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[33]
+	mi := &file_hotspare_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2045,7 @@ func (x *WatchFailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFailoverRequest.ProtoReflect.Descriptor instead.
 func (*WatchFailoverRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchFailoverRequest) GetName() string {
@@ -1994,7 +2066,7 @@ type WatchFailoverResponse struct {
 
 func (x *WatchFailoverResponse) Reset() {
 	*x = WatchFailoverResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[34]
+	mi := &file_hotspare_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2078,7 @@ func (x *WatchFailoverResponse) String() string {
 func (*WatchFailoverResponse) ProtoMessage() {}
 
 func (x *WatchFailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[34]
+	mi := &file_hotspare_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2091,7 @@ func (x *WatchFailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFailoverResponse.ProtoReflect.Descriptor instead.
 func (*WatchFailoverResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchFailoverResponse) GetFailover() *Failover {
@@ -2049,7 +2121,7 @@ type SwearRequest struct {
 
 func (x *SwearRequest) Reset() {
 	*x = SwearRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[35]
+	mi := &file_hotspare_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2133,7 @@ func (x *SwearRequest) String() string {
 func (*SwearRequest) ProtoMessage() {}
 
 func (x *SwearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[35]
+	mi := &file_hotspare_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2146,7 @@ func (x *SwearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwearRequest.ProtoReflect.Descriptor instead.
 func (*SwearRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SwearRequest) GetRequestId() string {
@@ -2114,7 +2186,7 @@ type SwearResponse struct {
 
 func (x *SwearResponse) Reset() {
 	*x = SwearResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[36]
+	mi := &file_hotspare_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2198,7 @@ func (x *SwearResponse) String() string {
 func (*SwearResponse) ProtoMessage() {}
 
 func (x *SwearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[36]
+	mi := &file_hotspare_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2211,7 @@ func (x *SwearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwearResponse.ProtoReflect.Descriptor instead.
 func (*SwearResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SwearResponse) GetFailover() *Failover {
@@ -2163,7 +2235,7 @@ type ControlRequest struct {
 
 func (x *ControlRequest) Reset() {
 	*x = ControlRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[37]
+	mi := &file_hotspare_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2247,7 @@ func (x *ControlRequest) String() string {
 func (*ControlRequest) ProtoMessage() {}
 
 func (x *ControlRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[37]
+	mi := &file_hotspare_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2260,7 @@ func (x *ControlRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlRequest.ProtoReflect.Descriptor instead.
 func (*ControlRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ControlRequest) GetRequestId() string {
@@ -2235,7 +2307,7 @@ type ControlResponse struct {
 
 func (x *ControlResponse) Reset() {
 	*x = ControlResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[38]
+	mi := &file_hotspare_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2319,7 @@ func (x *ControlResponse) String() string {
 func (*ControlResponse) ProtoMessage() {}
 
 func (x *ControlResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[38]
+	mi := &file_hotspare_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2332,7 @@ func (x *ControlResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlResponse.ProtoReflect.Descriptor instead.
 func (*ControlResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ControlResponse) GetFailover() *Failover {
@@ -2283,7 +2355,7 @@ type FailbackRequest struct {
 
 func (x *FailbackRequest) Reset() {
 	*x = FailbackRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[39]
+	mi := &file_hotspare_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +2367,7 @@ func (x *FailbackRequest) String() string {
 func (*FailbackRequest) ProtoMessage() {}
 
 func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[39]
+	mi := &file_hotspare_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +2380,7 @@ func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackRequest.ProtoReflect.Descriptor instead.
 func (*FailbackRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FailbackRequest) GetRequestId() string {
@@ -2348,7 +2420,7 @@ type FailbackResponse struct {
 
 func (x *FailbackResponse) Reset() {
 	*x = FailbackResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[40]
+	mi := &file_hotspare_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2432,7 @@ func (x *FailbackResponse) String() string {
 func (*FailbackResponse) ProtoMessage() {}
 
 func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[40]
+	mi := &file_hotspare_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2445,7 @@ func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackResponse.ProtoReflect.Descriptor instead.
 func (*FailbackResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FailbackResponse) GetFailover() *Failover {
@@ -2396,7 +2468,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[41]
+	mi := &file_hotspare_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2480,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[41]
+	mi := &file_hotspare_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2493,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ArmRequest) GetRequestId() string {
@@ -2461,7 +2533,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[42]
+	mi := &file_hotspare_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2545,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[42]
+	mi := &file_hotspare_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2558,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ArmResponse) GetTrigger() *Trigger {
@@ -2494,6 +2566,379 @@ func (x *ArmResponse) GetTrigger() *Trigger {
 		return x.Trigger
 	}
 	return nil
+}
+
+type TabletopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Plans that would be declared; none: all that are in no open run.
+	Plans []string `protobuf:"bytes,1,rep,name=plans,proto3" json:"plans,omitempty"`
+	// Hypervisor hosts that would be lost first.
+	LoseHosts []string `protobuf:"bytes,2,rep,name=lose_hosts,json=loseHosts,proto3" json:"lose_hosts,omitempty"`
+	// All hypervisor hosts of these failure domains as well.
+	LoseFailureDomains []string `protobuf:"bytes,3,rep,name=lose_failure_domains,json=loseFailureDomains,proto3" json:"lose_failure_domains,omitempty"`
+	// Declare nothing: only the losses.
+	LoseOnly      bool `protobuf:"varint,4,opt,name=lose_only,json=loseOnly,proto3" json:"lose_only,omitempty"`
+	Stale         bool `protobuf:"varint,5,opt,name=stale,proto3" json:"stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TabletopRequest) Reset() {
+	*x = TabletopRequest{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TabletopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TabletopRequest) ProtoMessage() {}
+
+func (x *TabletopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TabletopRequest.ProtoReflect.Descriptor instead.
+func (*TabletopRequest) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *TabletopRequest) GetPlans() []string {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+func (x *TabletopRequest) GetLoseHosts() []string {
+	if x != nil {
+		return x.LoseHosts
+	}
+	return nil
+}
+
+func (x *TabletopRequest) GetLoseFailureDomains() []string {
+	if x != nil {
+		return x.LoseFailureDomains
+	}
+	return nil
+}
+
+func (x *TabletopRequest) GetLoseOnly() bool {
+	if x != nil {
+		return x.LoseOnly
+	}
+	return false
+}
+
+func (x *TabletopRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+type TabletopResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the site is now, after the losses, and while the plans run.
+	Now          *SiteProof `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"`
+	AfterLosses  *SiteProof `protobuf:"bytes,2,opt,name=after_losses,json=afterLosses,proto3" json:"after_losses,omitempty"`
+	AfterDeclare *SiteProof `protobuf:"bytes,3,opt,name=after_declare,json=afterDeclare,proto3" json:"after_declare,omitempty"`
+	LostHosts    []string   `protobuf:"bytes,4,rep,name=lost_hosts,json=lostHosts,proto3" json:"lost_hosts,omitempty"`
+	// Leases with a VM on one of them: they would be lost.
+	LostLeases []string `protobuf:"bytes,5,rep,name=lost_leases,json=lostLeases,proto3" json:"lost_leases,omitempty"`
+	// What would be committed; absent when nothing would be declared.
+	Failover *Failover      `protobuf:"bytes,6,opt,name=failover,proto3" json:"failover,omitempty"`
+	Reclaim  []*HostReclaim `protobuf:"bytes,7,rep,name=reclaim,proto3" json:"reclaim,omitempty"`
+	// Open runs that the losses would leave with less, as they would go on.
+	Open          []*Failover `protobuf:"bytes,8,rep,name=open,proto3" json:"open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TabletopResponse) Reset() {
+	*x = TabletopResponse{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TabletopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TabletopResponse) ProtoMessage() {}
+
+func (x *TabletopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TabletopResponse.ProtoReflect.Descriptor instead.
+func (*TabletopResponse) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *TabletopResponse) GetNow() *SiteProof {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *TabletopResponse) GetAfterLosses() *SiteProof {
+	if x != nil {
+		return x.AfterLosses
+	}
+	return nil
+}
+
+func (x *TabletopResponse) GetAfterDeclare() *SiteProof {
+	if x != nil {
+		return x.AfterDeclare
+	}
+	return nil
+}
+
+func (x *TabletopResponse) GetLostHosts() []string {
+	if x != nil {
+		return x.LostHosts
+	}
+	return nil
+}
+
+func (x *TabletopResponse) GetLostLeases() []string {
+	if x != nil {
+		return x.LostLeases
+	}
+	return nil
+}
+
+func (x *TabletopResponse) GetFailover() *Failover {
+	if x != nil {
+		return x.Failover
+	}
+	return nil
+}
+
+func (x *TabletopResponse) GetReclaim() []*HostReclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return nil
+}
+
+func (x *TabletopResponse) GetOpen() []*Failover {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+// SiteProof is how good the guarantee is.
+type SiteProof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Proven(1), Degraded(0), GuaranteeLost.
+	Guarantee string `protobuf:"bytes,1,opt,name=guarantee,proto3" json:"guarantee,omitempty"`
+	// Why it is not better.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteProof) Reset() {
+	*x = SiteProof{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteProof) ProtoMessage() {}
+
+func (x *SiteProof) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteProof.ProtoReflect.Descriptor instead.
+func (*SiteProof) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *SiteProof) GetGuarantee() string {
+	if x != nil {
+		return x.Guarantee
+	}
+	return ""
+}
+
+func (x *SiteProof) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// HostReclaim is how long taking back a host's victims takes at most.
+type HostReclaim struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Host   string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Leases []string               `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`
+	// Grace and saves together. Absent while the host's rate of saving was never measured.
+	Bound *durationpb.Duration `protobuf:"bytes,3,opt,name=bound,proto3" json:"bound,omitempty"`
+	// What its saves have to write.
+	SaveBytes     uint64 `protobuf:"varint,4,opt,name=save_bytes,json=saveBytes,proto3" json:"save_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostReclaim) Reset() {
+	*x = HostReclaim{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostReclaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostReclaim) ProtoMessage() {}
+
+func (x *HostReclaim) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostReclaim.ProtoReflect.Descriptor instead.
+func (*HostReclaim) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *HostReclaim) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostReclaim) GetLeases() []string {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *HostReclaim) GetBound() *durationpb.Duration {
+	if x != nil {
+		return x.Bound
+	}
+	return nil
+}
+
+func (x *HostReclaim) GetSaveBytes() uint64 {
+	if x != nil {
+		return x.SaveBytes
+	}
+	return 0
+}
+
+// Margin is the room of one dimension on the hosts that are usable.
+type Margin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// vcpus (in thousandths), memory (in bytes).
+	Dimension string `protobuf:"bytes,1,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	Total     int64  `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// What the proof may need there in its worst case: no firm lease and no protected workload can be added to that.
+	Obliged       int64 `protobuf:"varint,3,opt,name=obliged,proto3" json:"obliged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Margin) Reset() {
+	*x = Margin{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Margin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Margin) ProtoMessage() {}
+
+func (x *Margin) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Margin.ProtoReflect.Descriptor instead.
+func (*Margin) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Margin) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *Margin) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Margin) GetObliged() int64 {
+	if x != nil {
+		return x.Obliged
+	}
+	return 0
 }
 
 type GetStatusRequest struct {
@@ -2505,7 +2950,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[43]
+	mi := &file_hotspare_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2962,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[43]
+	mi := &file_hotspare_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2975,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetStatusRequest) GetStale() bool {
@@ -2555,14 +3000,18 @@ type GetStatusResponse struct {
 	Hosts          uint32 `protobuf:"varint,9,opt,name=hosts,proto3" json:"hosts,omitempty"`
 	HostsConnected uint32 `protobuf:"varint,10,opt,name=hosts_connected,json=hostsConnected,proto3" json:"hosts_connected,omitempty"`
 	// How old the view may be; zero for a verified read.
-	Age           *durationpb.Duration `protobuf:"bytes,11,opt,name=age,proto3" json:"age,omitempty"`
+	Age *durationpb.Duration `protobuf:"bytes,11,opt,name=age,proto3" json:"age,omitempty"`
+	// Empty while nothing is proven.
+	Margins []*Margin `protobuf:"bytes,12,rep,name=margins,proto3" json:"margins,omitempty"`
+	// What would be short first if one host more were lost than is proven.
+	Weakest       string `protobuf:"bytes,13,opt,name=weakest,proto3" json:"weakest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	mi := &file_hotspare_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2574,7 +3023,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	mi := &file_hotspare_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2587,7 +3036,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetStatusResponse) GetGuarantee() string {
@@ -2667,6 +3116,20 @@ func (x *GetStatusResponse) GetAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *GetStatusResponse) GetMargins() []*Margin {
+	if x != nil {
+		return x.Margins
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetWeakest() string {
+	if x != nil {
+		return x.Weakest
+	}
+	return ""
+}
+
 // Lent sums up capacity.
 type Lent struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2682,7 +3145,7 @@ type Lent struct {
 
 func (x *Lent) Reset() {
 	*x = Lent{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	mi := &file_hotspare_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +3157,7 @@ func (x *Lent) String() string {
 func (*Lent) ProtoMessage() {}
 
 func (x *Lent) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	mi := &file_hotspare_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +3170,7 @@ func (x *Lent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lent.ProtoReflect.Descriptor instead.
 func (*Lent) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Lent) GetVcpus() uint32 {
@@ -2765,7 +3228,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	mi := &file_hotspare_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +3240,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	mi := &file_hotspare_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +3253,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Member) GetName() string {
@@ -2833,7 +3296,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	mi := &file_hotspare_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3308,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	mi := &file_hotspare_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3321,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListHostsRequest) GetStale() bool {
@@ -2892,7 +3355,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	mi := &file_hotspare_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3367,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	mi := &file_hotspare_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3380,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -2939,15 +3402,17 @@ type UpdateHostRequest struct {
 	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// cordon, uncordon, remove, readmit; lose: the host is destroyed or will never come back as it was.
-	Action        string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Say what would come of it, and change nothing.
+	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateHostRequest) Reset() {
 	*x = UpdateHostRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[49]
+	mi := &file_hotspare_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3424,7 @@ func (x *UpdateHostRequest) String() string {
 func (*UpdateHostRequest) ProtoMessage() {}
 
 func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[49]
+	mi := &file_hotspare_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3437,7 @@ func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostRequest.ProtoReflect.Descriptor instead.
 func (*UpdateHostRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UpdateHostRequest) GetRequestId() string {
@@ -3003,16 +3468,25 @@ func (x *UpdateHostRequest) GetReason() string {
 	return ""
 }
 
+func (x *UpdateHostRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type UpdateHostResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Host          *Host                  `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Host  *Host                  `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// With dry_run: the guarantee afterwards.
+	After         *SiteProof `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateHostResponse) Reset() {
 	*x = UpdateHostResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[50]
+	mi := &file_hotspare_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3498,7 @@ func (x *UpdateHostResponse) String() string {
 func (*UpdateHostResponse) ProtoMessage() {}
 
 func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[50]
+	mi := &file_hotspare_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,12 +3511,19 @@ func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostResponse.ProtoReflect.Descriptor instead.
 func (*UpdateHostResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UpdateHostResponse) GetHost() *Host {
 	if x != nil {
 		return x.Host
+	}
+	return nil
+}
+
+func (x *UpdateHostResponse) GetAfter() *SiteProof {
+	if x != nil {
+		return x.After
 	}
 	return nil
 }
@@ -3060,7 +3541,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[51]
+	mi := &file_hotspare_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3553,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[51]
+	mi := &file_hotspare_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3566,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreateTokenRequest) GetRequestId() string {
@@ -3121,7 +3602,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[52]
+	mi := &file_hotspare_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3614,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[52]
+	mi := &file_hotspare_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3627,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3184,7 +3665,7 @@ type ListObjectsRequest struct {
 
 func (x *ListObjectsRequest) Reset() {
 	*x = ListObjectsRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[53]
+	mi := &file_hotspare_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3196,7 +3677,7 @@ func (x *ListObjectsRequest) String() string {
 func (*ListObjectsRequest) ProtoMessage() {}
 
 func (x *ListObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[53]
+	mi := &file_hotspare_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3209,7 +3690,7 @@ func (x *ListObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListObjectsRequest.ProtoReflect.Descriptor instead.
 func (*ListObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListObjectsRequest) GetStale() bool {
@@ -3250,7 +3731,7 @@ type ListObjectsResponse struct {
 
 func (x *ListObjectsResponse) Reset() {
 	*x = ListObjectsResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[54]
+	mi := &file_hotspare_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3743,7 @@ func (x *ListObjectsResponse) String() string {
 func (*ListObjectsResponse) ProtoMessage() {}
 
 func (x *ListObjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[54]
+	mi := &file_hotspare_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3756,7 @@ func (x *ListObjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListObjectsResponse.ProtoReflect.Descriptor instead.
 func (*ListObjectsResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListObjectsResponse) GetObjects() []*ObjectView {
@@ -3303,7 +3784,7 @@ type ObjectView struct {
 
 func (x *ObjectView) Reset() {
 	*x = ObjectView{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[55]
+	mi := &file_hotspare_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3796,7 @@ func (x *ObjectView) String() string {
 func (*ObjectView) ProtoMessage() {}
 
 func (x *ObjectView) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[55]
+	mi := &file_hotspare_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3328,7 +3809,7 @@ func (x *ObjectView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectView.ProtoReflect.Descriptor instead.
 func (*ObjectView) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ObjectView) GetObject() *Object {
@@ -3355,7 +3836,7 @@ type ListEvidenceRequest struct {
 
 func (x *ListEvidenceRequest) Reset() {
 	*x = ListEvidenceRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[56]
+	mi := &file_hotspare_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3848,7 @@ func (x *ListEvidenceRequest) String() string {
 func (*ListEvidenceRequest) ProtoMessage() {}
 
 func (x *ListEvidenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[56]
+	mi := &file_hotspare_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3861,7 @@ func (x *ListEvidenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEvidenceRequest.ProtoReflect.Descriptor instead.
 func (*ListEvidenceRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListEvidenceRequest) GetAfterSequence() uint64 {
@@ -3406,7 +3887,7 @@ type ListEvidenceResponse struct {
 
 func (x *ListEvidenceResponse) Reset() {
 	*x = ListEvidenceResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[57]
+	mi := &file_hotspare_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3899,7 @@ func (x *ListEvidenceResponse) String() string {
 func (*ListEvidenceResponse) ProtoMessage() {}
 
 func (x *ListEvidenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[57]
+	mi := &file_hotspare_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3912,7 @@ func (x *ListEvidenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEvidenceResponse.ProtoReflect.Descriptor instead.
 func (*ListEvidenceResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListEvidenceResponse) GetEntries() []*Evidence {
@@ -3455,7 +3936,7 @@ type IssueClientRequest struct {
 
 func (x *IssueClientRequest) Reset() {
 	*x = IssueClientRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[58]
+	mi := &file_hotspare_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3467,7 +3948,7 @@ func (x *IssueClientRequest) String() string {
 func (*IssueClientRequest) ProtoMessage() {}
 
 func (x *IssueClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[58]
+	mi := &file_hotspare_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3480,7 +3961,7 @@ func (x *IssueClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueClientRequest.ProtoReflect.Descriptor instead.
 func (*IssueClientRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *IssueClientRequest) GetRequestId() string {
@@ -3528,7 +4009,7 @@ type IssueClientResponse struct {
 
 func (x *IssueClientResponse) Reset() {
 	*x = IssueClientResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[59]
+	mi := &file_hotspare_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +4021,7 @@ func (x *IssueClientResponse) String() string {
 func (*IssueClientResponse) ProtoMessage() {}
 
 func (x *IssueClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[59]
+	mi := &file_hotspare_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +4034,7 @@ func (x *IssueClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueClientResponse.ProtoReflect.Descriptor instead.
 func (*IssueClientResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *IssueClientResponse) GetCertificate() []byte {
@@ -3645,10 +4126,15 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x12GetResourceRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05stale\x18\x03 \x01(\bR\x05stale\"~\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale\"\xa7\x01\n" +
 	"\x13GetResourceResponse\x121\n" +
 	"\bresource\x18\x01 \x01(\v2\x15.hotspare.v1.ResourceR\bresource\x124\n" +
-	"\treadiness\x18\x02 \x01(\v2\x16.hotspare.v1.ReadinessR\treadiness\"|\n" +
+	"\treadiness\x18\x02 \x01(\v2\x16.hotspare.v1.ReadinessR\treadiness\x12'\n" +
+	"\x05seats\x18\x03 \x03(\v2\x11.hotspare.v1.SeatR\x05seats\"S\n" +
+	"\x04Seat\x12\x1a\n" +
+	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x1b\n" +
+	"\twhen_lost\x18\x03 \x01(\tR\bwhenLost\"|\n" +
 	"\x14ListResourcesRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -3737,9 +4223,40 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x06disarm\x18\x03 \x01(\bR\x06disarm\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"=\n" +
 	"\vArmResponse\x12.\n" +
-	"\atrigger\x18\x01 \x01(\v2\x14.hotspare.v1.TriggerR\atrigger\"(\n" +
+	"\atrigger\x18\x01 \x01(\v2\x14.hotspare.v1.TriggerR\atrigger\"\xab\x01\n" +
+	"\x0fTabletopRequest\x12\x14\n" +
+	"\x05plans\x18\x01 \x03(\tR\x05plans\x12\x1d\n" +
+	"\n" +
+	"lose_hosts\x18\x02 \x03(\tR\tloseHosts\x120\n" +
+	"\x14lose_failure_domains\x18\x03 \x03(\tR\x12loseFailureDomains\x12\x1b\n" +
+	"\tlose_only\x18\x04 \x01(\bR\bloseOnly\x12\x14\n" +
+	"\x05stale\x18\x05 \x01(\bR\x05stale\"\x86\x03\n" +
+	"\x10TabletopResponse\x12(\n" +
+	"\x03now\x18\x01 \x01(\v2\x16.hotspare.v1.SiteProofR\x03now\x129\n" +
+	"\fafter_losses\x18\x02 \x01(\v2\x16.hotspare.v1.SiteProofR\vafterLosses\x12;\n" +
+	"\rafter_declare\x18\x03 \x01(\v2\x16.hotspare.v1.SiteProofR\fafterDeclare\x12\x1d\n" +
+	"\n" +
+	"lost_hosts\x18\x04 \x03(\tR\tlostHosts\x12\x1f\n" +
+	"\vlost_leases\x18\x05 \x03(\tR\n" +
+	"lostLeases\x121\n" +
+	"\bfailover\x18\x06 \x01(\v2\x15.hotspare.v1.FailoverR\bfailover\x122\n" +
+	"\areclaim\x18\a \x03(\v2\x18.hotspare.v1.HostReclaimR\areclaim\x12)\n" +
+	"\x04open\x18\b \x03(\v2\x15.hotspare.v1.FailoverR\x04open\"A\n" +
+	"\tSiteProof\x12\x1c\n" +
+	"\tguarantee\x18\x01 \x01(\tR\tguarantee\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x89\x01\n" +
+	"\vHostReclaim\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
+	"\x06leases\x18\x02 \x03(\tR\x06leases\x12/\n" +
+	"\x05bound\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05bound\x12\x1d\n" +
+	"\n" +
+	"save_bytes\x18\x04 \x01(\x04R\tsaveBytes\"V\n" +
+	"\x06Margin\x12\x1c\n" +
+	"\tdimension\x18\x01 \x01(\tR\tdimension\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x18\n" +
+	"\aobliged\x18\x03 \x01(\x03R\aobliged\"(\n" +
 	"\x10GetStatusRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xa5\x03\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xee\x03\n" +
 	"\x11GetStatusResponse\x12\x1c\n" +
 	"\tguarantee\x18\x01 \x01(\tR\tguarantee\x12)\n" +
 	"\x10guarantee_reason\x18\x02 \x01(\tR\x0fguaranteeReason\x12,\n" +
@@ -3752,7 +4269,9 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x05hosts\x18\t \x01(\rR\x05hosts\x12'\n" +
 	"\x0fhosts_connected\x18\n" +
 	" \x01(\rR\x0ehostsConnected\x12+\n" +
-	"\x03age\x18\v \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xca\x01\n" +
+	"\x03age\x18\v \x01(\v2\x19.google.protobuf.DurationR\x03age\x12-\n" +
+	"\amargins\x18\f \x03(\v2\x13.hotspare.v1.MarginR\amargins\x12\x18\n" +
+	"\aweakest\x18\r \x01(\tR\aweakest\"\xca\x01\n" +
 	"\x04Lent\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1c\n" +
@@ -3773,15 +4292,17 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"d\n" +
 	"\x11ListHostsResponse\x12'\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x11.hotspare.v1.HostR\x05hosts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"v\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n" +
 	"\x11UpdateHostRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\tR\x06action\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\";\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"i\n" +
 	"\x12UpdateHostResponse\x12%\n" +
-	"\x04host\x18\x01 \x01(\v2\x11.hotspare.v1.HostR\x04host\"x\n" +
+	"\x04host\x18\x01 \x01(\v2\x11.hotspare.v1.HostR\x04host\x12,\n" +
+	"\x05after\x18\x02 \x01(\v2\x16.hotspare.v1.SiteProofR\x05after\"x\n" +
 	"\x12CreateTokenRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
@@ -3851,7 +4372,7 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x05Swear\x12\x19.hotspare.v1.SwearRequest\x1a\x1a.hotspare.v1.SwearResponse\x12D\n" +
 	"\aControl\x12\x1b.hotspare.v1.ControlRequest\x1a\x1c.hotspare.v1.ControlResponse\x12G\n" +
 	"\bFailback\x12\x1c.hotspare.v1.FailbackRequest\x1a\x1d.hotspare.v1.FailbackResponse\x128\n" +
-	"\x03Arm\x12\x17.hotspare.v1.ArmRequest\x1a\x18.hotspare.v1.ArmResponse2\xbf\x04\n" +
+	"\x03Arm\x12\x17.hotspare.v1.ArmRequest\x1a\x18.hotspare.v1.ArmResponse2\x88\x05\n" +
 	"\vSiteService\x12J\n" +
 	"\tGetStatus\x12\x1d.hotspare.v1.GetStatusRequest\x1a\x1e.hotspare.v1.GetStatusResponse\x12J\n" +
 	"\tListHosts\x12\x1d.hotspare.v1.ListHostsRequest\x1a\x1e.hotspare.v1.ListHostsResponse\x12M\n" +
@@ -3860,7 +4381,8 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\vCreateToken\x12\x1f.hotspare.v1.CreateTokenRequest\x1a .hotspare.v1.CreateTokenResponse\x12P\n" +
 	"\vListObjects\x12\x1f.hotspare.v1.ListObjectsRequest\x1a .hotspare.v1.ListObjectsResponse\x12S\n" +
 	"\fListEvidence\x12 .hotspare.v1.ListEvidenceRequest\x1a!.hotspare.v1.ListEvidenceResponse\x12P\n" +
-	"\vIssueClient\x12\x1f.hotspare.v1.IssueClientRequest\x1a .hotspare.v1.IssueClientResponseB9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
+	"\vIssueClient\x12\x1f.hotspare.v1.IssueClientRequest\x1a .hotspare.v1.IssueClientResponse\x12G\n" +
+	"\bTabletop\x12\x1c.hotspare.v1.TabletopRequest\x1a\x1d.hotspare.v1.TabletopResponseB9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
 
 var (
 	file_hotspare_v1_api_proto_rawDescOnce sync.Once
@@ -3875,7 +4397,7 @@ func file_hotspare_v1_api_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_api_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hotspare_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_hotspare_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_hotspare_v1_api_proto_goTypes = []any{
 	(ControlAction)(0),             // 0: hotspare.v1.ControlAction
 	(*CreateLeaseRequest)(nil),     // 1: hotspare.v1.CreateLeaseRequest
@@ -3899,162 +4421,180 @@ var file_hotspare_v1_api_proto_goTypes = []any{
 	(*ApplyOutcome)(nil),           // 19: hotspare.v1.ApplyOutcome
 	(*GetResourceRequest)(nil),     // 20: hotspare.v1.GetResourceRequest
 	(*GetResourceResponse)(nil),    // 21: hotspare.v1.GetResourceResponse
-	(*ListResourcesRequest)(nil),   // 22: hotspare.v1.ListResourcesRequest
-	(*ListResourcesResponse)(nil),  // 23: hotspare.v1.ListResourcesResponse
-	(*DeleteResourceRequest)(nil),  // 24: hotspare.v1.DeleteResourceRequest
-	(*DeleteResourceResponse)(nil), // 25: hotspare.v1.DeleteResourceResponse
-	(*Readiness)(nil),              // 26: hotspare.v1.Readiness
-	(*Obstacle)(nil),               // 27: hotspare.v1.Obstacle
-	(*DeclareRequest)(nil),         // 28: hotspare.v1.DeclareRequest
-	(*DeclareResponse)(nil),        // 29: hotspare.v1.DeclareResponse
-	(*GetFailoverRequest)(nil),     // 30: hotspare.v1.GetFailoverRequest
-	(*GetFailoverResponse)(nil),    // 31: hotspare.v1.GetFailoverResponse
-	(*ListFailoversRequest)(nil),   // 32: hotspare.v1.ListFailoversRequest
-	(*ListFailoversResponse)(nil),  // 33: hotspare.v1.ListFailoversResponse
-	(*WatchFailoverRequest)(nil),   // 34: hotspare.v1.WatchFailoverRequest
-	(*WatchFailoverResponse)(nil),  // 35: hotspare.v1.WatchFailoverResponse
-	(*SwearRequest)(nil),           // 36: hotspare.v1.SwearRequest
-	(*SwearResponse)(nil),          // 37: hotspare.v1.SwearResponse
-	(*ControlRequest)(nil),         // 38: hotspare.v1.ControlRequest
-	(*ControlResponse)(nil),        // 39: hotspare.v1.ControlResponse
-	(*FailbackRequest)(nil),        // 40: hotspare.v1.FailbackRequest
-	(*FailbackResponse)(nil),       // 41: hotspare.v1.FailbackResponse
-	(*ArmRequest)(nil),             // 42: hotspare.v1.ArmRequest
-	(*ArmResponse)(nil),            // 43: hotspare.v1.ArmResponse
-	(*GetStatusRequest)(nil),       // 44: hotspare.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 45: hotspare.v1.GetStatusResponse
-	(*Lent)(nil),                   // 46: hotspare.v1.Lent
-	(*Member)(nil),                 // 47: hotspare.v1.Member
-	(*ListHostsRequest)(nil),       // 48: hotspare.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),      // 49: hotspare.v1.ListHostsResponse
-	(*UpdateHostRequest)(nil),      // 50: hotspare.v1.UpdateHostRequest
-	(*UpdateHostResponse)(nil),     // 51: hotspare.v1.UpdateHostResponse
-	(*CreateTokenRequest)(nil),     // 52: hotspare.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 53: hotspare.v1.CreateTokenResponse
-	(*ListObjectsRequest)(nil),     // 54: hotspare.v1.ListObjectsRequest
-	(*ListObjectsResponse)(nil),    // 55: hotspare.v1.ListObjectsResponse
-	(*ObjectView)(nil),             // 56: hotspare.v1.ObjectView
-	(*ListEvidenceRequest)(nil),    // 57: hotspare.v1.ListEvidenceRequest
-	(*ListEvidenceResponse)(nil),   // 58: hotspare.v1.ListEvidenceResponse
-	(*IssueClientRequest)(nil),     // 59: hotspare.v1.IssueClientRequest
-	(*IssueClientResponse)(nil),    // 60: hotspare.v1.IssueClientResponse
-	(*LeaseSpec)(nil),              // 61: hotspare.v1.LeaseSpec
-	(LeaseClass)(0),                // 62: hotspare.v1.LeaseClass
-	(*Lease)(nil),                  // 63: hotspare.v1.Lease
-	(*durationpb.Duration)(nil),    // 64: google.protobuf.Duration
-	(State)(0),                     // 65: hotspare.v1.State
-	(*Resource)(nil),               // 66: hotspare.v1.Resource
-	(*timestamppb.Timestamp)(nil),  // 67: google.protobuf.Timestamp
-	(*Failover)(nil),               // 68: hotspare.v1.Failover
-	(*Status)(nil),                 // 69: hotspare.v1.Status
-	(*Trigger)(nil),                // 70: hotspare.v1.Trigger
-	(*Host)(nil),                   // 71: hotspare.v1.Host
-	(*Object)(nil),                 // 72: hotspare.v1.Object
-	(*Evidence)(nil),               // 73: hotspare.v1.Evidence
+	(*Seat)(nil),                   // 22: hotspare.v1.Seat
+	(*ListResourcesRequest)(nil),   // 23: hotspare.v1.ListResourcesRequest
+	(*ListResourcesResponse)(nil),  // 24: hotspare.v1.ListResourcesResponse
+	(*DeleteResourceRequest)(nil),  // 25: hotspare.v1.DeleteResourceRequest
+	(*DeleteResourceResponse)(nil), // 26: hotspare.v1.DeleteResourceResponse
+	(*Readiness)(nil),              // 27: hotspare.v1.Readiness
+	(*Obstacle)(nil),               // 28: hotspare.v1.Obstacle
+	(*DeclareRequest)(nil),         // 29: hotspare.v1.DeclareRequest
+	(*DeclareResponse)(nil),        // 30: hotspare.v1.DeclareResponse
+	(*GetFailoverRequest)(nil),     // 31: hotspare.v1.GetFailoverRequest
+	(*GetFailoverResponse)(nil),    // 32: hotspare.v1.GetFailoverResponse
+	(*ListFailoversRequest)(nil),   // 33: hotspare.v1.ListFailoversRequest
+	(*ListFailoversResponse)(nil),  // 34: hotspare.v1.ListFailoversResponse
+	(*WatchFailoverRequest)(nil),   // 35: hotspare.v1.WatchFailoverRequest
+	(*WatchFailoverResponse)(nil),  // 36: hotspare.v1.WatchFailoverResponse
+	(*SwearRequest)(nil),           // 37: hotspare.v1.SwearRequest
+	(*SwearResponse)(nil),          // 38: hotspare.v1.SwearResponse
+	(*ControlRequest)(nil),         // 39: hotspare.v1.ControlRequest
+	(*ControlResponse)(nil),        // 40: hotspare.v1.ControlResponse
+	(*FailbackRequest)(nil),        // 41: hotspare.v1.FailbackRequest
+	(*FailbackResponse)(nil),       // 42: hotspare.v1.FailbackResponse
+	(*ArmRequest)(nil),             // 43: hotspare.v1.ArmRequest
+	(*ArmResponse)(nil),            // 44: hotspare.v1.ArmResponse
+	(*TabletopRequest)(nil),        // 45: hotspare.v1.TabletopRequest
+	(*TabletopResponse)(nil),       // 46: hotspare.v1.TabletopResponse
+	(*SiteProof)(nil),              // 47: hotspare.v1.SiteProof
+	(*HostReclaim)(nil),            // 48: hotspare.v1.HostReclaim
+	(*Margin)(nil),                 // 49: hotspare.v1.Margin
+	(*GetStatusRequest)(nil),       // 50: hotspare.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 51: hotspare.v1.GetStatusResponse
+	(*Lent)(nil),                   // 52: hotspare.v1.Lent
+	(*Member)(nil),                 // 53: hotspare.v1.Member
+	(*ListHostsRequest)(nil),       // 54: hotspare.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),      // 55: hotspare.v1.ListHostsResponse
+	(*UpdateHostRequest)(nil),      // 56: hotspare.v1.UpdateHostRequest
+	(*UpdateHostResponse)(nil),     // 57: hotspare.v1.UpdateHostResponse
+	(*CreateTokenRequest)(nil),     // 58: hotspare.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 59: hotspare.v1.CreateTokenResponse
+	(*ListObjectsRequest)(nil),     // 60: hotspare.v1.ListObjectsRequest
+	(*ListObjectsResponse)(nil),    // 61: hotspare.v1.ListObjectsResponse
+	(*ObjectView)(nil),             // 62: hotspare.v1.ObjectView
+	(*ListEvidenceRequest)(nil),    // 63: hotspare.v1.ListEvidenceRequest
+	(*ListEvidenceResponse)(nil),   // 64: hotspare.v1.ListEvidenceResponse
+	(*IssueClientRequest)(nil),     // 65: hotspare.v1.IssueClientRequest
+	(*IssueClientResponse)(nil),    // 66: hotspare.v1.IssueClientResponse
+	(*LeaseSpec)(nil),              // 67: hotspare.v1.LeaseSpec
+	(LeaseClass)(0),                // 68: hotspare.v1.LeaseClass
+	(*Lease)(nil),                  // 69: hotspare.v1.Lease
+	(*durationpb.Duration)(nil),    // 70: google.protobuf.Duration
+	(State)(0),                     // 71: hotspare.v1.State
+	(*Resource)(nil),               // 72: hotspare.v1.Resource
+	(*timestamppb.Timestamp)(nil),  // 73: google.protobuf.Timestamp
+	(*Failover)(nil),               // 74: hotspare.v1.Failover
+	(*Status)(nil),                 // 75: hotspare.v1.Status
+	(*Trigger)(nil),                // 76: hotspare.v1.Trigger
+	(*Host)(nil),                   // 77: hotspare.v1.Host
+	(*Object)(nil),                 // 78: hotspare.v1.Object
+	(*Evidence)(nil),               // 79: hotspare.v1.Evidence
 }
 var file_hotspare_v1_api_proto_depIdxs = []int32{
-	61, // 0: hotspare.v1.CreateLeaseRequest.spec:type_name -> hotspare.v1.LeaseSpec
-	62, // 1: hotspare.v1.CreateLeaseRequest.class:type_name -> hotspare.v1.LeaseClass
-	63, // 2: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	63, // 3: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	63, // 4: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
-	64, // 5: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
-	63, // 6: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	63, // 7: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	63, // 8: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	65, // 9: hotspare.v1.ReadConsoleResponse.state:type_name -> hotspare.v1.State
-	63, // 10: hotspare.v1.WatchLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	66, // 11: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
+	67, // 0: hotspare.v1.CreateLeaseRequest.spec:type_name -> hotspare.v1.LeaseSpec
+	68, // 1: hotspare.v1.CreateLeaseRequest.class:type_name -> hotspare.v1.LeaseClass
+	69, // 2: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	69, // 3: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	69, // 4: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
+	70, // 5: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
+	69, // 6: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	69, // 7: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	69, // 8: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	71, // 9: hotspare.v1.ReadConsoleResponse.state:type_name -> hotspare.v1.State
+	69, // 10: hotspare.v1.WatchLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	72, // 11: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
 	19, // 12: hotspare.v1.ApplyResponse.outcomes:type_name -> hotspare.v1.ApplyOutcome
-	66, // 13: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
-	26, // 14: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
-	66, // 15: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
-	27, // 16: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
-	67, // 17: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
-	67, // 18: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
-	68, // 19: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
-	68, // 20: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	68, // 21: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
-	68, // 22: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	69, // 23: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
-	68, // 24: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
-	0,  // 25: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
-	68, // 26: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
-	68, // 27: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
-	70, // 28: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
-	26, // 29: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
-	68, // 30: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
-	46, // 31: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
-	47, // 32: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
-	64, // 33: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
-	71, // 34: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	71, // 35: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	64, // 36: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	67, // 37: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	56, // 38: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	72, // 39: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	69, // 40: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	73, // 41: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	64, // 42: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	1,  // 43: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	3,  // 44: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	5,  // 45: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	7,  // 46: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	9,  // 47: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	11, // 48: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	13, // 49: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	15, // 50: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	17, // 51: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	20, // 52: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	22, // 53: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	24, // 54: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	28, // 55: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	30, // 56: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	32, // 57: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	34, // 58: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	36, // 59: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	38, // 60: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	40, // 61: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	42, // 62: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	44, // 63: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	48, // 64: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	50, // 65: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	52, // 66: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	54, // 67: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	57, // 68: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	59, // 69: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	2,  // 70: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	4,  // 71: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	6,  // 72: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	8,  // 73: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	10, // 74: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	12, // 75: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	14, // 76: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	16, // 77: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	18, // 78: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	21, // 79: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	23, // 80: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	25, // 81: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	29, // 82: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	31, // 83: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	33, // 84: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	35, // 85: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	37, // 86: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	39, // 87: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	41, // 88: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	43, // 89: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	45, // 90: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	49, // 91: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	51, // 92: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	53, // 93: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	55, // 94: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	58, // 95: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	60, // 96: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	70, // [70:97] is the sub-list for method output_type
-	43, // [43:70] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	72, // 13: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
+	27, // 14: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
+	22, // 15: hotspare.v1.GetResourceResponse.seats:type_name -> hotspare.v1.Seat
+	72, // 16: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
+	28, // 17: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
+	73, // 18: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
+	73, // 19: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
+	74, // 20: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
+	74, // 21: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	74, // 22: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
+	74, // 23: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	75, // 24: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
+	74, // 25: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
+	0,  // 26: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
+	74, // 27: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
+	74, // 28: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
+	76, // 29: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
+	47, // 30: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
+	47, // 31: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
+	47, // 32: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
+	74, // 33: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
+	48, // 34: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
+	74, // 35: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
+	70, // 36: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
+	27, // 37: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
+	74, // 38: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
+	52, // 39: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
+	53, // 40: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
+	70, // 41: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
+	49, // 42: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
+	77, // 43: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	77, // 44: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	47, // 45: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	70, // 46: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	73, // 47: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	62, // 48: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	78, // 49: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	75, // 50: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	79, // 51: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	70, // 52: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	1,  // 53: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	3,  // 54: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	5,  // 55: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	7,  // 56: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	9,  // 57: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	11, // 58: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	13, // 59: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	15, // 60: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	17, // 61: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	20, // 62: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	23, // 63: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	25, // 64: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	29, // 65: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	31, // 66: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	33, // 67: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	35, // 68: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	37, // 69: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	39, // 70: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	41, // 71: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	43, // 72: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	50, // 73: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	54, // 74: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	56, // 75: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	58, // 76: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	60, // 77: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	63, // 78: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	65, // 79: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	45, // 80: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	2,  // 81: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	4,  // 82: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	6,  // 83: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	8,  // 84: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	10, // 85: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	12, // 86: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	14, // 87: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	16, // 88: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	18, // 89: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	21, // 90: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	24, // 91: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	26, // 92: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	30, // 93: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	32, // 94: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	34, // 95: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	36, // 96: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	38, // 97: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	40, // 98: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	42, // 99: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	44, // 100: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	51, // 101: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	55, // 102: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	57, // 103: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	59, // 104: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	61, // 105: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	64, // 106: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	66, // 107: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	46, // 108: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	81, // [81:109] is the sub-list for method output_type
+	53, // [53:81] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }
@@ -4071,7 +4611,7 @@ func file_hotspare_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_api_proto_rawDesc), len(file_hotspare_v1_api_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   60,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

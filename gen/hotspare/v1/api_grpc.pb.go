@@ -1011,6 +1011,7 @@ const (
 	SiteService_ListObjects_FullMethodName  = "/hotspare.v1.SiteService/ListObjects"
 	SiteService_ListEvidence_FullMethodName = "/hotspare.v1.SiteService/ListEvidence"
 	SiteService_IssueClient_FullMethodName  = "/hotspare.v1.SiteService/IssueClient"
+	SiteService_Tabletop_FullMethodName     = "/hotspare.v1.SiteService/Tabletop"
 )
 
 // SiteServiceClient is the client API for SiteService service.
@@ -1027,6 +1028,8 @@ type SiteServiceClient interface {
 	ListEvidence(ctx context.Context, in *ListEvidenceRequest, opts ...grpc.CallOption) (*ListEvidenceResponse, error)
 	// IssueClient signs a client certificate for a user with a role.
 	IssueClient(ctx context.Context, in *IssueClientRequest, opts ...grpc.CallOption) (*IssueClientResponse, error)
+	// Tabletop computes what would happen if hosts were lost and plans declared now. It changes nothing.
+	Tabletop(ctx context.Context, in *TabletopRequest, opts ...grpc.CallOption) (*TabletopResponse, error)
 }
 
 type siteServiceClient struct {
@@ -1107,6 +1110,16 @@ func (c *siteServiceClient) IssueClient(ctx context.Context, in *IssueClientRequ
 	return out, nil
 }
 
+func (c *siteServiceClient) Tabletop(ctx context.Context, in *TabletopRequest, opts ...grpc.CallOption) (*TabletopResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TabletopResponse)
+	err := c.cc.Invoke(ctx, SiteService_Tabletop_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SiteServiceServer is the server API for SiteService service.
 // All implementations must embed UnimplementedSiteServiceServer
 // for forward compatibility.
@@ -1121,6 +1134,8 @@ type SiteServiceServer interface {
 	ListEvidence(context.Context, *ListEvidenceRequest) (*ListEvidenceResponse, error)
 	// IssueClient signs a client certificate for a user with a role.
 	IssueClient(context.Context, *IssueClientRequest) (*IssueClientResponse, error)
+	// Tabletop computes what would happen if hosts were lost and plans declared now. It changes nothing.
+	Tabletop(context.Context, *TabletopRequest) (*TabletopResponse, error)
 	mustEmbedUnimplementedSiteServiceServer()
 }
 
@@ -1151,6 +1166,9 @@ func (UnimplementedSiteServiceServer) ListEvidence(context.Context, *ListEvidenc
 }
 func (UnimplementedSiteServiceServer) IssueClient(context.Context, *IssueClientRequest) (*IssueClientResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueClient not implemented")
+}
+func (UnimplementedSiteServiceServer) Tabletop(context.Context, *TabletopRequest) (*TabletopResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Tabletop not implemented")
 }
 func (UnimplementedSiteServiceServer) mustEmbedUnimplementedSiteServiceServer() {}
 func (UnimplementedSiteServiceServer) testEmbeddedByValue()                     {}
@@ -1299,6 +1317,24 @@ func _SiteService_IssueClient_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SiteService_Tabletop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TabletopRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SiteServiceServer).Tabletop(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SiteService_Tabletop_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SiteServiceServer).Tabletop(ctx, req.(*TabletopRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SiteService_ServiceDesc is the grpc.ServiceDesc for SiteService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1333,6 +1369,10 @@ var SiteService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IssueClient",
 			Handler:    _SiteService_IssueClient_Handler,
+		},
+		{
+			MethodName: "Tabletop",
+			Handler:    _SiteService_Tabletop_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -582,12 +582,15 @@ func (x *Unplaced) GetReason() string {
 
 // Victim is a lent instance that a run preempts.
 type Victim struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Lease         string                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
-	Object        string                 `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
-	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
-	Action        ReclaimAction          `protobuf:"varint,4,opt,name=action,proto3,enum=hotspare.v1.ReclaimAction" json:"action,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Lease  string                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Object string                 `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	Host   string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	Action ReclaimAction          `protobuf:"varint,4,opt,name=action,proto3,enum=hotspare.v1.ReclaimAction" json:"action,omitempty"`
+	Reason string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What taking it costs, in minutes of unsaved work, each earlier preemption counted as an hour: the set
+	// of victims with the smallest sum goes.
+	Cost          uint64 `protobuf:"varint,6,opt,name=cost,proto3" json:"cost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,6 +658,13 @@ func (x *Victim) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Victim) GetCost() uint64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
 }
 
 // DataLoss states the newest consistent point of a volume when the run was declared.
@@ -1297,13 +1307,14 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\bUnplaced\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x1a\n" +
 	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x96\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xaa\x01\n" +
 	"\x06Victim\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x122\n" +
 	"\x06action\x18\x04 \x01(\x0e2\x1a.hotspare.v1.ReclaimActionR\x06action\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"T\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04cost\x18\x06 \x01(\x04R\x04cost\"T\n" +
 	"\bDataLoss\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x120\n" +
 	"\x05point\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05point\"v\n" +

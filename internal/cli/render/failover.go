@@ -143,9 +143,10 @@ func Decision(f *pb.Failover, width int, now time.Time) string {
 		b.WriteString(section("NO ROOM FOR", t.Text(inner(width))))
 	}
 	if len(f.GetVictims()) > 0 {
-		t := NewTable(3, "LEASE", "HOST", "ACTION", "WHY", "INSTANCE")
+		t := NewTable(4, "LEASE", "HOST", "ACTION", "PRICE", "WHY", "INSTANCE")
 		for _, v := range f.GetVictims() {
-			t.Row(v.GetLease(), v.GetHost(), model.ReclaimActionName(v.GetAction()), v.GetReason(), model.ObjectID(v.GetObject()).Name())
+			price := Age(time.Duration(min(v.GetCost(), maxPrice)) * time.Minute)
+			t.Row(v.GetLease(), v.GetHost(), model.ReclaimActionName(v.GetAction()), price, v.GetReason(), model.ObjectID(v.GetObject()).Name())
 		}
 		b.WriteString(section("PREEMPTED", t.Text(inner(width))))
 	}
@@ -154,6 +155,9 @@ func Decision(f *pb.Failover, width int, now time.Time) string {
 	}
 	return b.String()
 }
+
+// maxPrice keeps a price that was never one from overflowing: 100 years in minutes.
+const maxPrice = 100 * 366 * 24 * 60
 
 func losses(f *pb.Failover, width int, now time.Time) string {
 	reference := now

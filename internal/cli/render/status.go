@@ -26,6 +26,8 @@ func Status(s *pb.GetStatusResponse, width int, now time.Time) string {
 	var b strings.Builder
 	for line := range strings.Lines(fields(
 		"guarantee", guarantee,
+		"margin", marginText(s.GetMargins()),
+		"weakest", s.GetWeakest(),
 		"hosts", hosts,
 		"lent", lentText(s.GetLent()),
 		"members", membersText(s.GetMembers()),

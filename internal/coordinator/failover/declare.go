@@ -175,7 +175,7 @@ func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left [
 		}
 		f.Victims = append(f.Victims, &pb.Victim{
 			Lease: vm.Lease, Object: vm.Object, Host: vm.Host, Action: s.Lease(vm.Lease).GetSpec().GetOnPreempt(),
-			Reason: whyVictim(f, vm),
+			Reason: whyVictim(f, vm), Cost: vm.Cost,
 		})
 	}
 	for _, vm := range a.Unplaced {

@@ -150,3 +150,80 @@ func Alarms(s *state.State, v live.View) []string {
 	}
 	return out
 }
+
+// Margins says for each dimension what the usable hosts have, and what of it the proof may need. What is
+// above that is no room for another plan for certain: it may be in pieces that are too small. Nil while
+// nothing is proven.
+func Margins(s *state.State, v live.View, d guarantee.Decision) (out []*pb.Margin) {
+	if d.Certificate == nil {
+		return nil
+	}
+	site := demand.Site(s, v)
+	for i, name := range site.Dimensions {
+		m := &pb.Margin{Dimension: name}
+		for h := range site.Hosts {
+			if site.Hosts[h].State == guarantee.Usable {
+				m.Total = guarantee.Add(m.Total, site.Hosts[h].Capacity.At(i))
+				m.Obliged = guarantee.Add(m.Obliged, d.Certificate.Obligations[h].At(i))
+			}
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// maxWeakest bounds the sites for which the weakest plan is looked for whenever somebody looks at the status:
+// it costs a second proof.
+const maxWeakest = 5000
+
+// Weakest says what would be short first if one host more were lost than is to be survived. Empty: the site
+// is not proven, so that its reason says it, it has no plans, or it is too large.
+func Weakest(s *state.State, v live.View, d guarantee.Decision) string {
+	site := demand.Site(s, v)
+	if d.Answer != guarantee.Fits || len(site.Workloads) == 0 || len(site.Workloads) > maxWeakest {
+		return ""
+	}
+	site.Scenarios = slices.Clone(site.Asked())
+	for i := range site.Scenarios {
+		site.Scenarios[i].Hosts++
+	}
+	harder := proof.Prove(site)
+	switch {
+	case harder.Answer == guarantee.Fits:
+		return "none: one host more may be lost"
+	case harder.Missing != nil:
+		return harder.Missing.String()
+	default:
+		return harder.Reason
+	}
+}
+
+// Seats says where the witness has the workloads of a plan, and where each would be once that host was lost.
+// maxSeats hosts are looked at: each costs a proof.
+func Seats(s *state.State, v live.View, plan string, d guarantee.Decision) (out []*pb.Seat) {
+	if d.Certificate == nil {
+		return nil
+	}
+	site := demand.Site(s, v)
+	without := map[int32]guarantee.Decision{}
+	for i, w := range site.Workloads {
+		at := d.Certificate.Witness[i]
+		if w.Plan != plan || at == guarantee.Nowhere {
+			continue
+		}
+		seat := &pb.Seat{Workload: w.Name, Host: site.Hosts[at].Name}
+		out = append(out, seat)
+		if _, known := without[at]; !known && len(without) < maxSeats && len(site.Workloads) <= maxWeakest {
+			less := *site
+			less.Hosts = slices.Clone(site.Hosts)
+			less.Hosts[at].State = guarantee.Lost
+			without[at] = proof.Prove(&less)
+		}
+		if c := without[at].Certificate; c != nil && c.Witness[i] != guarantee.Nowhere {
+			seat.WhenLost = site.Hosts[c.Witness[i]].Name
+		}
+	}
+	return out
+}
+
+const maxSeats = 8

@@ -177,6 +177,7 @@ func (s *Server) GetResource(ctx context.Context, req *pb.GetResourceRequest) (*
 	if p := r.GetPlan(); p != nil {
 		_, _, proof := readiness.Guarantee(st, s.site.Live())
 		out.Readiness = readiness.Plan(st, s.site.Live(), p, proof)
+		out.Seats = readiness.Seats(st, s.site.Live(), req.GetName(), proof)
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -15,6 +16,7 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/tabletop"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/trust"
 	"github.com/hotspare/hotspare/internal/trust/token"
@@ -30,6 +32,7 @@ func (s *Server) GetStatus(ctx context.Context, req *pb.GetStatusRequest) (*pb.G
 	word, reason, proof := readiness.Guarantee(st, v)
 	out := &pb.GetStatusResponse{
 		Guarantee: word, GuaranteeReason: reason, Lent: lent(st), Members: s.site.Members(), Alarms: readiness.Alarms(st, v), Index: st.Index(),
+		Margins: readiness.Margins(st, v, proof), Weakest: readiness.Weakest(st, v, proof),
 	}
 	if req.GetStale() {
 		out.Age = durationpb.New(s.site.Age())
@@ -119,8 +122,13 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 
 // UpdateHost cordons, uncordons, removes or readmits a host.
 func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb.UpdateHostResponse, error) {
+	var after *pb.SiteProof
 	_, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
 		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_UpdateHost{UpdateHost: req}}
+		if req.GetAction() == "lose" && req.GetDryRun() {
+			return nil, model.Errorf(model.FaultInvalid, "host/"+req.GetName(), "there is no dry run of a loss").
+				WithRemedy("see: hotspare tabletop --lose-host %s", req.GetName())
+		}
 		if req.GetAction() == "lose" {
 			if a := s.site.Live().Agent(req.GetName()); a.Connected && a.Held == "" {
 				return nil, model.Errorf(model.FaultPrecondition, "host/"+req.GetName(), "is connected: it is not lost").
@@ -130,7 +138,8 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 			c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
 			return c, nil
 		}
-		if req.GetAction() != "cordon" && req.GetAction() != "remove" {
+		takes := req.GetAction() == "cordon" || req.GetAction() == "remove"
+		if !takes && !req.GetDryRun() {
 			return c, nil
 		}
 		// Taking a host away may break the guarantee: then say so instead (invariant 2).
@@ -139,20 +148,34 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 		if res.Err != nil {
 			return nil, res.Err
 		}
-		if word, reason, after := readiness.Guarantee(next, s.site.Live()); after.Worse(before) {
+		word, reason, proof := readiness.Guarantee(next, s.site.Live())
+		if takes && proof.Worse(before) {
 			return nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
 				WithRemedy("add a host or make a plan smaller first")
 		}
+		if req.GetDryRun() {
+			after = &pb.SiteProof{Guarantee: word, Reason: reason}
+			return nil, errDone
+		}
 		return c, nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errDone) {
 		return nil, err
 	}
 	st := s.site.State()
 	if h := st.Host(req.GetName()); h != nil {
-		return &pb.UpdateHostResponse{Host: withLive(st, s.site.Live(), h)}, nil
+		return &pb.UpdateHostResponse{Host: withLive(st, s.site.Live(), h), After: after}, nil
 	}
-	return &pb.UpdateHostResponse{}, nil
+	return &pb.UpdateHostResponse{After: after}, nil
+}
+
+// Tabletop computes what would happen.
+func (s *Server) Tabletop(ctx context.Context, req *pb.TabletopRequest) (*pb.TabletopResponse, error) {
+	st, err := s.read(ctx, req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	return tabletop.Answer(st, s.site.Live(), s.site.Now(), req, actor(ctx).String())
 }
 
 // Bounds of a join token's life.
