@@ -141,7 +141,8 @@ func faults() map[string]func(b *broken) bool {
 			for i := range b.c.Patterns {
 				p := &b.c.Patterns[i]
 				for n, m := range p.Moves {
-					if slices.ContainsFunc(p.Spares, func(hosts []int32) bool { return slices.Contains(hosts, b.c.Witness[m.Workload]) }) {
+					spare := slices.ContainsFunc(p.Spares, func(hosts []int32) bool { return slices.Contains(hosts, b.c.Witness[m.Workload]) })
+					if spare && b.survives(m.Workload, p.Unit) {
 						p.Moves = slices.Delete(p.Moves, n, n+1)
 						return true
 					}
@@ -151,9 +152,12 @@ func faults() map[string]func(b *broken) bool {
 		},
 		"a move to a lost host": func(b *broken) bool {
 			for i := range b.c.Patterns {
-				if p := &b.c.Patterns[i]; len(p.Moves) > 0 {
-					p.Moves[0].Host = p.Spares[0][0]
-					return true
+				p := &b.c.Patterns[i]
+				for n, m := range p.Moves {
+					if b.survives(m.Workload, p.Unit) {
+						p.Moves[n].Host = p.Spares[0][0]
+						return true
+					}
 				}
 			}
 			return false
@@ -177,6 +181,18 @@ func faults() map[string]func(b *broken) bool {
 			return w >= 0
 		},
 	}
+}
+
+// survives says whether a scenario runs the workload through losses of the unit: where none does, a pattern may
+// leave it anywhere.
+func (b *broken) survives(w int32, unit guarantee.Unit) bool {
+	return slices.ContainsFunc(b.c.Scenarios, func(s guarantee.Scenario) bool {
+		losses := s.Hosts
+		if unit == guarantee.UnitDomain {
+			losses = s.FailureDomains
+		}
+		return losses > 0 && s.Covers(b.s.Workloads[w].Plan)
+	})
 }
 
 // pair has two workloads on one host, or in one domain, keep apart.
