@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +14,6 @@ import (
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/manifest"
 	"github.com/hotspare/hotspare/internal/model"
-	"github.com/hotspare/hotspare/internal/strictyaml"
 )
 
 const (
@@ -38,7 +34,7 @@ takes effect as a whole or not at all; it is refused when a plan would not fit a
 		Example: "  hotspare apply -f plans/webshop.yaml\n  hotspare apply -f plans/ --dry-run\n  cat site.yaml | hotspare apply -f -",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			files, err := a.readManifests(paths)
+			files, err := input.Manifests(a.In, paths)
 			if err != nil {
 				return err
 			}
@@ -77,77 +73,6 @@ func (a *app) apply(ctx context.Context, files []manifest.File, dryRun, unproven
 	return a.show(view{message: answer, names: names, text: func(bool) string { return text.String() }})
 }
 
-// readManifests reads files, directories (not those within) and the standard input.
-func (a *app) readManifests(paths []string) ([]manifest.File, error) {
-	if len(paths) == 0 {
-		return nil, outcome.Usagef("say what to apply: -f FILE, -f DIR or -f -")
-	}
-	var files []manifest.File
-	for _, p := range paths {
-		if p == "-" {
-			data, err := io.ReadAll(io.LimitReader(a.In, strictyaml.MaxBytes+1))
-			if err != nil {
-				return nil, fmt.Errorf("read the standard input: %w", err)
-			}
-			files = append(files, manifest.File{Name: "-", Data: data})
-			continue
-		}
-		names, err := manifestNames(p)
-		if err != nil {
-			return nil, outcome.Usagef("read manifests: %v", err)
-		}
-		for _, name := range names {
-			data, err := input.Bounded(name)
-			if err != nil {
-				return nil, outcome.Usagef("read manifest: %v", err)
-			}
-			files = append(files, manifest.File{Name: name, Data: data})
-		}
-	}
-	return files, nil
-}
-
-func manifestNames(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil || !info.IsDir() {
-		return []string{path}, err
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml") {
-			names = append(names, filepath.Join(path, e.Name()))
-		}
-	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("no *.yaml or *.yml in %s", path)
-	}
-	return names, nil
-}
-
-func kindArgument(word string) (model.ResourceKind, error) {
-	kind, ok := model.ParseResourceKind(word)
-	if ok {
-		return kind, nil
-	}
-	var words []string
-	for _, k := range model.ResourceKinds() {
-		words = append(words, string(k))
-	}
-	switch strings.TrimSuffix(strings.ToLower(word), "s") {
-	case "lease", "failover":
-		return "", outcome.Usagef("%s are not declared in manifests: use hotspare %s list", word, strings.TrimSuffix(strings.ToLower(word), "s"))
-	}
-	hint := ""
-	if s := model.Nearest(word, words); s != "" {
-		hint = fmt.Sprintf(", did you mean %q?", s)
-	}
-	return "", outcome.Usagef("unknown kind %q%s; known: %s", word, hint, strings.Join(words, ", "))
-}
-
 func (a *app) getCommand() *cobra.Command {
 	var stale bool
 	c := &cobra.Command{
@@ -162,7 +87,7 @@ func (a *app) getCommand() *cobra.Command {
 			return exactly("KIND")(c, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			kind, err := kindArgument(args[0])
+			kind, err := input.Kind(args[0])
 			if err != nil {
 				return err
 			}
@@ -244,7 +169,7 @@ func (a *app) describeCommand() *cobra.Command {
 		Example: "  hotspare describe plan webshop",
 		Args:    exactly("KIND", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			kind, err := kindArgument(args[0])
+			kind, err := input.Kind(args[0])
 			if err != nil {
 				return err
 			}
@@ -288,7 +213,7 @@ func (a *app) deleteCommand() *cobra.Command {
 		Example: "  hotspare delete plan webshop",
 		Args:    exactly("KIND", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			kind, err := kindArgument(args[0])
+			kind, err := input.Kind(args[0])
 			if err != nil {
 				return err
 			}

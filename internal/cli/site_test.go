@@ -41,6 +41,8 @@ type site struct {
 	resources []*pb.Resource
 	// consoleText is what a guest wrote; guarded by mu once the site is served.
 	consoleText string
+	// tabled is what a tabletop would declare.
+	tabled *pb.Failover
 	// hold keeps a watch open after its last message.
 	hold bool
 }
@@ -226,6 +228,10 @@ func (s *site) ListHosts(_ context.Context, r *pb.ListHostsRequest) (*pb.ListHos
 
 func (s *site) UpdateHost(_ context.Context, r *pb.UpdateHostRequest) (*pb.UpdateHostResponse, error) {
 	return &pb.UpdateHostResponse{Host: &pb.Host{Name: r.GetName(), Cordoned: r.GetAction() == "cordon"}}, s.ask(r)
+}
+
+func (s *site) Tabletop(_ context.Context, r *pb.TabletopRequest) (*pb.TabletopResponse, error) {
+	return &pb.TabletopResponse{Now: &pb.SiteProof{Guarantee: "Proven(1)"}, Failover: s.tabled}, s.ask(r)
 }
 
 func (s *site) CreateToken(_ context.Context, r *pb.CreateTokenRequest) (*pb.CreateTokenResponse, error) {

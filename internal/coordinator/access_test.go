@@ -89,6 +89,7 @@ func TestRoles(t *testing.T) {
 		"get /v1/objects":                    {[]trust.Role{op}, 200},
 		"get /v1/evidence":                   {[]trust.Role{op}, 200},
 		"post /v1/clients":                   {[]trust.Role{op}, 400},
+		"post /v1/tabletop":                  {[]trust.Role{op, mon}, 200},
 	}
 	// What a role may read at all.
 	kind := map[trust.Role]string{dev: "image", op: "plan", mon: "plan", trust.RoleAgent: "image"}

@@ -192,9 +192,9 @@ func Weakest(s *state.State, v live.View, d guarantee.Decision) string {
 	case harder.Answer == guarantee.Fits:
 		return "none: one host more may be lost"
 	case harder.Missing != nil:
-		return harder.Missing.String()
+		return "with one host more lost, " + harder.Missing.String()
 	default:
-		return harder.Reason
+		return "with one host more lost, " + harder.Reason
 	}
 }
 

@@ -120,44 +120,19 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 	return h
 }
 
-// UpdateHost cordons, uncordons, removes or readmits a host.
+// UpdateHost cordons, uncordons, removes, readmits or loses a host.
 func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb.UpdateHostResponse, error) {
 	var after *pb.SiteProof
 	_, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
-		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_UpdateHost{UpdateHost: req}}
-		if req.GetAction() == "lose" && req.GetDryRun() {
-			return nil, model.Errorf(model.FaultInvalid, "host/"+req.GetName(), "there is no dry run of a loss").
-				WithRemedy("see: hotspare tabletop --lose-host %s", req.GetName())
-		}
 		if req.GetAction() == "lose" {
-			if a := s.site.Live().Agent(req.GetName()); a.Connected && a.Held == "" {
-				return nil, model.Errorf(model.FaultPrecondition, "host/"+req.GetName(), "is connected: it is not lost").
-					WithRemedy("cordon it, end its leases, or cut its power first")
-			}
-			c.Body = &pb.Command_LoseHost{LoseHost: failover.Lose(st, req.GetName(), req.GetReason(), s.site.Now(), lease.Retention)}
-			c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
-			return c, nil
+			return s.loseHost(st, req)
 		}
-		takes := req.GetAction() == "cordon" || req.GetAction() == "remove"
-		if !takes && !req.GetDryRun() {
-			return c, nil
+		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_UpdateHost{UpdateHost: req}}
+		proof, err := s.hostChange(st, c)
+		if err == nil && req.GetDryRun() {
+			after, err = proof, errDone
 		}
-		// Taking a host away may break the guarantee: then say so instead (invariant 2).
-		_, _, before := readiness.Guarantee(st, s.site.Live())
-		next, res := st.Apply(st.Index()+1, st.Meta().GetTerm(), c)
-		if res.Err != nil {
-			return nil, res.Err
-		}
-		word, reason, proof := readiness.Guarantee(next, s.site.Live())
-		if takes && proof.Worse(before) {
-			return nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
-				WithRemedy("add a host or make a plan smaller first")
-		}
-		if req.GetDryRun() {
-			after = &pb.SiteProof{Guarantee: word, Reason: reason}
-			return nil, errDone
-		}
-		return c, nil
+		return c, err
 	})
 	if err != nil && !errors.Is(err, errDone) {
 		return nil, err
@@ -167,6 +142,44 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 		return &pb.UpdateHostResponse{Host: withLive(st, s.site.Live(), h), After: after}, nil
 	}
 	return &pb.UpdateHostResponse{After: after}, nil
+}
+
+// hostChange says what the guarantee would be after a change. Taking a host away may break it: then that is
+// the answer (invariant 2).
+func (s *Server) hostChange(st *state.State, c *pb.Command) (*pb.SiteProof, error) {
+	req := c.GetUpdateHost()
+	takes := req.GetAction() == "cordon" || req.GetAction() == "remove"
+	if !takes && !req.GetDryRun() {
+		return nil, nil
+	}
+	_, _, before := readiness.Guarantee(st, s.site.Live())
+	next, res := st.Apply(st.Index()+1, st.Meta().GetTerm(), c)
+	if res.Err != nil {
+		return nil, res.Err
+	}
+	word, reason, after := readiness.Guarantee(next, s.site.Live())
+	if takes && after.Worse(before) {
+		return nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
+			WithRemedy("add a host or make a plan smaller first")
+	}
+	return &pb.SiteProof{Guarantee: word, Reason: reason}, nil
+}
+
+func (s *Server) loseHost(st *state.State, req *pb.UpdateHostRequest) (*pb.Command, error) {
+	key := "host/" + req.GetName()
+	if req.GetDryRun() {
+		return nil, model.Errorf(model.FaultInvalid, key, "there is no dry run of a loss").
+			WithRemedy("see: hotspare tabletop --lose-host %s", req.GetName())
+	}
+	if a := s.site.Live().Agent(req.GetName()); a.Connected && a.Held == "" {
+		return nil, model.Errorf(model.FaultPrecondition, key, "is connected: it is not lost").
+			WithRemedy("cordon it, end its leases, or cut its power first")
+	}
+	return &pb.Command{
+		RequestId: req.GetRequestId(),
+		Body:      &pb.Command_LoseHost{LoseHost: failover.Lose(st, req.GetName(), req.GetReason(), s.site.Now(), lease.Retention)},
+		Expects:   []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}},
+	}, nil
 }
 
 // Tabletop computes what would happen.

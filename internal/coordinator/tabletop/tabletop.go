@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/demand"
@@ -24,82 +25,95 @@ import (
 // reason is what the copy's records say.
 const reason = "tabletop"
 
+// what is the site as it would be, and who asks.
+type what struct {
+	*state.State
+	v   live.View
+	now time.Time
+	by  string
+}
+
 // Answer computes what would happen. by is who asks.
 func Answer(s *state.State, v live.View, now time.Time, req *pb.TabletopRequest, by string) (*pb.TabletopResponse, error) {
 	lost, err := losses(s, req)
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.TabletopResponse{LostHosts: lost, Now: prove(s, v)}
-	after, err := lose(s, v, now, lost)
-	if err != nil {
+	w := &what{State: s, v: v, now: now, by: by}
+	out := &pb.TabletopResponse{LostHosts: lost, Now: w.prove()}
+	if err := w.lose(lost); err != nil {
 		return nil, err
 	}
 	if len(lost) > 0 {
-		out.AfterLosses = prove(after, v)
+		out.AfterLosses = w.prove()
 	}
-	for l := range after.Leases() {
+	for l := range w.Leases() {
 		if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_LOST && s.Lease(l.GetName()).GetPhase() != l.GetPhase() {
 			out.LostLeases = append(out.LostLeases, l.GetName())
 		}
 	}
-	for f := range after.OpenFailovers() {
+	for f := range w.OpenFailovers() {
 		if len(f.GetLostHosts()) > len(s.Failover(f.GetName()).GetLostHosts()) {
 			out.Open = append(out.Open, f)
 		}
 	}
 	plans := req.GetPlans()
 	if len(plans) == 0 {
-		plans = idle(after)
+		plans = idle(w.State)
 	}
 	if req.GetLoseOnly() || len(plans) == 0 {
 		return out, nil
 	}
-	body, _, err := failover.Declare(after, v, &pb.DeclareRequest{Plans: plans, Reason: reason}, by)
-	if err != nil {
-		return nil, err
-	}
-	out.Failover = body.GetFailover()
-	out.Reclaim = reclaim(after, out.GetFailover().GetVictims())
-	running, err := apply(after, &pb.Command{Body: &pb.Command_Declare{Declare: body}})
-	if err != nil {
-		return nil, err
-	}
-	out.AfterDeclare = prove(running, v)
-	return out, nil
+	return out, w.declare(plans, out)
 }
 
-func prove(s *state.State, v live.View) *pb.SiteProof {
-	word, why, _ := readiness.Guarantee(s, v)
+// declare fills in what a declaration of the plans would commit.
+func (w *what) declare(plans []string, out *pb.TabletopResponse) error {
+	body, _, err := failover.Declare(w.State, w.v, &pb.DeclareRequest{Plans: plans, Reason: reason}, w.by)
+	if err != nil {
+		return err
+	}
+	out.Failover = body.GetFailover()
+	out.Reclaim = reclaim(w.State, out.GetFailover().GetVictims())
+	if err := w.apply(&pb.Command{Body: &pb.Command_Declare{Declare: body}}); err != nil {
+		return err
+	}
+	out.AfterDeclare = w.prove()
+	return nil
+}
+
+func (w *what) prove() *pb.SiteProof {
+	word, why, _ := readiness.Guarantee(w.State, w.v)
 	return &pb.SiteProof{Guarantee: word, Reason: why}
 }
 
-func apply(s *state.State, c *pb.Command) (*state.State, error) {
-	next, res := s.Apply(s.Index()+1, s.Meta().GetTerm(), c)
-	return next, res.Err
+func (w *what) apply(c *pb.Command) error {
+	c.Actor, c.Time, c.Level = w.by, timestamppb.New(w.now), state.SupportedLevel
+	next, res := w.Apply(w.Index()+1, w.Meta().GetTerm(), c)
+	if res.Err == nil {
+		w.State = next
+	}
+	return res.Err
 }
 
 // lose takes the hosts out one by one, and lets open runs place anew what they had there.
-func lose(s *state.State, v live.View, now time.Time, hosts []string) (*state.State, error) {
-	var err error
+func (w *what) lose(hosts []string) error {
 	for _, h := range hosts {
-		s, err = apply(s, &pb.Command{Body: &pb.Command_LoseHost{LoseHost: failover.Lose(s, h, reason, now, lease.Retention)}})
-		if err != nil {
-			return nil, err
+		c := &pb.Command{Body: &pb.Command_LoseHost{LoseHost: failover.Lose(w.State, h, reason, w.now, lease.Retention)}}
+		if err := w.apply(c); err != nil {
+			return err
 		}
 	}
 	if len(hosts) == 0 {
-		return s, nil
+		return nil
 	}
-	for _, c := range failover.Place(s, v) {
-		// Of two runs that want the same room the second decides anew.
-		if next, res := s.Apply(s.Index()+1, s.Meta().GetTerm(), c); res.Err == nil {
-			s = next
-		} else if model.FaultOf(res.Err) != model.FaultStale {
-			return nil, res.Err
+	for _, c := range failover.Place(w.State, w.v) {
+		// Of two runs that want the same room the second would decide anew.
+		if err := w.apply(c); err != nil && model.FaultOf(err) != model.FaultStale {
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // losses names the hosts that the question takes away, in order.

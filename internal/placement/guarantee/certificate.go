@@ -2,6 +2,7 @@ package guarantee
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hotspare/hotspare/internal/model"
@@ -116,12 +117,16 @@ func (m Missing) String() string {
 // Quantity names an amount of a dimension: "4 vcpus", "8GiB memory".
 func Quantity(dimension string, amount int64) string {
 	switch {
+	case dimension == VCPUs && amount == Milli:
+		return "1 vcpu"
 	case dimension == VCPUs && amount%Milli == 0:
 		return fmt.Sprintf("%d vcpus", amount/Milli)
 	case dimension == VCPUs:
 		return fmt.Sprintf("%d.%03d vcpus", amount/Milli, amount%Milli)
 	case dimension == Memory || len(dimension) > 5 && dimension[:5] == "disk/":
 		return fmt.Sprintf("%s %s", model.Bytes(uint64(max(amount, 0))), dimension)
+	case amount == 1:
+		return "1 " + strings.TrimSuffix(dimension, "s")
 	default:
 		return fmt.Sprintf("%d %s", amount, dimension)
 	}

@@ -115,7 +115,7 @@ func TestRefusalsSayWhatWouldBeAccepted(t *testing.T) {
 			Dimensions: plain(), Hosts: both.Hosts[:1],
 			Preemptible: []guarantee.Instance{{Lease: "x", Object: "x", Demand: guarantee.Vector{4 * guarantee.Milli, 1}, Host: "h1"}},
 		}, big, "no host has room"},
-		{"not proven", &guarantee.Site{Dimensions: plain(), Workloads: []guarantee.Workload{workload("p/w", 1)}}, big, "plan p lacks 1 hosts"},
+		{"not proven", &guarantee.Site{Dimensions: plain(), Workloads: []guarantee.Workload{workload("p/w", 1)}}, big, "plan p lacks 1 host:"},
 		{"too slow", slow, saved, "taken back in 1m14s on the best host with room, and the recovery plans leave 30s (with --on-preempt=shutdown it fits)"},
 		{"leaves too much", both, guarantee.Instance{Demand: guarantee.Vector{1, 1}, Residue: guarantee.Vector{0, 1}}, "no host with room has disk or devices left"},
 	} {

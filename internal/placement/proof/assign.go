@@ -54,6 +54,9 @@ type assigner struct {
 	ix      *index
 	witness map[string]int32
 	wanted  map[string]bool
+	// given are the workloads to place; stranded are those of them that keep together with one that runs where
+	// they cannot be.
+	given, stranded []guarantee.Workload
 	// run are the items to place, by rank; lent is what leases occupy now, by host and dimension.
 	run  []int32
 	lent []int64
@@ -66,18 +69,26 @@ func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Worklo
 	for _, w := range run {
 		a.wanted[w.Name] = true
 		w.Host = ""
-		now.Workloads = append(now.Workloads, w)
+		a.given = append(a.given, w)
+	}
+	now.Workloads = append(now.Workloads, a.given...)
+	alive := map[string]bool{}
+	for _, h := range s.Hosts {
+		alive[h.Name] = h.State != guarantee.Lost
 	}
 	for i, w := range s.Workloads {
 		switch {
 		case a.wanted[w.Name] && d.Certificate != nil:
 			a.witness[w.Name] = d.Certificate.Witness[i]
-		case !a.wanted[w.Name] && w.Host != "":
+		case !a.wanted[w.Name] && alive[w.Host]: // On a lost host nothing runs.
 			now.Workloads = append(now.Workloads, w)
 		}
 	}
 	a.now = &now
 	a.ix = newIndex(&now, []guarantee.Scenario{{Name: "run"}})
+	for a.strand() {
+		a.ix = newIndex(&now, a.ix.scenarios)
+	}
 	for it := range a.ix.items {
 		if slices.ContainsFunc(a.ix.items[it].members, func(m int32) bool { return a.wanted[now.Workloads[m].Name] }) {
 			a.run = append(a.run, int32(it))
@@ -86,6 +97,13 @@ func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Worklo
 	rank := func(it int32) uint32 { return now.Workloads[a.ix.items[it].members[0]].Rank }
 	newBoard(a.ix).largestFirst(a.run)
 	slices.SortStableFunc(a.run, func(x, y int32) int { return cmp.Compare(rank(x), rank(y)) })
+	a.lend()
+	return a
+}
+
+// lend counts what leases occupy now.
+func (a *assigner) lend() {
+	s := a.s
 	hosts := map[string]int{}
 	for h := range s.Hosts {
 		hosts[s.Hosts[h].Name] = h
@@ -97,7 +115,27 @@ func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Worklo
 			}
 		}
 	}
-	return a
+}
+
+// strand takes out what cannot join the one that it keeps together with, so that what runs of them counts
+// where it runs. It says whether there was any.
+func (a *assigner) strand() bool {
+	b := newBoard(a.ix)
+	if b.home() {
+		return false
+	}
+	gone := map[string]bool{}
+	for it := range a.ix.items {
+		if a.ix.items[it].home < 0 || b.at[it] != nowhere {
+			continue
+		}
+		for _, m := range a.asked(a.ix.items[it].members) {
+			gone[a.now.Workloads[m].Name] = true
+			a.stranded = append(a.stranded, a.now.Workloads[m])
+		}
+	}
+	a.now.Workloads = slices.DeleteFunc(a.now.Workloads, func(w guarantee.Workload) bool { return gone[w.Name] })
+	return len(gone) > 0
 }
 
 // place decides; strictly: where the witness has them.
@@ -124,6 +162,8 @@ func (a *assigner) place(strictly bool) Assignment {
 			}
 		}
 	}
+	out.Unplaced = append(out.Unplaced, a.stranded...)
+	slices.SortStableFunc(out.Unplaced, func(x, y guarantee.Workload) int { return cmp.Compare(x.Rank, y.Rank) })
 	used := make([]bool, len(a.s.Hosts))
 	for _, it := range a.run {
 		if h := b.at[it]; h >= 0 {
@@ -245,11 +285,9 @@ func (a *assigner) full(b *board, h int) []int64 {
 func (a *assigner) after(as Assignment) *guarantee.Site {
 	out := *a.s
 	out.Workloads = slices.DeleteFunc(slices.Clone(a.s.Workloads), func(w guarantee.Workload) bool { return a.wanted[w.Name] })
-	for _, w := range a.now.Workloads {
-		if a.wanted[w.Name] {
-			w.Host = as.Hosts[w.Name]
-			out.Workloads = append(out.Workloads, w)
-		}
+	for _, w := range a.given {
+		w.Host = as.Hosts[w.Name]
+		out.Workloads = append(out.Workloads, w)
 	}
 	return &out
 }

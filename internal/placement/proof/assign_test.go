@@ -191,3 +191,20 @@ func TestFreeRoomBeforeVictims(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// What keeps together with a VM that runs where it cannot be finds no place; that VM counts where it runs all the same.
+func TestAssignStranded(t *testing.T) {
+	s := &guarantee.Site{Dimensions: plain(), Hosts: []guarantee.Host{host("h0", 8), host("h1", 8)}}
+	s.Hosts[1].Networks = []string{"n"}
+	runs, wants, other := workload("runs", 4), workload("wants", 1), workload("other", 3)
+	runs.Together, runs.Host = "pair", "h0"
+	wants.Together, wants.Networks = "pair", []string{"n"}
+	other.Labels = []string{"fast=yes"}
+	s.Hosts[0].Labels = other.Labels
+	s.Workloads = []guarantee.Workload{other, runs, wants}
+	s.Preemptible = []guarantee.Instance{{Lease: "l", Object: "instance/l", Host: "h0", Demand: guarantee.Vector{1, 2}}}
+	a := proof.Assign(s, proof.Prove(s), []guarantee.Workload{other, wants})
+	if len(a.Unplaced) != 1 || a.Unplaced[0].Name != "wants" || a.Hosts["other"] != "h0" || len(a.Victims) != 1 {
+		t.Errorf("%+v", a)
+	}
+}

@@ -240,7 +240,7 @@ func (c *boundCase) exceeds(items []int32, d int, room int64) *guarantee.Missing
 	for _, it := range items {
 		if so = guarantee.Add(so, c.demand(it)[d]); so > room {
 			name := c.p.ix.s.Dimensions[d]
-			return &guarantee.Missing{Plan: c.planOf(it), Dimension: name, Amount: sum - room, Why: fmt.Sprintf("%s is needed and there is %s",
+			return &guarantee.Missing{Plan: c.planOf(it), Dimension: name, Amount: sum - room, Why: fmt.Sprintf("it takes %s and there is %s",
 				guarantee.Quantity(name, sum), guarantee.Quantity(name, room))}
 		}
 	}
@@ -319,7 +319,8 @@ func (c *boundCase) tooClose() *guarantee.Missing {
 			}
 			return &guarantee.Missing{
 				Plan: c.planOf(first), Dimension: what, Amount: members - free,
-				Why: fmt.Sprintf("%d workloads keep apart, %s among them, and there are %d %s for them", members, c.p.ix.s.Workloads[ix.items[first].members[0]].Name, free, what),
+				Why: fmt.Sprintf("%s is one of %d that keep apart, and can use %s",
+					c.p.ix.s.Workloads[ix.items[first].members[0]].Name, members, guarantee.Quantity(what, free)),
 			}
 		}
 	}

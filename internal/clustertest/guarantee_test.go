@@ -1,0 +1,202 @@
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/manifest"
+)
+
+// constrained gives the hosts of a site what plans can ask for: h1 and h2 are in one rack, h1 and h3 have
+// fast disks, and one network does not reach h3.
+const constrained = `
+apiVersion: hotspare/v1
+kind: Host
+metadata: {name: h1, labels: {disk: fast, cpu: old}}
+spec: {failureDomain: rack1, overcommit: 1, reserveMemory: 0B}
+---
+apiVersion: hotspare/v1
+kind: Host
+metadata: {name: h2}
+spec: {failureDomain: rack1, overcommit: 1, reserveMemory: 0B}
+---
+apiVersion: hotspare/v1
+kind: Host
+metadata: {name: h3, labels: {disk: fast}}
+spec: {failureDomain: rack2, overcommit: 1, reserveMemory: 0B}
+---
+apiVersion: hotspare/v1
+kind: Network
+metadata: {name: prod-20}
+spec: {role: production, bridge: br-prod20, uplink: eth1, subnet: 10.30.0.0/24, gateway: 10.30.0.1, hosts: [h1, h2], probeAddresses: [10.30.0.201/24, 10.30.0.202/24]}
+---
+apiVersion: hotspare/v1
+kind: Network
+metadata: {name: prod-30}
+spec: {role: production, bridge: br-prod30, uplink: eth1, subnet: 10.40.0.0/24, gateway: 10.40.0.1, hosts: [h1], probeAddresses: [10.40.0.201/24]}
+`
+
+// workloads is a plan of these workloads, w0 and so on.
+func workloads(each ...string) string {
+	text := "apiVersion: hotspare/v1\nkind: Plan\nmetadata: {name: asked}\nspec:\n  fencing: [{oath: {}}]\n  workloads:\n"
+	for i, w := range each {
+		text += fmt.Sprintf("  - {name: w%d, image: debian-12, %s}\n", i, w)
+	}
+	return text
+}
+
+// scenario is one with this specification, to follow a plan.
+func scenario(spec string) string {
+	return "---\napiVersion: hotspare/v1\nkind: Scenario\nmetadata: {name: asked}\nspec: " + spec + "\n"
+}
+
+// asks is what an apply of the manifests would answer; nothing is changed.
+func (s *site) asks(text string) error {
+	s.t.Helper()
+	resources, err := manifest.Decode(manifest.File{Name: "asked.yaml", Data: []byte(text)})
+	s.must(err)
+	req := &pb.ApplyRequest{RequestId: s.request(), Resources: resources, DryRun: true}
+	return s.try(func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewResourceServiceClient(c).Apply(ctx, req)
+		return err
+	})
+}
+
+// Each kind of constraint, once as it fits on the three hosts with one of them lost, and once as it does not:
+// refused, in words that say what is short.
+func TestConstraints(t *testing.T) {
+	const small = "resources: {vcpus: 2, memory: 4GiB}"
+	bubble(t, 3, func(s *site) {
+		s.apply(constrained)
+		s.ready()
+		for name, c := range map[string]struct{ fits, not, says string }{
+			"vcpus":  {workloads("resources: {vcpus: 8, memory: 1GiB}"), workloads("resources: {vcpus: 17, memory: 1GiB}"), "vcpu"},
+			"memory": {workloads("resources: {vcpus: 1, memory: 40GiB}"), workloads("resources: {vcpus: 1, memory: 65GiB}"), "memory"},
+			"all of them together": {
+				workloads("resources: {vcpus: 2, memory: 16GiB}", "resources: {vcpus: 2, memory: 16GiB}"),
+				workloads("resources: {vcpus: 2, memory: 40GiB}", "resources: {vcpus: 2, memory: 40GiB}", "resources: {vcpus: 2, memory: 40GiB}") +
+					scenario("{plans: [asked], tolerate: {hosts: 1}}"), "memory",
+			},
+			"label": {
+				workloads(small + ", requires: {disk: fast}"), workloads(small + ", requires: {cpu: old}"), "w0",
+			},
+			"network reach": {
+				workloads(small + ", nics: [{network: prod-20, address: 10.30.0.20/24}]"),
+				workloads(small + ", nics: [{network: prod-30, address: 10.40.0.20/24}]"), "w0",
+			},
+			"hosts apart": {
+				workloads(small + ", replicas: 2, antiAffinity: host"), workloads(small + ", replicas: 3, antiAffinity: host"), "keep apart",
+			},
+			"failure domains apart": {
+				workloads(small+", replicas: 2, antiAffinity: failureDomain") + scenario("{plans: [asked], tolerate: {hosts: 0}}"),
+				workloads(small+", replicas: 2, antiAffinity: failureDomain") + scenario("{plans: [asked], tolerate: {failureDomains: 1}}"), "failure domain",
+			},
+			"named workloads apart": {
+				workloads(small+", apart: [brains]", small+", apart: [brains]"),
+				workloads(small+", apart: [brains]", small+", apart: [brains]", small+", apart: [brains]"), "keep apart",
+			},
+			"together": {
+				workloads("resources: {vcpus: 6, memory: 4GiB}, together: pair", "resources: {vcpus: 6, memory: 4GiB}, together: pair"),
+				workloads("resources: {vcpus: 9, memory: 4GiB}, together: pair", "resources: {vcpus: 9, memory: 4GiB}, together: pair"), "vcpu",
+			},
+			"a failure domain lost": {
+				workloads("resources: {vcpus: 4, memory: 30GiB}") + scenario("{plans: [asked], tolerate: {failureDomains: 1}}"),
+				workloads("resources: {vcpus: 4, memory: 30GiB}", "resources: {vcpus: 4, memory: 30GiB}", "resources: {vcpus: 4, memory: 30GiB}") +
+					scenario("{plans: [asked], tolerate: {failureDomains: 1}}"), "memory",
+			},
+			"two hosts lost": {
+				workloads("resources: {vcpus: 4, memory: 30GiB}") + scenario("{plans: [asked], tolerate: {hosts: 2}}"),
+				workloads("resources: {vcpus: 4, memory: 40GiB}", "resources: {vcpus: 4, memory: 40GiB}") + scenario("{plans: [asked], tolerate: {hosts: 2}}"), "memory",
+			},
+		} {
+			if err := s.asks(c.fits); err != nil {
+				t.Errorf("%s: refused what fits: %v", name, err)
+			}
+			switch err := s.asks(c.not); {
+			case err == nil:
+				t.Errorf("%s: accepted what does not fit", name)
+			case !strings.Contains(err.Error(), c.says), !strings.Contains(err.Error(), "plan asked"):
+				t.Errorf("%s: %q does not name the plan and %q", name, err, c.says)
+			}
+		}
+	})
+}
+
+// A firm lease survives every failover: it is refused where a plan would not.
+func TestFirmLeases(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		firm := func(vcpus uint32) error {
+			req := &pb.CreateLeaseRequest{RequestId: s.request(), Project: "web", Class: pb.LeaseClass_LEASE_CLASS_FIRM, Spec: &pb.LeaseSpec{
+				Count: 1, Resources: &pb.Resources{Vcpus: vcpus, MemoryBytes: 1 << 30}, Image: "debian-12",
+			}}
+			return s.try(func(ctx context.Context, c *grpc.ClientConn) error {
+				_, err := pb.NewLeaseServiceClient(c).CreateLease(ctx, req)
+				return err
+			})
+		}
+		s.must(firm(2))
+		granted := 1
+		var err error
+		for ; err == nil && granted < 20; granted++ {
+			err = firm(8)
+		}
+		if err == nil || !strings.Contains(err.Error(), "for good beside the recovery plans") {
+			t.Errorf("after %d firm leases: %v", granted, err)
+		}
+		s.ready()
+	})
+}
+
+// One host after the other falls silent: the guarantee goes down, says why, and heals by itself. What an operator
+// asks for meanwhile is refused, and a dry run says so beforehand.
+func TestGuaranteeLost(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		cordon := func(host string, dry bool) (after *pb.SiteProof, err error) {
+			req := &pb.UpdateHostRequest{RequestId: s.request(), Name: host, Action: "cordon", DryRun: dry}
+			err = s.try(func(ctx context.Context, c *grpc.ClientConn) error {
+				resp, err := pb.NewSiteServiceClient(c).UpdateHost(ctx, req)
+				after = resp.GetAfter()
+				return err
+			})
+			return after, err
+		}
+		word := func() string {
+			var st *pb.GetStatusResponse
+			s.call(func(ctx context.Context, c *grpc.ClientConn) (err error) {
+				st, err = pb.NewSiteServiceClient(c).GetStatus(ctx, &pb.GetStatusRequest{})
+				return err
+			})
+			if st.GetGuarantee() != "Proven(1)" && st.GetGuaranteeReason() == "" {
+				t.Errorf("%s without a reason", st.GetGuarantee())
+			}
+			if (len(st.GetMargins()) == 0) != (st.GetGuarantee() == "GuaranteeLost") {
+				t.Errorf("%s with margins %v", st.GetGuarantee(), st.GetMargins())
+			}
+			return st.GetGuarantee()
+		}
+		for _, dry := range []bool{true, false} {
+			if _, err := cordon("h1", dry); err == nil || !strings.Contains(err.Error(), "Degraded(0)") {
+				t.Fatalf("cordoned, dry run %v: %v", dry, err)
+			}
+		}
+		if h := s.state().Host("h1"); h.GetCordoned() {
+			t.Error("cordoned by a dry run")
+		}
+		s.cutAgent("h1")
+		s.until("one host is silent", time.Minute, func() bool { return word() == "Degraded(0)" })
+		s.cutAgent("h2")
+		s.until("two hosts are silent", time.Minute, func() bool { return word() == "GuaranteeLost" })
+		if _, err := s.tryLease(1, 1, 1, nil); err == nil || !strings.Contains(err.Error(), "lends nothing") {
+			t.Errorf("lent without a guarantee: %v", err)
+		}
+		s.healAgent("h1")
+		s.healAgent("h2")
+		s.ready()
+	})
+}
