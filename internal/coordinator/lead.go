@@ -9,6 +9,7 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
 	"github.com/hotspare/hotspare/internal/model"
@@ -21,6 +22,8 @@ const (
 	tickEvery = 500 * time.Millisecond
 	// placeEvery is how often room is searched for what open runs had to leave out.
 	placeEvery = time.Second
+	// proveEvery is how often the leader looks whether the guarantee has to be proven again.
+	proveEvery = time.Second
 	// barrierRetry is the pause before a new leader tries again to catch up with the log.
 	barrierRetry = 100 * time.Millisecond
 )
@@ -108,6 +111,7 @@ func (c *Coordinator) lead(ctx context.Context) {
 	set.Go(func() { c.verifyLoop(ctx) })
 	set.Go(func() { c.clockLoop(ctx, since) })
 	set.Go(func() { c.controlLoop(ctx) })
+	set.Go(func() { c.proveLoop(ctx) })
 	set.Wait()
 }
 
@@ -119,6 +123,27 @@ func (c *Coordinator) verifyLoop(ctx context.Context) {
 		at := c.o.Now()
 		if err := c.node.VerifyLeader(ctx); err == nil {
 			c.fleet.Verified(at)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// proveLoop keeps the proof of the guarantee. It is a loop of its own, since a proof of a large site takes a
+// while, and no failover waits for it.
+func (c *Coordinator) proveLoop(ctx context.Context) {
+	t := time.NewTicker(proveEvery)
+	defer t.Stop()
+	for {
+		v, _ := c.seen()
+		if cmd := standing.Advance(c.State(), v); cmd != nil {
+			_, err := c.Propose(ctx, controllerActor, cmd)
+			if err != nil && !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
+				c.o.Log.Error("the proof of the guarantee was not kept", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -3004,9 +3004,11 @@ type GetStatusResponse struct {
 	// Empty while nothing is proven.
 	Margins []*Margin `protobuf:"bytes,12,rep,name=margins,proto3" json:"margins,omitempty"`
 	// What would be short first if one host more were lost than is proven.
-	Weakest       string `protobuf:"bytes,13,opt,name=weakest,proto3" json:"weakest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Weakest string `protobuf:"bytes,13,opt,name=weakest,proto3" json:"weakest,omitempty"`
+	// Since when the coordinators have agreed on the guarantee; absent while it is another than they agreed on.
+	GuaranteeSince *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=guarantee_since,json=guaranteeSince,proto3" json:"guarantee_since,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -3128,6 +3130,13 @@ func (x *GetStatusResponse) GetWeakest() string {
 		return x.Weakest
 	}
 	return ""
+}
+
+func (x *GetStatusResponse) GetGuaranteeSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GuaranteeSince
+	}
+	return nil
 }
 
 // Lent sums up capacity.
@@ -4256,7 +4265,7 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x18\n" +
 	"\aobliged\x18\x03 \x01(\x03R\aobliged\"(\n" +
 	"\x10GetStatusRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xee\x03\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xb3\x04\n" +
 	"\x11GetStatusResponse\x12\x1c\n" +
 	"\tguarantee\x18\x01 \x01(\tR\tguarantee\x12)\n" +
 	"\x10guarantee_reason\x18\x02 \x01(\tR\x0fguaranteeReason\x12,\n" +
@@ -4271,7 +4280,8 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	" \x01(\rR\x0ehostsConnected\x12+\n" +
 	"\x03age\x18\v \x01(\v2\x19.google.protobuf.DurationR\x03age\x12-\n" +
 	"\amargins\x18\f \x03(\v2\x13.hotspare.v1.MarginR\amargins\x12\x18\n" +
-	"\aweakest\x18\r \x01(\tR\aweakest\"\xca\x01\n" +
+	"\aweakest\x18\r \x01(\tR\aweakest\x12C\n" +
+	"\x0fguarantee_since\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x0eguaranteeSince\"\xca\x01\n" +
 	"\x04Lent\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1c\n" +
@@ -4524,77 +4534,78 @@ var file_hotspare_v1_api_proto_depIdxs = []int32{
 	53, // 40: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
 	70, // 41: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
 	49, // 42: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
-	77, // 43: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	77, // 44: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	47, // 45: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
-	70, // 46: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	73, // 47: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	62, // 48: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	78, // 49: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	75, // 50: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	79, // 51: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	70, // 52: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	1,  // 53: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	3,  // 54: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	5,  // 55: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	7,  // 56: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	9,  // 57: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	11, // 58: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	13, // 59: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	15, // 60: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	17, // 61: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	20, // 62: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	23, // 63: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	25, // 64: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	29, // 65: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	31, // 66: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	33, // 67: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	35, // 68: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	37, // 69: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	39, // 70: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	41, // 71: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	43, // 72: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	50, // 73: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	54, // 74: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	56, // 75: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	58, // 76: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	60, // 77: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	63, // 78: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	65, // 79: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	45, // 80: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
-	2,  // 81: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	4,  // 82: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	6,  // 83: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	8,  // 84: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	10, // 85: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	12, // 86: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	14, // 87: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	16, // 88: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	18, // 89: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	21, // 90: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	24, // 91: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	26, // 92: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	30, // 93: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	32, // 94: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	34, // 95: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	36, // 96: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	38, // 97: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	40, // 98: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	42, // 99: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	44, // 100: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	51, // 101: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	55, // 102: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	57, // 103: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	59, // 104: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	61, // 105: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	64, // 106: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	66, // 107: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	46, // 108: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
-	81, // [81:109] is the sub-list for method output_type
-	53, // [53:81] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	73, // 43: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
+	77, // 44: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	77, // 45: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	47, // 46: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	70, // 47: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	73, // 48: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	62, // 49: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	78, // 50: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	75, // 51: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	79, // 52: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	70, // 53: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	1,  // 54: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	3,  // 55: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	5,  // 56: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	7,  // 57: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	9,  // 58: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	11, // 59: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	13, // 60: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	15, // 61: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	17, // 62: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	20, // 63: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	23, // 64: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	25, // 65: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	29, // 66: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	31, // 67: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	33, // 68: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	35, // 69: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	37, // 70: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	39, // 71: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	41, // 72: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	43, // 73: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	50, // 74: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	54, // 75: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	56, // 76: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	58, // 77: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	60, // 78: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	63, // 79: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	65, // 80: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	45, // 81: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	2,  // 82: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	4,  // 83: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	6,  // 84: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	8,  // 85: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	10, // 86: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	12, // 87: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	14, // 88: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	16, // 89: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	18, // 90: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	21, // 91: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	24, // 92: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	26, // 93: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	30, // 94: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	32, // 95: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	34, // 96: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	36, // 97: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	38, // 98: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	40, // 99: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	42, // 100: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	44, // 101: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	51, // 102: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	55, // 103: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	57, // 104: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	59, // 105: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	61, // 106: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	64, // 107: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	66, // 108: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	46, // 109: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	82, // [82:110] is the sub-list for method output_type
+	54, // [54:82] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }

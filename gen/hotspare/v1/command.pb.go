@@ -22,6 +22,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// GuaranteeAnswer is one of the three that a proof gives.
+type GuaranteeAnswer int32
+
+const (
+	GuaranteeAnswer_GUARANTEE_ANSWER_UNSPECIFIED GuaranteeAnswer = 0
+	GuaranteeAnswer_GUARANTEE_ANSWER_FITS        GuaranteeAnswer = 1
+	GuaranteeAnswer_GUARANTEE_ANSWER_NOT_PROVEN  GuaranteeAnswer = 2
+	GuaranteeAnswer_GUARANTEE_ANSWER_CANNOT_FIT  GuaranteeAnswer = 3
+)
+
+// Enum value maps for GuaranteeAnswer.
+var (
+	GuaranteeAnswer_name = map[int32]string{
+		0: "GUARANTEE_ANSWER_UNSPECIFIED",
+		1: "GUARANTEE_ANSWER_FITS",
+		2: "GUARANTEE_ANSWER_NOT_PROVEN",
+		3: "GUARANTEE_ANSWER_CANNOT_FIT",
+	}
+	GuaranteeAnswer_value = map[string]int32{
+		"GUARANTEE_ANSWER_UNSPECIFIED": 0,
+		"GUARANTEE_ANSWER_FITS":        1,
+		"GUARANTEE_ANSWER_NOT_PROVEN":  2,
+		"GUARANTEE_ANSWER_CANNOT_FIT":  3,
+	}
+)
+
+func (x GuaranteeAnswer) Enum() *GuaranteeAnswer {
+	p := new(GuaranteeAnswer)
+	*p = x
+	return p
+}
+
+func (x GuaranteeAnswer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuaranteeAnswer) Descriptor() protoreflect.EnumDescriptor {
+	return file_hotspare_v1_command_proto_enumTypes[0].Descriptor()
+}
+
+func (GuaranteeAnswer) Type() protoreflect.EnumType {
+	return &file_hotspare_v1_command_proto_enumTypes[0]
+}
+
+func (x GuaranteeAnswer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuaranteeAnswer.Descriptor instead.
+func (GuaranteeAnswer) EnumDescriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{0}
+}
+
 // Command is one entry of the replicated log. Time, ids and decisions come in with it (R1).
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -66,6 +119,7 @@ type Command struct {
 	//	*Command_PlaceRun
 	//	*Command_RecordClient
 	//	*Command_LoseHost
+	//	*Command_RecordGuarantee
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -393,6 +447,15 @@ func (x *Command) GetLoseHost() *LoseHost {
 	return nil
 }
 
+func (x *Command) GetRecordGuarantee() *RecordGuarantee {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordGuarantee); ok {
+			return x.RecordGuarantee
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -505,6 +568,10 @@ type Command_LoseHost struct {
 	LoseHost *LoseHost `protobuf:"bytes,42,opt,name=lose_host,json=loseHost,proto3,oneof"`
 }
 
+type Command_RecordGuarantee struct {
+	RecordGuarantee *RecordGuarantee `protobuf:"bytes,43,opt,name=record_guarantee,json=recordGuarantee,proto3,oneof"`
+}
+
 func (*Command_JoinHost) isCommand_Body() {}
 
 func (*Command_RecordHost) isCommand_Body() {}
@@ -558,6 +625,8 @@ func (*Command_PlaceRun) isCommand_Body() {}
 func (*Command_RecordClient) isCommand_Body() {}
 
 func (*Command_LoseHost) isCommand_Body() {}
+
+func (*Command_RecordGuarantee) isCommand_Body() {}
 
 // Expect is the version of one thing that a decision was based on.
 type Expect struct {
@@ -753,6 +822,52 @@ func (x *RecordHost) GetReason() string {
 	return ""
 }
 
+// RecordGuarantee keeps how good the guarantee is, with the certificate that backs it. Apply checks the
+// certificate against its own state: no leader can make the site claim more than it holds.
+type RecordGuarantee struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guarantee     *Guarantee             `protobuf:"bytes,1,opt,name=guarantee,proto3" json:"guarantee,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordGuarantee) Reset() {
+	*x = RecordGuarantee{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordGuarantee) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordGuarantee) ProtoMessage() {}
+
+func (x *RecordGuarantee) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordGuarantee.ProtoReflect.Descriptor instead.
+func (*RecordGuarantee) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RecordGuarantee) GetGuarantee() *Guarantee {
+	if x != nil {
+		return x.Guarantee
+	}
+	return nil
+}
+
 // ApplyResources stores resources and the base objects that follow from them.
 type ApplyResources struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -766,7 +881,7 @@ type ApplyResources struct {
 
 func (x *ApplyResources) Reset() {
 	*x = ApplyResources{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[4]
+	mi := &file_hotspare_v1_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +893,7 @@ func (x *ApplyResources) String() string {
 func (*ApplyResources) ProtoMessage() {}
 
 func (x *ApplyResources) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[4]
+	mi := &file_hotspare_v1_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +906,7 @@ func (x *ApplyResources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResources.ProtoReflect.Descriptor instead.
 func (*ApplyResources) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{4}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ApplyResources) GetResources() []*Resource {
@@ -826,7 +941,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[5]
+	mi := &file_hotspare_v1_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +953,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[5]
+	mi := &file_hotspare_v1_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +966,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{5}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateLease) GetLease() *Lease {
@@ -880,7 +995,7 @@ type EndLease struct {
 
 func (x *EndLease) Reset() {
 	*x = EndLease{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[6]
+	mi := &file_hotspare_v1_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1007,7 @@ func (x *EndLease) String() string {
 func (*EndLease) ProtoMessage() {}
 
 func (x *EndLease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[6]
+	mi := &file_hotspare_v1_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1020,7 @@ func (x *EndLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndLease.ProtoReflect.Descriptor instead.
 func (*EndLease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{6}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EndLease) GetLease() string {
@@ -939,7 +1054,7 @@ type DeleteLease struct {
 
 func (x *DeleteLease) Reset() {
 	*x = DeleteLease{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[7]
+	mi := &file_hotspare_v1_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1066,7 @@ func (x *DeleteLease) String() string {
 func (*DeleteLease) ProtoMessage() {}
 
 func (x *DeleteLease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[7]
+	mi := &file_hotspare_v1_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1079,7 @@ func (x *DeleteLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLease.ProtoReflect.Descriptor instead.
 func (*DeleteLease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{7}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteLease) GetLease() string {
@@ -984,7 +1099,7 @@ type ReturnLease struct {
 
 func (x *ReturnLease) Reset() {
 	*x = ReturnLease{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[8]
+	mi := &file_hotspare_v1_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1111,7 @@ func (x *ReturnLease) String() string {
 func (*ReturnLease) ProtoMessage() {}
 
 func (x *ReturnLease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[8]
+	mi := &file_hotspare_v1_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1124,7 @@ func (x *ReturnLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnLease.ProtoReflect.Descriptor instead.
 func (*ReturnLease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{8}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReturnLease) GetLease() string {
@@ -1033,7 +1148,7 @@ type Declare struct {
 
 func (x *Declare) Reset() {
 	*x = Declare{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[9]
+	mi := &file_hotspare_v1_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1160,7 @@ func (x *Declare) String() string {
 func (*Declare) ProtoMessage() {}
 
 func (x *Declare) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[9]
+	mi := &file_hotspare_v1_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1173,7 @@ func (x *Declare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Declare.ProtoReflect.Descriptor instead.
 func (*Declare) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{9}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Declare) GetFailover() *Failover {
@@ -1101,7 +1216,7 @@ type PlaceRun struct {
 
 func (x *PlaceRun) Reset() {
 	*x = PlaceRun{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	mi := &file_hotspare_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1228,7 @@ func (x *PlaceRun) String() string {
 func (*PlaceRun) ProtoMessage() {}
 
 func (x *PlaceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	mi := &file_hotspare_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1241,7 @@ func (x *PlaceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceRun.ProtoReflect.Descriptor instead.
 func (*PlaceRun) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlaceRun) GetFailover() string {
@@ -1191,7 +1306,7 @@ type AdvanceRun struct {
 
 func (x *AdvanceRun) Reset() {
 	*x = AdvanceRun{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[11]
+	mi := &file_hotspare_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1318,7 @@ func (x *AdvanceRun) String() string {
 func (*AdvanceRun) ProtoMessage() {}
 
 func (x *AdvanceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[11]
+	mi := &file_hotspare_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1331,7 @@ func (x *AdvanceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceRun.ProtoReflect.Descriptor instead.
 func (*AdvanceRun) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AdvanceRun) GetFailover() string {
@@ -1259,7 +1374,7 @@ type StepChange struct {
 
 func (x *StepChange) Reset() {
 	*x = StepChange{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[12]
+	mi := &file_hotspare_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1386,7 @@ func (x *StepChange) String() string {
 func (*StepChange) ProtoMessage() {}
 
 func (x *StepChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[12]
+	mi := &file_hotspare_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1399,7 @@ func (x *StepChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepChange.ProtoReflect.Descriptor instead.
 func (*StepChange) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StepChange) GetStep() string {
@@ -1359,7 +1474,7 @@ type Failback struct {
 
 func (x *Failback) Reset() {
 	*x = Failback{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[13]
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1486,7 @@ func (x *Failback) String() string {
 func (*Failback) ProtoMessage() {}
 
 func (x *Failback) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[13]
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1499,7 @@ func (x *Failback) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failback.ProtoReflect.Descriptor instead.
 func (*Failback) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Failback) GetFailover() string {
@@ -1440,7 +1555,7 @@ type BackOrder struct {
 
 func (x *BackOrder) Reset() {
 	*x = BackOrder{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1567,7 @@ func (x *BackOrder) String() string {
 func (*BackOrder) ProtoMessage() {}
 
 func (x *BackOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1580,7 @@ func (x *BackOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackOrder.ProtoReflect.Descriptor instead.
 func (*BackOrder) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BackOrder) GetStep() string {
@@ -1497,7 +1612,7 @@ type LoseHost struct {
 
 func (x *LoseHost) Reset() {
 	*x = LoseHost{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1624,7 @@ func (x *LoseHost) String() string {
 func (*LoseHost) ProtoMessage() {}
 
 func (x *LoseHost) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1637,7 @@ func (x *LoseHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseHost.ProtoReflect.Descriptor instead.
 func (*LoseHost) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LoseHost) GetHost() string {
@@ -1567,7 +1682,7 @@ type RecordClient struct {
 
 func (x *RecordClient) Reset() {
 	*x = RecordClient{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1694,7 @@ func (x *RecordClient) String() string {
 func (*RecordClient) ProtoMessage() {}
 
 func (x *RecordClient) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1707,7 @@ func (x *RecordClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordClient.ProtoReflect.Descriptor instead.
 func (*RecordClient) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordClient) GetUser() string {
@@ -1635,7 +1750,7 @@ type StoreToken struct {
 
 func (x *StoreToken) Reset() {
 	*x = StoreToken{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1762,7 @@ func (x *StoreToken) String() string {
 func (*StoreToken) ProtoMessage() {}
 
 func (x *StoreToken) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1775,7 @@ func (x *StoreToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreToken.ProtoReflect.Descriptor instead.
 func (*StoreToken) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoreToken) GetTokenHash() []byte {
@@ -1694,7 +1809,7 @@ type ForgetObjects struct {
 
 func (x *ForgetObjects) Reset() {
 	*x = ForgetObjects{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1821,7 @@ func (x *ForgetObjects) String() string {
 func (*ForgetObjects) ProtoMessage() {}
 
 func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1834,7 @@ func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetObjects.ProtoReflect.Descriptor instead.
 func (*ForgetObjects) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ForgetObjects) GetObjects() []*ObjectVersion {
@@ -1740,7 +1855,7 @@ type ObjectVersion struct {
 
 func (x *ObjectVersion) Reset() {
 	*x = ObjectVersion{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1867,7 @@ func (x *ObjectVersion) String() string {
 func (*ObjectVersion) ProtoMessage() {}
 
 func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1880,7 @@ func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectVersion.ProtoReflect.Descriptor instead.
 func (*ObjectVersion) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ObjectVersion) GetObject() string {
@@ -1793,7 +1908,7 @@ type RecordPreimage struct {
 
 func (x *RecordPreimage) Reset() {
 	*x = RecordPreimage{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1920,7 @@ func (x *RecordPreimage) String() string {
 func (*RecordPreimage) ProtoMessage() {}
 
 func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1933,7 @@ func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreimage.ProtoReflect.Descriptor instead.
 func (*RecordPreimage) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordPreimage) GetObject() string {
@@ -1845,7 +1960,7 @@ type RecordPoints struct {
 
 func (x *RecordPoints) Reset() {
 	*x = RecordPoints{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1972,7 @@ func (x *RecordPoints) String() string {
 func (*RecordPoints) ProtoMessage() {}
 
 func (x *RecordPoints) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1985,7 @@ func (x *RecordPoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPoints.ProtoReflect.Descriptor instead.
 func (*RecordPoints) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecordPoints) GetPoints() []*ObjectPoint {
@@ -1892,7 +2007,7 @@ type ObjectPoint struct {
 
 func (x *ObjectPoint) Reset() {
 	*x = ObjectPoint{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2019,7 @@ func (x *ObjectPoint) String() string {
 func (*ObjectPoint) ProtoMessage() {}
 
 func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2032,7 @@ func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectPoint.ProtoReflect.Descriptor instead.
 func (*ObjectPoint) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ObjectPoint) GetObject() string {
@@ -1951,7 +2066,7 @@ type RecordConfirmed struct {
 
 func (x *RecordConfirmed) Reset() {
 	*x = RecordConfirmed{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2078,7 @@ func (x *RecordConfirmed) String() string {
 func (*RecordConfirmed) ProtoMessage() {}
 
 func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2091,7 @@ func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordConfirmed.ProtoReflect.Descriptor instead.
 func (*RecordConfirmed) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RecordConfirmed) GetAgents() []*ConfirmedOrder {
@@ -1999,7 +2114,7 @@ type ConfirmedOrder struct {
 
 func (x *ConfirmedOrder) Reset() {
 	*x = ConfirmedOrder{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2126,7 @@ func (x *ConfirmedOrder) String() string {
 func (*ConfirmedOrder) ProtoMessage() {}
 
 func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2139,7 @@ func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmedOrder.ProtoReflect.Descriptor instead.
 func (*ConfirmedOrder) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConfirmedOrder) GetHost() string {
@@ -2065,7 +2180,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2192,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2205,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -2111,7 +2226,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2238,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2251,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -2166,7 +2281,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2293,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2306,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Token) GetHash() []byte {
@@ -2238,7 +2353,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2365,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2378,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -2325,7 +2440,7 @@ type SiteMeta struct {
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2452,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2465,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -2455,7 +2570,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[30]
+	mi := &file_hotspare_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2582,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[30]
+	mi := &file_hotspare_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2595,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2511,6 +2626,7 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Request
 	//	*SnapshotRecord_Evidence
 	//	*SnapshotRecord_Digest
+	//	*SnapshotRecord_Guarantee
 	Record        isSnapshotRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2518,7 +2634,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[31]
+	mi := &file_hotspare_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2646,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[31]
+	mi := &file_hotspare_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2659,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2634,6 +2750,15 @@ func (x *SnapshotRecord) GetDigest() []byte {
 	return nil
 }
 
+func (x *SnapshotRecord) GetGuarantee() *Guarantee {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Guarantee); ok {
+			return x.Guarantee
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Record interface {
 	isSnapshotRecord_Record()
 }
@@ -2675,6 +2800,10 @@ type SnapshotRecord_Digest struct {
 	Digest []byte `protobuf:"bytes,9,opt,name=digest,proto3,oneof"`
 }
 
+type SnapshotRecord_Guarantee struct {
+	Guarantee *Guarantee `protobuf:"bytes,10,opt,name=guarantee,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Host) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_Resource) isSnapshotRecord_Record() {}
@@ -2693,11 +2822,396 @@ func (*SnapshotRecord_Evidence) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_Digest) isSnapshotRecord_Record() {}
 
+func (*SnapshotRecord_Guarantee) isSnapshotRecord_Record() {}
+
+// Guarantee is how good the guarantee is, as the coordinators agree on it.
+type Guarantee struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Proven(1), Degraded(0), GuaranteeLost.
+	Word string `protobuf:"bytes,1,opt,name=word,proto3" json:"word,omitempty"`
+	// Why it is not better.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when the word is this.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Hosts that the leader counted as silent. They are not part of what is replicated otherwise.
+	SilentHosts []string `protobuf:"bytes,4,rep,name=silent_hosts,json=silentHosts,proto3" json:"silent_hosts,omitempty"`
+	// What it was proven for; apply fills it in.
+	Fingerprint []byte          `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Answer      GuaranteeAnswer `protobuf:"varint,6,opt,name=answer,proto3,enum=hotspare.v1.GuaranteeAnswer" json:"answer,omitempty"`
+	// Losses that were to be survived, and that are; proven is -1 when not even the site as it is fits.
+	Asked  int32 `protobuf:"varint,7,opt,name=asked,proto3" json:"asked,omitempty"`
+	Proven int32 `protobuf:"zigzag32,8,opt,name=proven,proto3" json:"proven,omitempty"`
+	// Absent when nothing is proven.
+	Certificate   *Certificate `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Guarantee) Reset() {
+	*x = Guarantee{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guarantee) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guarantee) ProtoMessage() {}
+
+func (x *Guarantee) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guarantee.ProtoReflect.Descriptor instead.
+func (*Guarantee) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Guarantee) GetWord() string {
+	if x != nil {
+		return x.Word
+	}
+	return ""
+}
+
+func (x *Guarantee) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Guarantee) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Guarantee) GetSilentHosts() []string {
+	if x != nil {
+		return x.SilentHosts
+	}
+	return nil
+}
+
+func (x *Guarantee) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+func (x *Guarantee) GetAnswer() GuaranteeAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return GuaranteeAnswer_GUARANTEE_ANSWER_UNSPECIFIED
+}
+
+func (x *Guarantee) GetAsked() int32 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *Guarantee) GetProven() int32 {
+	if x != nil {
+		return x.Proven
+	}
+	return 0
+}
+
+func (x *Guarantee) GetCertificate() *Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// Certificate is a placement for the site as it is, and one for each pattern of losses that matters. Hosts and
+// workloads are numbered in the order of their names, as the site that it was made for has them.
+type Certificate struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Scenarios []*ProvenScenario      `protobuf:"bytes,1,rep,name=scenarios,proto3" json:"scenarios,omitempty"`
+	// Host of each workload; -1: no scenario runs it.
+	Witness  []int32               `protobuf:"zigzag32,2,rep,packed,name=witness,proto3" json:"witness,omitempty"`
+	Patterns []*CertificatePattern `protobuf:"bytes,3,rep,name=patterns,proto3" json:"patterns,omitempty"`
+	// By host, then by dimension: what it may have to carry.
+	Obligations []int64 `protobuf:"varint,4,rep,packed,name=obligations,proto3" json:"obligations,omitempty"`
+	// By host, in nanoseconds; 0: not known.
+	Budgets       []int64 `protobuf:"varint,5,rep,packed,name=budgets,proto3" json:"budgets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Certificate) GetScenarios() []*ProvenScenario {
+	if x != nil {
+		return x.Scenarios
+	}
+	return nil
+}
+
+func (x *Certificate) GetWitness() []int32 {
+	if x != nil {
+		return x.Witness
+	}
+	return nil
+}
+
+func (x *Certificate) GetPatterns() []*CertificatePattern {
+	if x != nil {
+		return x.Patterns
+	}
+	return nil
+}
+
+func (x *Certificate) GetObligations() []int64 {
+	if x != nil {
+		return x.Obligations
+	}
+	return nil
+}
+
+func (x *Certificate) GetBudgets() []int64 {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+// ProvenScenario is a scenario with the losses that are proven.
+type ProvenScenario struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// All plans; else those that are named.
+	AllPlans       bool     `protobuf:"varint,2,opt,name=all_plans,json=allPlans,proto3" json:"all_plans,omitempty"`
+	Plans          []string `protobuf:"bytes,3,rep,name=plans,proto3" json:"plans,omitempty"`
+	Hosts          int32    `protobuf:"varint,4,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	FailureDomains int32    `protobuf:"varint,5,opt,name=failure_domains,json=failureDomains,proto3" json:"failure_domains,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ProvenScenario) Reset() {
+	*x = ProvenScenario{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvenScenario) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvenScenario) ProtoMessage() {}
+
+func (x *ProvenScenario) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvenScenario.ProtoReflect.Descriptor instead.
+func (*ProvenScenario) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ProvenScenario) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProvenScenario) GetAllPlans() bool {
+	if x != nil {
+		return x.AllPlans
+	}
+	return false
+}
+
+func (x *ProvenScenario) GetPlans() []string {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+func (x *ProvenScenario) GetHosts() int32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return 0
+}
+
+func (x *ProvenScenario) GetFailureDomains() int32 {
+	if x != nil {
+		return x.FailureDomains
+	}
+	return 0
+}
+
+// CertificatePattern is a placement that leaves the lost hosts empty.
+type CertificatePattern struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1: hosts are lost one by one; 2: by failure domain.
+	Unit   int32     `protobuf:"varint,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	Spares []*Spares `protobuf:"bytes,2,rep,name=spares,proto3" json:"spares,omitempty"`
+	// The differences from the witness: workload, host, workload, host.
+	Moves         []int32 `protobuf:"varint,3,rep,packed,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificatePattern) Reset() {
+	*x = CertificatePattern{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificatePattern) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificatePattern) ProtoMessage() {}
+
+func (x *CertificatePattern) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificatePattern.ProtoReflect.Descriptor instead.
+func (*CertificatePattern) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CertificatePattern) GetUnit() int32 {
+	if x != nil {
+		return x.Unit
+	}
+	return 0
+}
+
+func (x *CertificatePattern) GetSpares() []*Spares {
+	if x != nil {
+		return x.Spares
+	}
+	return nil
+}
+
+func (x *CertificatePattern) GetMoves() []int32 {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+// Spares are the hosts of one unit that carry nothing.
+type Spares struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hosts         []int32                `protobuf:"varint,1,rep,packed,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spares) Reset() {
+	*x = Spares{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spares) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spares) ProtoMessage() {}
+
+func (x *Spares) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spares.ProtoReflect.Descriptor instead.
+func (*Spares) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Spares) GetHosts() []int32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
 var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf1\x0e\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xbc\x0f\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2738,7 +3252,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x10record_confirmed\x18! \x01(\v2\x1c.hotspare.v1.RecordConfirmedH\x00R\x0frecordConfirmed\x124\n" +
 	"\tplace_run\x18( \x01(\v2\x15.hotspare.v1.PlaceRunH\x00R\bplaceRun\x12@\n" +
 	"\rrecord_client\x18) \x01(\v2\x19.hotspare.v1.RecordClientH\x00R\frecordClient\x124\n" +
-	"\tlose_host\x18* \x01(\v2\x15.hotspare.v1.LoseHostH\x00R\bloseHostB\x06\n" +
+	"\tlose_host\x18* \x01(\v2\x15.hotspare.v1.LoseHostH\x00R\bloseHost\x12I\n" +
+	"\x10record_guarantee\x18+ \x01(\v2\x1c.hotspare.v1.RecordGuaranteeH\x00R\x0frecordGuaranteeB\x06\n" +
 	"\x04body\"4\n" +
 	"\x06Expect\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
@@ -2757,7 +3272,9 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"quarantine\x18\x05 \x01(\bR\n" +
 	"quarantine\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x88\x01\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"G\n" +
+	"\x0fRecordGuarantee\x124\n" +
+	"\tguarantee\x18\x01 \x01(\v2\x16.hotspare.v1.GuaranteeR\tguarantee\"\x88\x01\n" +
 	"\x0eApplyResources\x123\n" +
 	"\tresources\x18\x01 \x03(\v2\x15.hotspare.v1.ResourceR\tresources\x12-\n" +
 	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x12\n" +
@@ -2894,7 +3411,7 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\fconfirmed_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmedAt\"S\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12)\n" +
-	"\x04meta\x18\x02 \x01(\v2\x15.hotspare.v1.SiteMetaR\x04meta\"\xbf\x03\n" +
+	"\x04meta\x18\x02 \x01(\v2\x15.hotspare.v1.SiteMetaR\x04meta\"\xf7\x03\n" +
 	"\x0eSnapshotRecord\x12'\n" +
 	"\x04host\x18\x01 \x01(\v2\x11.hotspare.v1.HostH\x00R\x04host\x123\n" +
 	"\bresource\x18\x02 \x01(\v2\x15.hotspare.v1.ResourceH\x00R\bresource\x12*\n" +
@@ -2904,8 +3421,43 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x05token\x18\x06 \x01(\v2\x12.hotspare.v1.TokenH\x00R\x05token\x12:\n" +
 	"\arequest\x18\a \x01(\v2\x1e.hotspare.v1.RememberedRequestH\x00R\arequest\x123\n" +
 	"\bevidence\x18\b \x01(\v2\x15.hotspare.v1.EvidenceH\x00R\bevidence\x12\x18\n" +
-	"\x06digest\x18\t \x01(\fH\x00R\x06digestB\b\n" +
-	"\x06recordB9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
+	"\x06digest\x18\t \x01(\fH\x00R\x06digest\x126\n" +
+	"\tguarantee\x18\n" +
+	" \x01(\v2\x16.hotspare.v1.GuaranteeH\x00R\tguaranteeB\b\n" +
+	"\x06record\"\xce\x02\n" +
+	"\tGuarantee\x12\x12\n" +
+	"\x04word\x18\x01 \x01(\tR\x04word\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12!\n" +
+	"\fsilent_hosts\x18\x04 \x03(\tR\vsilentHosts\x12 \n" +
+	"\vfingerprint\x18\x05 \x01(\fR\vfingerprint\x124\n" +
+	"\x06answer\x18\x06 \x01(\x0e2\x1c.hotspare.v1.GuaranteeAnswerR\x06answer\x12\x14\n" +
+	"\x05asked\x18\a \x01(\x05R\x05asked\x12\x16\n" +
+	"\x06proven\x18\b \x01(\x11R\x06proven\x12:\n" +
+	"\vcertificate\x18\t \x01(\v2\x18.hotspare.v1.CertificateR\vcertificate\"\xdb\x01\n" +
+	"\vCertificate\x129\n" +
+	"\tscenarios\x18\x01 \x03(\v2\x1b.hotspare.v1.ProvenScenarioR\tscenarios\x12\x18\n" +
+	"\awitness\x18\x02 \x03(\x11R\awitness\x12;\n" +
+	"\bpatterns\x18\x03 \x03(\v2\x1f.hotspare.v1.CertificatePatternR\bpatterns\x12 \n" +
+	"\vobligations\x18\x04 \x03(\x03R\vobligations\x12\x18\n" +
+	"\abudgets\x18\x05 \x03(\x03R\abudgets\"\x96\x01\n" +
+	"\x0eProvenScenario\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tall_plans\x18\x02 \x01(\bR\ballPlans\x12\x14\n" +
+	"\x05plans\x18\x03 \x03(\tR\x05plans\x12\x14\n" +
+	"\x05hosts\x18\x04 \x01(\x05R\x05hosts\x12'\n" +
+	"\x0ffailure_domains\x18\x05 \x01(\x05R\x0efailureDomains\"k\n" +
+	"\x12CertificatePattern\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\x05R\x04unit\x12+\n" +
+	"\x06spares\x18\x02 \x03(\v2\x13.hotspare.v1.SparesR\x06spares\x12\x14\n" +
+	"\x05moves\x18\x03 \x03(\x05R\x05moves\"\x1e\n" +
+	"\x06Spares\x12\x14\n" +
+	"\x05hosts\x18\x01 \x03(\x05R\x05hosts*\x90\x01\n" +
+	"\x0fGuaranteeAnswer\x12 \n" +
+	"\x1cGUARANTEE_ANSWER_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15GUARANTEE_ANSWER_FITS\x10\x01\x12\x1f\n" +
+	"\x1bGUARANTEE_ANSWER_NOT_PROVEN\x10\x02\x12\x1f\n" +
+	"\x1bGUARANTEE_ANSWER_CANNOT_FIT\x10\x03B9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
 
 var (
 	file_hotspare_v1_command_proto_rawDescOnce sync.Once
@@ -2919,145 +3471,162 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_command_proto_rawDescData
 }
 
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_hotspare_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_hotspare_v1_command_proto_goTypes = []any{
-	(*Command)(nil),               // 0: hotspare.v1.Command
-	(*Expect)(nil),                // 1: hotspare.v1.Expect
-	(*JoinHost)(nil),              // 2: hotspare.v1.JoinHost
-	(*RecordHost)(nil),            // 3: hotspare.v1.RecordHost
-	(*ApplyResources)(nil),        // 4: hotspare.v1.ApplyResources
-	(*CreateLease)(nil),           // 5: hotspare.v1.CreateLease
-	(*EndLease)(nil),              // 6: hotspare.v1.EndLease
-	(*DeleteLease)(nil),           // 7: hotspare.v1.DeleteLease
-	(*ReturnLease)(nil),           // 8: hotspare.v1.ReturnLease
-	(*Declare)(nil),               // 9: hotspare.v1.Declare
-	(*PlaceRun)(nil),              // 10: hotspare.v1.PlaceRun
-	(*AdvanceRun)(nil),            // 11: hotspare.v1.AdvanceRun
-	(*StepChange)(nil),            // 12: hotspare.v1.StepChange
-	(*Failback)(nil),              // 13: hotspare.v1.Failback
-	(*BackOrder)(nil),             // 14: hotspare.v1.BackOrder
-	(*LoseHost)(nil),              // 15: hotspare.v1.LoseHost
-	(*RecordClient)(nil),          // 16: hotspare.v1.RecordClient
-	(*StoreToken)(nil),            // 17: hotspare.v1.StoreToken
-	(*ForgetObjects)(nil),         // 18: hotspare.v1.ForgetObjects
-	(*ObjectVersion)(nil),         // 19: hotspare.v1.ObjectVersion
-	(*RecordPreimage)(nil),        // 20: hotspare.v1.RecordPreimage
-	(*RecordPoints)(nil),          // 21: hotspare.v1.RecordPoints
-	(*ObjectPoint)(nil),           // 22: hotspare.v1.ObjectPoint
-	(*RecordConfirmed)(nil),       // 23: hotspare.v1.RecordConfirmed
-	(*ConfirmedOrder)(nil),        // 24: hotspare.v1.ConfirmedOrder
-	(*RaiseLevel)(nil),            // 25: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 26: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 27: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 28: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 29: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 30: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 31: hotspare.v1.SnapshotRecord
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 33: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 34: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 35: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 36: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 37: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 38: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 39: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 40: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 41: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 42: hotspare.v1.Resource
-	(*Object)(nil),                // 43: hotspare.v1.Object
-	(*Lease)(nil),                 // 44: hotspare.v1.Lease
-	(*Failover)(nil),              // 45: hotspare.v1.Failover
-	(*Placement)(nil),             // 46: hotspare.v1.Placement
-	(*Victim)(nil),                // 47: hotspare.v1.Victim
-	(*Step)(nil),                  // 48: hotspare.v1.Step
-	(*Unplaced)(nil),              // 49: hotspare.v1.Unplaced
-	(RunPhase)(0),                 // 50: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 51: hotspare.v1.StepPhase
-	(*Plan)(nil),                  // 52: hotspare.v1.Plan
-	(*EndpointValue)(nil),         // 53: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 54: hotspare.v1.Host
-	(*Evidence)(nil),              // 55: hotspare.v1.Evidence
+	(GuaranteeAnswer)(0),          // 0: hotspare.v1.GuaranteeAnswer
+	(*Command)(nil),               // 1: hotspare.v1.Command
+	(*Expect)(nil),                // 2: hotspare.v1.Expect
+	(*JoinHost)(nil),              // 3: hotspare.v1.JoinHost
+	(*RecordHost)(nil),            // 4: hotspare.v1.RecordHost
+	(*RecordGuarantee)(nil),       // 5: hotspare.v1.RecordGuarantee
+	(*ApplyResources)(nil),        // 6: hotspare.v1.ApplyResources
+	(*CreateLease)(nil),           // 7: hotspare.v1.CreateLease
+	(*EndLease)(nil),              // 8: hotspare.v1.EndLease
+	(*DeleteLease)(nil),           // 9: hotspare.v1.DeleteLease
+	(*ReturnLease)(nil),           // 10: hotspare.v1.ReturnLease
+	(*Declare)(nil),               // 11: hotspare.v1.Declare
+	(*PlaceRun)(nil),              // 12: hotspare.v1.PlaceRun
+	(*AdvanceRun)(nil),            // 13: hotspare.v1.AdvanceRun
+	(*StepChange)(nil),            // 14: hotspare.v1.StepChange
+	(*Failback)(nil),              // 15: hotspare.v1.Failback
+	(*BackOrder)(nil),             // 16: hotspare.v1.BackOrder
+	(*LoseHost)(nil),              // 17: hotspare.v1.LoseHost
+	(*RecordClient)(nil),          // 18: hotspare.v1.RecordClient
+	(*StoreToken)(nil),            // 19: hotspare.v1.StoreToken
+	(*ForgetObjects)(nil),         // 20: hotspare.v1.ForgetObjects
+	(*ObjectVersion)(nil),         // 21: hotspare.v1.ObjectVersion
+	(*RecordPreimage)(nil),        // 22: hotspare.v1.RecordPreimage
+	(*RecordPoints)(nil),          // 23: hotspare.v1.RecordPoints
+	(*ObjectPoint)(nil),           // 24: hotspare.v1.ObjectPoint
+	(*RecordConfirmed)(nil),       // 25: hotspare.v1.RecordConfirmed
+	(*ConfirmedOrder)(nil),        // 26: hotspare.v1.ConfirmedOrder
+	(*RaiseLevel)(nil),            // 27: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 28: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 29: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 30: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 31: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 32: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 33: hotspare.v1.SnapshotRecord
+	(*Guarantee)(nil),             // 34: hotspare.v1.Guarantee
+	(*Certificate)(nil),           // 35: hotspare.v1.Certificate
+	(*ProvenScenario)(nil),        // 36: hotspare.v1.ProvenScenario
+	(*CertificatePattern)(nil),    // 37: hotspare.v1.CertificatePattern
+	(*Spares)(nil),                // 38: hotspare.v1.Spares
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 40: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 41: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 42: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 43: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 44: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 45: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 46: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 47: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 48: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 49: hotspare.v1.Resource
+	(*Object)(nil),                // 50: hotspare.v1.Object
+	(*Lease)(nil),                 // 51: hotspare.v1.Lease
+	(*Failover)(nil),              // 52: hotspare.v1.Failover
+	(*Placement)(nil),             // 53: hotspare.v1.Placement
+	(*Victim)(nil),                // 54: hotspare.v1.Victim
+	(*Step)(nil),                  // 55: hotspare.v1.Step
+	(*Unplaced)(nil),              // 56: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 57: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 58: hotspare.v1.StepPhase
+	(*Plan)(nil),                  // 59: hotspare.v1.Plan
+	(*EndpointValue)(nil),         // 60: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 61: hotspare.v1.Host
+	(*Evidence)(nil),              // 62: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	32, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
-	1,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
-	2,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
-	3,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	33, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
-	4,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	34, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
-	5,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	35, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
-	6,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	36, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
-	7,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
-	9,  // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
-	11, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	37, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	38, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
-	13, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	39, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
-	17, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
-	18, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
-	20, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	25, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	26, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
-	8,  // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
-	21, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
-	23, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
-	10, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
-	16, // 27: hotspare.v1.Command.record_client:type_name -> hotspare.v1.RecordClient
-	15, // 28: hotspare.v1.Command.lose_host:type_name -> hotspare.v1.LoseHost
-	40, // 29: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	41, // 30: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	42, // 31: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	43, // 32: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	44, // 33: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	43, // 34: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	32, // 35: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	45, // 36: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	43, // 37: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	46, // 38: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	47, // 39: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	48, // 40: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	43, // 41: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	49, // 42: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
-	12, // 43: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	50, // 44: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	51, // 45: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	32, // 46: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	32, // 47: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	48, // 48: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
-	43, // 49: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
-	14, // 50: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
-	52, // 51: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
-	32, // 52: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
-	32, // 53: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
-	32, // 54: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 55: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	53, // 56: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	22, // 57: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	32, // 58: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	24, // 59: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	32, // 60: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	32, // 61: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	32, // 62: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	32, // 63: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	32, // 64: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	29, // 65: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	54, // 66: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	42, // 67: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	44, // 68: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	43, // 69: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	45, // 70: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	27, // 71: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	28, // 72: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	55, // 73: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	39, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	2,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
+	3,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
+	4,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
+	40, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	6,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
+	41, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	7,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
+	42, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	8,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
+	43, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	9,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
+	11, // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
+	13, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
+	44, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	45, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	15, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
+	46, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	19, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
+	20, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
+	22, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
+	27, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	28, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	10, // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
+	23, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
+	25, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
+	12, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
+	18, // 27: hotspare.v1.Command.record_client:type_name -> hotspare.v1.RecordClient
+	17, // 28: hotspare.v1.Command.lose_host:type_name -> hotspare.v1.LoseHost
+	5,  // 29: hotspare.v1.Command.record_guarantee:type_name -> hotspare.v1.RecordGuarantee
+	47, // 30: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	48, // 31: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	34, // 32: hotspare.v1.RecordGuarantee.guarantee:type_name -> hotspare.v1.Guarantee
+	49, // 33: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	50, // 34: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	51, // 35: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	50, // 36: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	39, // 37: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	52, // 38: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	50, // 39: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	53, // 40: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	54, // 41: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	55, // 42: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	50, // 43: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	56, // 44: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	14, // 45: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	57, // 46: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	58, // 47: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	39, // 48: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	39, // 49: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	55, // 50: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
+	50, // 51: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
+	16, // 52: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
+	59, // 53: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
+	39, // 54: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
+	39, // 55: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
+	39, // 56: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	21, // 57: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	60, // 58: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	24, // 59: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	39, // 60: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	26, // 61: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	39, // 62: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	39, // 63: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	39, // 64: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	39, // 65: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	39, // 66: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	31, // 67: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	61, // 68: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	49, // 69: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	51, // 70: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	50, // 71: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	52, // 72: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	29, // 73: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	30, // 74: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	62, // 75: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	34, // 76: hotspare.v1.SnapshotRecord.guarantee:type_name -> hotspare.v1.Guarantee
+	39, // 77: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
+	0,  // 78: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
+	35, // 79: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
+	36, // 80: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
+	37, // 81: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
+	38, // 82: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -3097,8 +3666,9 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_PlaceRun)(nil),
 		(*Command_RecordClient)(nil),
 		(*Command_LoseHost)(nil),
+		(*Command_RecordGuarantee)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[31].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[32].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -3108,19 +3678,21 @@ func file_hotspare_v1_command_proto_init() {
 		(*SnapshotRecord_Request)(nil),
 		(*SnapshotRecord_Evidence)(nil),
 		(*SnapshotRecord_Digest)(nil),
+		(*SnapshotRecord_Guarantee)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   32,
+			NumEnums:      1,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_hotspare_v1_command_proto_goTypes,
 		DependencyIndexes: file_hotspare_v1_command_proto_depIdxs,
+		EnumInfos:         file_hotspare_v1_command_proto_enumTypes,
 		MessageInfos:      file_hotspare_v1_command_proto_msgTypes,
 	}.Build()
 	File_hotspare_v1_command_proto = out.File

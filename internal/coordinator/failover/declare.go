@@ -6,9 +6,10 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/demand"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 	"github.com/hotspare/hotspare/internal/placement/proof"
@@ -151,7 +152,7 @@ type replica struct {
 // assign adds to the run where each of the replicas goes and who is preempted for it, and returns those
 // that fit nowhere, by rank.
 func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left []replica) {
-	site := demand.Site(s, v)
+	site, proven := standing.Site(s, v)
 	reader := demand.NewReader(s)
 	byName := map[string]replica{}
 	var run []guarantee.Workload
@@ -159,7 +160,7 @@ func assign(s *state.State, v live.View, f *pb.Failover, want []replica) (left [
 		run = append(run, reader.Workload(r.of, r.Replica))
 		byName[r.Key()] = r
 	}
-	a := proof.Assign(site, proof.Prove(site), run)
+	a := proof.Assign(site, proven, run)
 	for _, w := range run {
 		r := byName[w.Name]
 		if host, ok := a.Hosts[w.Name]; ok {

@@ -15,13 +15,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/demand"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/placement/admission"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
-	"github.com/hotspare/hotspare/internal/placement/proof"
 	"github.com/hotspare/hotspare/internal/runbook"
 )
 
@@ -76,16 +76,16 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 }
 
 func admit(s *state.State, v live.View, p *pb.Project, spec *pb.LeaseSpec, class pb.LeaseClass, name string) ([]string, error) {
-	site := demand.Site(s, v)
+	site, proven := standing.Site(s, v)
 	vm := demand.NewReader(s).Instance(name, spec)
 	if n := p.GetSpec().GetNetwork(); n != "" {
 		vm.Networks = []string{n}
 	}
 	want := slices.Repeat([]guarantee.Instance{vm}, int(spec.GetCount()))
 	if class == pb.LeaseClass_LEASE_CLASS_FIRM {
-		return admission.Firm(site, proof.Prove(site), want)
+		return admission.Firm(site, proven, want)
 	}
-	return admission.Preemptible(site, proof.Prove(site), want)
+	return admission.Preemptible(site, proven, want)
 }
 
 // builder makes the objects of one lease.

@@ -101,6 +101,13 @@ func (v View) Agent(name string) Agent {
 	return a
 }
 
+// Reachable says whether a host may get new work: its agent is connected and not held, or nothing is
+// known of it yet since the leader began (R5: unknown is not gone).
+func (v View) Reachable(host string) bool {
+	a := v.Agent(host)
+	return a.Name == "" || a.Connected && a.Held == ""
+}
+
 // Confirm returns a view that knows from a status what its agent has written down. An answer to what
 // was never ordered confirms nothing.
 func (v View) Confirm(o *pb.Object, s *pb.Status) View {

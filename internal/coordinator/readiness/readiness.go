@@ -10,9 +10,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/demand"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
@@ -22,7 +23,7 @@ import (
 
 // Guarantee names the site's state ("Proven(1)") and says why when it is not the best.
 func Guarantee(s *state.State, v live.View) (word, reason string, d guarantee.Decision) {
-	d = proof.Prove(demand.Site(s, v))
+	_, d = standing.Site(s, v)
 	return d.Word(), d.Reason, d
 }
 
@@ -158,7 +159,7 @@ func Margins(s *state.State, v live.View, d guarantee.Decision) (out []*pb.Margi
 	if d.Certificate == nil {
 		return nil
 	}
-	site := demand.Site(s, v)
+	site := demand.Site(s, v.Reachable)
 	for i, name := range site.Dimensions {
 		m := &pb.Margin{Dimension: name}
 		for h := range site.Hosts {
@@ -179,7 +180,7 @@ const maxWeakest = 5000
 // Weakest says what would be short first if one host more were lost than is to be survived. Empty: the site
 // is not proven, so that its reason says it, it has no plans, or it is too large.
 func Weakest(s *state.State, v live.View, d guarantee.Decision) string {
-	site := demand.Site(s, v)
+	site := demand.Site(s, v.Reachable)
 	if d.Answer != guarantee.Fits || len(site.Workloads) == 0 || len(site.Workloads) > maxWeakest {
 		return ""
 	}
@@ -204,7 +205,7 @@ func Seats(s *state.State, v live.View, plan string, d guarantee.Decision) (out 
 	if d.Certificate == nil {
 		return nil
 	}
-	site := demand.Site(s, v)
+	site := demand.Site(s, v.Reachable)
 	without := map[int32]guarantee.Decision{}
 	for i, w := range site.Workloads {
 		at := d.Certificate.Witness[i]

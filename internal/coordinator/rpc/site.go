@@ -32,7 +32,8 @@ func (s *Server) GetStatus(ctx context.Context, req *pb.GetStatusRequest) (*pb.G
 	word, reason, proof := readiness.Guarantee(st, v)
 	out := &pb.GetStatusResponse{
 		Guarantee: word, GuaranteeReason: reason, Lent: lent(st), Members: s.site.Members(), Alarms: readiness.Alarms(st, v), Index: st.Index(),
-		Margins: readiness.Margins(st, v, proof), Weakest: readiness.Weakest(st, v, proof),
+		GuaranteeSince: guaranteeSince(st, word),
+		Margins:        readiness.Margins(st, v, proof), Weakest: readiness.Weakest(st, v, proof),
 	}
 	if req.GetStale() {
 		out.Age = durationpb.New(s.site.Age())
@@ -50,6 +51,14 @@ func (s *Server) GetStatus(ctx context.Context, req *pb.GetStatusRequest) (*pb.G
 		}
 	}
 	return out, nil
+}
+
+// guaranteeSince is since when the coordinators have agreed on the word.
+func guaranteeSince(st *state.State, word string) *timestamppb.Timestamp {
+	if g := st.Guarantee(); g.GetWord() == word {
+		return g.GetSince()
+	}
+	return nil
 }
 
 // lent sums up what the site has and what of it is lent.

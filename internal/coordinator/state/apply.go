@@ -122,6 +122,8 @@ func (t *tx) dispatchHost(c *pb.Command) (name string, err error, ok bool) {
 		name, err = t.recordConfirmed(b.RecordConfirmed)
 	case *pb.Command_LoseHost:
 		name, err = t.loseHost(b.LoseHost)
+	case *pb.Command_RecordGuarantee:
+		name, err = t.recordGuarantee(b.RecordGuarantee)
 	default:
 		ok = false
 	}

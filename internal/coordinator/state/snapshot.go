@@ -52,6 +52,9 @@ func (s *State) WriteSnapshot(w io.Writer) error {
 	for e := range s.Evidence(0) {
 		sw.write(&pb.SnapshotRecord{Record: &pb.SnapshotRecord_Evidence{Evidence: e}})
 	}
+	if s.guarantee != nil {
+		sw.write(&pb.SnapshotRecord{Record: &pb.SnapshotRecord_Guarantee{Guarantee: s.guarantee}})
+	}
 	digest := sw.sum.Sum(nil)
 	sw.write(&pb.SnapshotRecord{Record: &pb.SnapshotRecord_Digest{Digest: digest}})
 	if sw.err != nil {
@@ -118,6 +121,9 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 			if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
 				return nil, errors.New("read snapshot: something follows its end: the file is damaged")
 			}
+			if err := s.checkGuarantee(); err != nil {
+				return nil, fmt.Errorf("read snapshot: %w", err)
+			}
 			return s, nil
 		}
 		if err := s.load(&rec); err != nil {
@@ -147,6 +153,8 @@ func (s *State) load(rec *pb.SnapshotRecord) error {
 		s.requestAge.set(sortable(r.Request.GetIndex()), r.Request)
 	case *pb.SnapshotRecord_Evidence:
 		s.evidence.set(sortable(r.Evidence.GetSequence()), r.Evidence)
+	case *pb.SnapshotRecord_Guarantee:
+		s.guarantee = r.Guarantee
 	default:
 		return errors.New("a kind of row that this version does not know")
 	}

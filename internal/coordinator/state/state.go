@@ -29,6 +29,8 @@ type State struct {
 	// requestAge holds the requests under their index, oldest first, to bound how many are kept.
 	requestAge table[*pb.RememberedRequest]
 	evidence   table[*pb.Evidence]
+	// guarantee is nil until something was proven.
+	guarantee *pb.Guarantee
 }
 
 // New returns the empty state of a new site.

@@ -12,12 +12,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/demand"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )

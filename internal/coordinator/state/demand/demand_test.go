@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/demand"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
@@ -37,7 +37,7 @@ func TestSite(t *testing.T) {
 	plan.Spec.Workloads[0].AntiAffinity, plan.Spec.Workloads[0].Replicas = "failureDomain", 2
 	plan.Spec.Workloads[0].Apart, plan.Spec.Workloads[0].Together = []string{"noisy"}, ""
 	apply(w, &pb.Resource{Resource: &pb.Resource_Plan{Plan: plan}})
-	s := demand.Site(w.State, w.View)
+	s := demand.Site(w.State, w.View.Reachable)
 	if want := []guarantee.Scenario{
 		{Name: "by-label", Plans: []string{}},
 		{Name: "by-name", Plans: []string{"webshop"}, Hosts: 1, FailureDomains: 1},

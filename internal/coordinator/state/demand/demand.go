@@ -1,15 +1,16 @@
 // Package demand turns the replicated state into the plain data that package placement decides on.
-// It decides nothing itself and changes nothing. The RPC handlers and the controllers call it.
+// It decides nothing itself and changes nothing. The RPC handlers and the controllers call it, and apply,
+// which may see nothing that is not replicated: who is silent comes in as a fact.
 package demand
 
 import (
+	"iter"
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/live"
-	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
@@ -30,11 +31,24 @@ func amount(n uint64, unit int64) int64 {
 	return int64(n) * unit
 }
 
+// State is what is read of the replicated state: of a version of it, or while an entry is applied.
+type State interface {
+	Time() time.Time
+	Hosts() iter.Seq[*pb.Host]
+	Plans() iter.Seq[*pb.Plan]
+	Leases() iter.Seq[*pb.Lease]
+	OpenFailovers() iter.Seq[*pb.Failover]
+	Object(id string) *pb.Object
+	Plan(name string) *pb.Plan
+	Resource(key string) *pb.Resource
+	Resources(kind string) iter.Seq[*pb.Resource]
+}
+
 // Site describes the site for a decision. Leases that are preempted now keep their claim: they count
 // as preemptible instances of their host, marked as held.
-func Site(s *state.State, v live.View) *guarantee.Site {
+func Site(s State, reachable func(host string) bool) *guarantee.Site {
 	d := NewReader(s)
-	out := &guarantee.Site{Dimensions: dimensions(), Hosts: hosts(s, v)}
+	out := &guarantee.Site{Dimensions: dimensions(), Hosts: hosts(s, reachable)}
 	runs := d.pinned()
 	for p := range s.Plans() {
 		for _, r := range model.Replicas(p) {
@@ -55,7 +69,7 @@ func Site(s *state.State, v live.View) *guarantee.Site {
 }
 
 // scenarios lists those that were declared, with their plans.
-func scenarios(s *state.State) (out []guarantee.Scenario) {
+func scenarios(s State) (out []guarantee.Scenario) {
 	for r := range s.Resources("scenario") {
 		sc := r.GetScenario()
 		spec := sc.GetSpec()
@@ -87,12 +101,12 @@ func selects(selector, labels map[string]string) bool {
 
 // Reader states the demands of one version of the state.
 type Reader struct {
-	s        *state.State
+	s        State
 	overhead uint64
 }
 
 // NewReader looks up what all demands have in common.
-func NewReader(s *state.State) *Reader { return &Reader{s: s, overhead: overhead(s)} }
+func NewReader(s State) *Reader { return &Reader{s: s, overhead: overhead(s)} }
 
 func (d *Reader) leases(out *guarantee.Site) {
 	for l := range d.s.Leases() {
@@ -117,7 +131,7 @@ func (d *Reader) leases(out *guarantee.Site) {
 
 // overhead is the memory that a guest costs beyond its own: that of the host on which it costs most,
 // so that a placement does not depend on it.
-func overhead(s *state.State) (most uint64) {
+func overhead(s State) (most uint64) {
 	for h := range s.Hosts() {
 		if hypervisor(h) {
 			most = max(most, h.GetCapacity().GetOverheadBytes())
@@ -157,7 +171,7 @@ func reclaim(spec *pb.LeaseSpec) guarantee.Reclaim {
 func running(o *pb.Object) bool { return model.Effective(o).GetState() == pb.State_STATE_RUNNING }
 
 // hosts lists the hypervisor hosts with what hotspare may use of them.
-func hosts(s *state.State, v live.View) []guarantee.Host {
+func hosts(s State, reachable func(string) bool) []guarantee.Host {
 	var out []guarantee.Host
 	for h := range s.Hosts() {
 		if !hypervisor(h) {
@@ -165,7 +179,7 @@ func hosts(s *state.State, v live.View) []guarantee.Host {
 		}
 		t := model.HostTotal(h)
 		gh := guarantee.Host{
-			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), Capacity: vector(t.TotalVCPUs, t.TotalMemoryBytes), State: hostState(h, v),
+			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), Capacity: vector(t.TotalVCPUs, t.TotalMemoryBytes), State: hostState(h, reachable),
 		}
 		gh.Labels = labels(s.Resource("host/" + h.GetName()).GetHost().GetMetadata().GetLabels())
 		for r := range s.Resources("network") {
@@ -178,24 +192,17 @@ func hosts(s *state.State, v live.View) []guarantee.Host {
 	return out
 }
 
-func hostState(h *pb.Host, v live.View) guarantee.State {
+func hostState(h *pb.Host, reachable func(string) bool) guarantee.State {
 	switch {
 	case h.GetLostAt() != nil:
 		return guarantee.Lost
 	case h.GetCordoned() || h.GetQuarantined():
 		return guarantee.Closed
-	case !Reachable(v, h.GetName()):
+	case !reachable(h.GetName()):
 		return guarantee.Unknown
 	default:
 		return guarantee.Usable
 	}
-}
-
-// Reachable says whether a host may get new work: its agent is connected and not held, or nothing is
-// known of it yet since the leader began (R5: unknown is not gone).
-func Reachable(v live.View, host string) bool {
-	a := v.Agent(host)
-	return a.Name == "" || a.Connected && a.Held == ""
 }
 
 // pinned lists each workload that an open run has placed, with its host and what its instance was made

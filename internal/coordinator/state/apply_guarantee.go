@@ -1,0 +1,58 @@
+package state
+
+import (
+	"bytes"
+	"slices"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
+	"github.com/hotspare/hotspare/internal/coordinator/state/witness"
+	"github.com/hotspare/hotspare/internal/model"
+)
+
+// Guarantee returns how good the guarantee is, as the coordinators agreed last; nil: they never did.
+func (s *State) Guarantee() *pb.Guarantee { return s.guarantee }
+
+// recordGuarantee keeps a guarantee if its certificate holds for this very state.
+func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
+	g := edit(c.GetGuarantee())
+	for _, name := range g.GetSilentHosts() {
+		if t.Host(name) == nil {
+			return "", model.Errorf(model.FaultInvalid, "guarantee", "counts %q as silent, which is no host", name)
+		}
+	}
+	site := demand.Site(&t.State, heard(g))
+	if err := witness.Verify(site, g); err != nil {
+		return "", err
+	}
+	was := t.guarantee
+	g.Fingerprint, g.Since = site.Fingerprint(), was.GetSince()
+	if was.GetWord() != g.GetWord() {
+		g.Since = t.stamp()
+		reason := g.GetWord()
+		if g.GetReason() != "" {
+			reason += ": " + g.GetReason()
+		}
+		t.record(&pb.Evidence{Action: "guarantee", Object: "site", Reason: reason})
+	}
+	t.guarantee = g
+	t.changed["guarantee"] = true
+	return g.GetWord(), nil
+}
+
+// heard says which hosts a guarantee counts as not silent.
+func heard(g *pb.Guarantee) func(host string) bool {
+	return func(host string) bool { return !slices.Contains(g.GetSilentHosts(), host) }
+}
+
+// checkGuarantee refuses a guarantee that does not hold for the state that it was made for.
+func (s *State) checkGuarantee() error {
+	if s.guarantee == nil {
+		return nil
+	}
+	site := demand.Site(s, heard(s.guarantee))
+	if !bytes.Equal(site.Fingerprint(), s.guarantee.GetFingerprint()) {
+		return nil // The state has gone on since; nobody uses it any more.
+	}
+	return witness.Verify(site, s.guarantee)
+}
