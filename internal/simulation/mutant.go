@@ -38,6 +38,8 @@ const (
 	MutantSkipSeal
 	// MutantEarlyHandOver hands a volume over before it was sealed.
 	MutantEarlyHandOver
+	// MutantForgeProof has the leader keep a proof that obliges no host to anything.
+	MutantForgeProof
 	// MutantSkipEntry has one member leave out an entry of the log.
 	MutantSkipEntry
 )
@@ -63,6 +65,7 @@ func Mutants() map[string]Broken {
 		"keep a network":          {MutantKeepNetwork, []string{"5 exact failback"}},
 		"skip the seal":           {MutantSkipSeal, []string{"5 exact failback", "10 promotion"}},
 		"early hand over":         {MutantEarlyHandOver, []string{"5 exact failback", "10 promotion"}},
+		"forge a proof":           {MutantForgeProof, []string{"controllers"}},
 		"skip an entry":           {MutantSkipEntry, []string{"R1 same state", "6 leases kept"}},
 	}
 }
@@ -112,6 +115,10 @@ func (s *sim) mutateCommands(m *member, cmds []*pb.Command) []*pb.Command {
 			return append(cmds, &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{
 				Drop: []string{l.GetInstances()[0].GetObject()},
 			}}})
+		}
+	case MutantForgeProof:
+		for _, c := range cmds {
+			clear(c.GetRecordGuarantee().GetGuarantee().GetCertificate().GetObligations())
 		}
 	default:
 	}

@@ -169,13 +169,14 @@ func siteStatus() *pb.GetStatusResponse {
 				{Object: "fencetarget/east-bmc", What: "its agent is silent", Since: after(-30)},
 			}},
 		},
-		Open:    []*pb.Failover{halfway()},
-		Margins: []*pb.Margin{{Dimension: "vcpus", Total: 96000, Obliged: 80500}, {Dimension: "memory", Total: 384 << 30, Obliged: 400 << 30}},
-		Weakest: "plan webshop lacks 8GiB memory: no host but h1 has room for webshop/db",
-		Lent:    &pb.Lent{Vcpus: 24, MemoryBytes: 96 << 30, Instances: 12, TotalVcpus: 96, TotalMemoryBytes: 384 << 30, Preempted: 2},
-		Members: []*pb.Member{{Name: "c1"}, {Name: "c2", Leader: true, Self: true}, {Name: "c3"}},
-		Alarms:  []string{"the agent gateway1 has been silent for 30 s, so the old side of billing could not be fenced by power"},
-		Index:   1234, Hosts: 4, HostsConnected: 3, Age: durationpb.New(3 * time.Second),
+		Open:           []*pb.Failover{halfway()},
+		GuaranteeSince: after(-7200),
+		Margins:        []*pb.Margin{{Dimension: "vcpus", Total: 96000, Obliged: 80500}, {Dimension: "memory", Total: 384 << 30, Obliged: 400 << 30}},
+		Weakest:        "plan webshop lacks 8GiB memory: no host but h1 has room for webshop/db",
+		Lent:           &pb.Lent{Vcpus: 24, MemoryBytes: 96 << 30, Instances: 12, TotalVcpus: 96, TotalMemoryBytes: 384 << 30, Preempted: 2},
+		Members:        []*pb.Member{{Name: "c1"}, {Name: "c2", Leader: true, Self: true}, {Name: "c3"}},
+		Alarms:         []string{"the agent gateway1 has been silent for 30 s, so the old side of billing could not be fenced by power"},
+		Index:          1234, Hosts: 4, HostsConnected: 3, Age: durationpb.New(3 * time.Second),
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 // Status draws the site on one screen: the guarantee, capacity, plans, open runs, alarms.
 func Status(s *pb.GetStatusResponse, width int, now time.Time) string {
 	guarantee := s.GetGuarantee()
+	if lasted := since(s.GetGuaranteeSince(), now); lasted != "" {
+		guarantee += " for " + lasted
+	}
 	if s.GetGuaranteeReason() != "" {
 		guarantee += ": " + s.GetGuaranteeReason()
 	}

@@ -31,8 +31,8 @@ func holds(g *pb.Guarantee, site *guarantee.Site) bool {
 	return g != nil && bytes.Equal(g.GetFingerprint(), site.Fingerprint())
 }
 
-// Advance returns the command that keeps the proof of the site as it is now, or nil when what is kept holds.
-func Advance(s *state.State, v live.View) *pb.Command {
+// Advance returns the command that keeps the proof of the site as it is now; none when what is kept holds.
+func Advance(s *state.State, v live.View) []*pb.Command {
 	site := demand.Site(s, v.Reachable)
 	if holds(s.Guarantee(), site) {
 		return nil
@@ -43,8 +43,8 @@ func Advance(s *state.State, v live.View) *pb.Command {
 			g.SilentHosts = append(g.SilentHosts, h.GetName())
 		}
 	}
-	return &pb.Command{
+	return []*pb.Command{{
 		Body:    &pb.Command_RecordGuarantee{RecordGuarantee: &pb.RecordGuarantee{Guarantee: g}},
 		Expects: []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}},
-	}
+	}}
 }

@@ -86,7 +86,7 @@ func scalar(t *rapid.T, f protoreflect.FieldDescriptor, names []string) protoref
 		return protoreflect.ValueOfUint32(rapid.SampledFrom([]uint32{0, 1, 2, 1<<32 - 1}).Draw(t, "uint32"))
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(rapid.SampledFrom([]int64{-1, 0, 1, 3600, 1<<62 + 1}).Draw(t, "int64"))
-	case protoreflect.Int32Kind:
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind:
 		return protoreflect.ValueOfInt32(rapid.SampledFrom([]int32{-1, 0, 1, 1<<31 - 1}).Draw(t, "int32"))
 	case protoreflect.DoubleKind:
 		return protoreflect.ValueOfFloat64(rapid.SampledFrom([]float64{0, 1.5, -1}).Draw(t, "double"))

@@ -1,0 +1,137 @@
+package standing_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
+)
+
+// silence takes the agent of a host away from what the leader sees, or gives it back.
+func silence(w *fixture.World, host string, silent bool) {
+	a := w.View.Agent(host)
+	a.Connected = !silent
+	w.View = w.View.WithAgent(a)
+}
+
+func last(w *fixture.World) (e *pb.Evidence) {
+	for e = range w.State.Evidence(0) {
+	}
+	return e
+}
+
+// The guarantee is kept with its certificate, goes down with the hosts, says so in the log of evidence, and heals.
+func TestItIsKept(t *testing.T) {
+	w := fixture.New(t)
+	g := w.State.Guarantee()
+	if g.GetWord() != "Proven(1)" || g.GetCertificate() == nil || g.GetSince() == nil || len(standing.Advance(w.State, w.View)) > 0 {
+		t.Fatalf("kept %v", g)
+	}
+	since := g.GetSince().AsTime()
+	w.Lease(1, 2, 4<<30)
+	w.Quiesce()
+	if w.State.Guarantee() != g {
+		t.Error("a preemptible lease changed the proof")
+	}
+	w.Wait(60e9)
+	for _, c := range []struct {
+		host   string
+		silent bool
+		word   string
+	}{{"h1", true, "Degraded(0)"}, {"h2", true, "GuaranteeLost"}, {"h2", false, "Degraded(0)"}, {"h1", false, "Proven(1)"}} {
+		silence(w, c.host, c.silent)
+		w.Controllers()
+		g := w.State.Guarantee()
+		if g.GetWord() != c.word || (g.GetReason() == "") != (c.word == "Proven(1)") || !g.GetSince().AsTime().After(since) {
+			t.Fatalf("%s silent %v: %s since %v: %s", c.host, c.silent, g.GetWord(), g.GetSince().AsTime(), g.GetReason())
+		}
+		if e := last(w); e.GetAction() != "guarantee" || !strings.HasPrefix(e.GetReason(), c.word) {
+			t.Errorf("evidence %v", e)
+		}
+	}
+	f := w.Declare("webshop")
+	w.Quiesce()
+	if g := w.State.Guarantee(); len(standing.Advance(w.State, w.View)) > 0 || g.GetWord() != "Proven(1)" {
+		t.Errorf("with %s open: %v", f.GetName(), g)
+	}
+	w.CheckReplay()
+}
+
+// Whoever leads, a certificate that does not hold for the state is refused by every member.
+func TestForgeries(t *testing.T) {
+	w := fixture.New(t)
+	silence(w, "h3", true)
+	good := standing.Advance(w.State, w.View)[0]
+	for name, forge := range map[string]func(g *pb.Guarantee){
+		"a better word": func(g *pb.Guarantee) { g.Word = "Proven(1)" },
+		"more losses": func(g *pb.Guarantee) {
+			g.Proven, g.Word, g.Answer = 1, "Proven(1)", pb.GuaranteeAnswer_GUARANTEE_ANSWER_FITS
+		},
+		"fewer asked": func(g *pb.Guarantee) {
+			g.Asked, g.Word, g.Answer = 0, "Proven(0)", pb.GuaranteeAnswer_GUARANTEE_ANSWER_FITS
+		},
+		"nonsense":             func(g *pb.Guarantee) { g.Proven = -7 },
+		"no certificate":       func(g *pb.Guarantee) { g.Certificate = nil },
+		"a scenario less":      func(g *pb.Guarantee) { g.Certificate.Scenarios = nil },
+		"a plan less":          func(g *pb.Guarantee) { g.Certificate.Scenarios[0].AllPlans = false },
+		"all on one host":      func(g *pb.Guarantee) { clear(g.Certificate.Witness) },
+		"a host that is not":   func(g *pb.Guarantee) { g.Certificate.Witness[0] = 99 },
+		"nowhere":              func(g *pb.Guarantee) { g.Certificate.Witness[0] = -1 },
+		"a workload less":      func(g *pb.Guarantee) { g.Certificate.Witness = g.Certificate.Witness[1:] },
+		"no obligations":       func(g *pb.Guarantee) { clear(g.Certificate.Obligations) },
+		"too few obligations":  func(g *pb.Guarantee) { g.Certificate.Obligations = g.Certificate.Obligations[1:] },
+		"too few budgets":      func(g *pb.Guarantee) { g.Certificate.Budgets = g.Certificate.Budgets[1:] },
+		"half a move":          func(g *pb.Guarantee) { g.Certificate.Patterns = []*pb.CertificatePattern{{Unit: 1, Moves: []int32{1}}} },
+		"a pattern of nothing": func(g *pb.Guarantee) { g.Certificate.Patterns = []*pb.CertificatePattern{{}} },
+		"a pattern out of bounds": func(g *pb.Guarantee) {
+			g.Certificate.Patterns = []*pb.CertificatePattern{{Unit: 1, Spares: []*pb.Spares{{Hosts: []int32{99}}}, Moves: []int32{-5, 77}}}
+		},
+		"an unknown host": func(g *pb.Guarantee) { g.SilentHosts = append(g.SilentHosts, "h9") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := proto.CloneOf(good)
+			forge(c.GetRecordGuarantee().GetGuarantee())
+			_, res := w.State.Apply(w.State.Index()+1, 1, c)
+			if model.FaultOf(res.Err) != model.FaultInvalid {
+				t.Errorf("%v", res.Err)
+			}
+		})
+	}
+	if res := w.Do("controllers", good); res.Err != nil {
+		t.Errorf("the true one: %v", res.Err)
+	}
+}
+
+// A snapshot carries the guarantee, and one whose guarantee does not hold is refused. One of an older version has none.
+func TestSnapshots(t *testing.T) {
+	w := fixture.New(t)
+	again, err := state.ReadSnapshot(bytes.NewReader(fixture.Bytes(t, w.State)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(again.Guarantee(), w.State.Guarantee()) {
+		t.Errorf("kept %v, read %v", w.State.Guarantee(), again.Guarantee())
+	}
+	g := w.State.Guarantee()
+	was := g.Certificate.Witness[0]
+	g.Certificate.Witness[0] = -1 // As a bug of an earlier version might have kept it.
+	text := fixture.Bytes(t, w.State)
+	g.Certificate.Witness[0] = was
+	if _, err := state.ReadSnapshot(bytes.NewReader(text)); err == nil || !strings.Contains(err.Error(), "does not hold") {
+		t.Errorf("a wrong guarantee was read: %v", err)
+	}
+	empty := fixture.Empty(t)
+	if empty.State.Guarantee() != nil {
+		t.Error("a new site claims something")
+	}
+	if c := standing.Advance(empty.State, empty.View); len(c) != 1 || c[0].GetRecordGuarantee().GetGuarantee().GetWord() == "" {
+		t.Errorf("a new site: %v", c)
+	}
+}
