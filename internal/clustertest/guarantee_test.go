@@ -192,11 +192,21 @@ func TestGuaranteeLost(t *testing.T) {
 		s.until("one host is silent", time.Minute, func() bool { return word() == "Degraded(0)" })
 		s.cutAgent("h2")
 		s.until("two hosts are silent", time.Minute, func() bool { return word() == "GuaranteeLost" })
+		s.until("all members keep that", time.Minute, func() bool { return s.state().Guarantee().GetWord() == "GuaranteeLost" })
 		if _, err := s.tryLease(1, 1, 1, nil); err == nil || !strings.Contains(err.Error(), "lends nothing") {
 			t.Errorf("lent without a guarantee: %v", err)
 		}
 		s.healAgent("h1")
 		s.healAgent("h2")
 		s.ready()
+		s.until("it has healed", time.Minute, func() bool { return s.state().Guarantee().GetWord() == "Proven(1)" })
+		kept := s.state().Guarantee()
+		s.crashLeader()
+		s.allMembersUp()
+		s.ready()
+		s.sleep(time.Minute)
+		if now := s.state().Guarantee(); !now.GetSince().AsTime().Equal(kept.GetSince().AsTime()) {
+			t.Errorf("a new leader made it %s since %v, it was since %v", now.GetWord(), now.GetSince().AsTime(), kept.GetSince().AsTime())
+		}
 	})
 }
