@@ -112,7 +112,7 @@ or precondition; 7 it does not fit, is not proven, or exceeds a quota; 130 inter
 	p.StringVar(&a.requestID, "request-id", "", "repeat a request whose outcome is unknown without doing it twice")
 	root.AddCommand(a.statusCommand(), a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(),
 		a.leaseCommand(), a.failoverCommand(), a.failbackCommand(), a.triggerCommand(), a.planCommand(),
-		a.tabletopCommand(), a.hostCommand(),
+		a.tabletopCommand(), a.invariantsCommand(), a.hostCommand(),
 		a.agentCommand(), a.clientCommand(), a.objectsCommand(), a.evidenceCommand(), a.versionCommand())
 	if o.Dev != nil {
 		root.AddCommand(a.devCommand())

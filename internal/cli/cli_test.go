@@ -101,6 +101,7 @@ func TestRequests(t *testing.T) {
 		"host list":                    &pb.ListHostsRequest{},
 		"host cordon h7 --reason ram":  &pb.UpdateHostRequest{Name: "h7", Action: "cordon", Reason: "ram"},
 		"host cordon h7 --dry-run":     &pb.UpdateHostRequest{Name: "h7", Action: "cordon", DryRun: true},
+		"invariants check":             &pb.CheckInvariantsRequest{},
 		"tabletop":                     &pb.TabletopRequest{},
 		"plan describe webshop":        &pb.TabletopRequest{Plans: []string{"webshop"}},
 		"tabletop webshop --lose-host h7 --lose-host h8 --lose-failure-domain rack2": &pb.TabletopRequest{

@@ -1,23 +1,19 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/trust/evidence"
 )
-
-// maxEvidenceLine bounds one line of an export; a reason is the only long field.
-const maxEvidenceLine = 1 << 20
 
 func (a *app) evidenceCommand() *cobra.Command {
 	return group("evidence", "Read the log of decisions", "  hotspare evidence list\n  hotspare evidence export > evidence.jsonl\n  hotspare evidence verify evidence.jsonl",
@@ -115,27 +111,15 @@ printed: compare it with one that was kept elsewhere, or the end of the log coul
 }
 
 func (a *app) verifyEvidence(in io.Reader) error {
-	all := &pb.ListEvidenceResponse{}
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, maxEvidenceLine)
-	for n := 1; lines.Scan(); n++ {
-		e := &pb.Evidence{}
-		if err := protojson.Unmarshal(lines.Bytes(), e); err != nil {
-			return outcome.Exitf(outcome.Failed, "read the export: line %d is not an entry: %v", n, err)
-		}
-		all.Entries = append(all.Entries, e)
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read the export: %w", err)
-	}
-	if len(all.GetEntries()) == 0 {
-		return outcome.Exitf(outcome.Failed, "the export has no entries")
-	}
-	last, err := evidence.VerifyChain(all.GetEntries())
+	all, err := input.Evidence(in)
 	if err != nil {
 		return err
 	}
-	first, end := all.GetEntries()[0].GetSequence(), all.GetEntries()[len(all.GetEntries())-1]
+	last, err := evidence.VerifyChain(all)
+	if err != nil {
+		return err
+	}
+	first, end := all[0].GetSequence(), all[len(all)-1]
 	return a.show(view{message: end, names: []string{fmt.Sprintf("%x", last)}, text: func(bool) string {
 		return fmt.Sprintf("entries %d to %d are unchanged; the last hash is\n%x\n", first, end.GetSequence(), last)
 	}})

@@ -234,24 +234,9 @@ func (a *app) issue(ctx context.Context, r *pb.IssueClientRequest, dir string) e
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the directory: %w", err)
-	}
-	files := []struct {
-		name string
-		data []byte
-		mode fs.FileMode
-	}{
-		{keyFile, key, 0o600},
-		{filepath.Join(dir, r.GetUser()+".crt"), answer.GetCertificate(), 0o644},
-		{filepath.Join(dir, "ca.crt"), answer.GetAuthority(), 0o644},
-	}
-	var names []string
-	for _, f := range files {
-		if err := os.WriteFile(f.name, f.data, f.mode); err != nil {
-			return fmt.Errorf("write %s: %w", f.name, err)
-		}
-		names = append(names, f.name)
+	names, err := client.WriteIdentity(dir, r.GetUser(), key, answer.GetCertificate(), answer.GetAuthority())
+	if err != nil {
+		return err
 	}
 	return a.show(view{message: answer, names: names, text: func(bool) string {
 		return fmt.Sprintf("certificate for %s with role %s:\n  key   %s\n  cert  %s\n  ca    %s\n", r.GetUser(), r.GetRole(), names[0], names[1], names[2])

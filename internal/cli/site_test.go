@@ -42,7 +42,8 @@ type site struct {
 	// consoleText is what a guest wrote; guarded by mu once the site is served.
 	consoleText string
 	// tabled is what a tabletop would declare.
-	tabled *pb.Failover
+	tabled   *pb.Failover
+	verdicts []*pb.InvariantVerdict
 	// hold keeps a watch open after its last message.
 	hold bool
 }
@@ -232,6 +233,10 @@ func (s *site) UpdateHost(_ context.Context, r *pb.UpdateHostRequest) (*pb.Updat
 
 func (s *site) Tabletop(_ context.Context, r *pb.TabletopRequest) (*pb.TabletopResponse, error) {
 	return &pb.TabletopResponse{Now: &pb.SiteProof{Guarantee: "Proven(1)"}, Failover: s.tabled}, s.ask(r)
+}
+
+func (s *site) CheckInvariants(_ context.Context, r *pb.CheckInvariantsRequest) (*pb.CheckInvariantsResponse, error) {
+	return &pb.CheckInvariantsResponse{Verdicts: s.verdicts}, s.ask(r)
 }
 
 func (s *site) CreateToken(_ context.Context, r *pb.CreateTokenRequest) (*pb.CreateTokenResponse, error) {

@@ -7,6 +7,19 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 )
 
+func TestInvariants(t *testing.T) {
+	s := sampleSite()
+	s.verdicts = []*pb.InvariantVerdict{{Number: 1, Name: "single run", Result: pb.InvariantResult_INVARIANT_RESULT_HOLDS, Details: []string{"2 VMs"}}}
+	c := serve(t, s)
+	if code := c.run(t, "invariants", "check"); code != 0 || !strings.Contains(c.out.String(), "single run") {
+		t.Errorf("exit code %d: %s%s", code, &c.out, &c.err)
+	}
+	s.verdicts[0].Result = pb.InvariantResult_INVARIANT_RESULT_VIOLATED
+	if code := c.run(t, "invariants", "check"); code != 1 || !strings.Contains(c.out.String(), "VIOLATED") || !strings.Contains(c.err.String(), "1 of 1") {
+		t.Errorf("exit code %d: %s%s", code, &c.out, &c.err)
+	}
+}
+
 func TestTabletop(t *testing.T) {
 	s := sampleSite()
 	c := serve(t, s)

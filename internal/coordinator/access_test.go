@@ -89,6 +89,7 @@ func TestRoles(t *testing.T) {
 		"get /v1/objects":                    {[]trust.Role{op}, 200},
 		"get /v1/evidence":                   {[]trust.Role{op}, 200},
 		"post /v1/clients":                   {[]trust.Role{op}, 400},
+		"get /v1/invariants":                 {[]trust.Role{op, mon}, 200},
 		"post /v1/tabletop":                  {[]trust.Role{op, mon}, 200},
 	}
 	// What a role may read at all.

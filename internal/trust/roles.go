@@ -43,7 +43,8 @@ func mayCall(method string) callers {
 		return callers{roles: []Role{RoleDeveloper, RoleOperator, RoleMonitor}}
 	case pb.FailoverService_Declare_FullMethodName, pb.FailoverService_GetFailover_FullMethodName,
 		pb.FailoverService_ListFailovers_FullMethodName, pb.FailoverService_WatchFailover_FullMethodName,
-		pb.SiteService_ListHosts_FullMethodName, pb.SiteService_Tabletop_FullMethodName:
+		pb.SiteService_ListHosts_FullMethodName, pb.SiteService_Tabletop_FullMethodName,
+		pb.SiteService_CheckInvariants_FullMethodName:
 		return callers{roles: []Role{RoleOperator, RoleMonitor}}
 	case pb.ResourceService_Apply_FullMethodName, pb.ResourceService_DeleteResource_FullMethodName,
 		pb.FailoverService_Swear_FullMethodName, pb.FailoverService_Control_FullMethodName,

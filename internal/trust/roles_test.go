@@ -27,7 +27,7 @@ func expected() map[string]string {
 		"FailoverService/Failback": "o", "FailoverService/Arm": "o",
 		"SiteService/GetStatus": "cdom", "SiteService/ListHosts": "om", "SiteService/UpdateHost": "o",
 		"SiteService/CreateToken": "o", "SiteService/ListObjects": "o", "SiteService/ListEvidence": "o",
-		"SiteService/IssueClient": "o", "SiteService/Tabletop": "om", "MemberService/GetClock": "c",
+		"SiteService/IssueClient": "o", "SiteService/Tabletop": "om", "SiteService/CheckInvariants": "om", "MemberService/GetClock": "c",
 	}
 }
 

@@ -82,6 +82,59 @@ func (ControlAction) EnumDescriptor() ([]byte, []int) {
 	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{0}
 }
 
+// InvariantResult is whether an invariant holds.
+type InvariantResult int32
+
+const (
+	InvariantResult_INVARIANT_RESULT_UNSPECIFIED InvariantResult = 0
+	InvariantResult_INVARIANT_RESULT_HOLDS       InvariantResult = 1
+	InvariantResult_INVARIANT_RESULT_VIOLATED    InvariantResult = 2
+	InvariantResult_INVARIANT_RESULT_NOT_JUDGED  InvariantResult = 3
+)
+
+// Enum value maps for InvariantResult.
+var (
+	InvariantResult_name = map[int32]string{
+		0: "INVARIANT_RESULT_UNSPECIFIED",
+		1: "INVARIANT_RESULT_HOLDS",
+		2: "INVARIANT_RESULT_VIOLATED",
+		3: "INVARIANT_RESULT_NOT_JUDGED",
+	}
+	InvariantResult_value = map[string]int32{
+		"INVARIANT_RESULT_UNSPECIFIED": 0,
+		"INVARIANT_RESULT_HOLDS":       1,
+		"INVARIANT_RESULT_VIOLATED":    2,
+		"INVARIANT_RESULT_NOT_JUDGED":  3,
+	}
+)
+
+func (x InvariantResult) Enum() *InvariantResult {
+	p := new(InvariantResult)
+	*p = x
+	return p
+}
+
+func (x InvariantResult) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (InvariantResult) Descriptor() protoreflect.EnumDescriptor {
+	return file_hotspare_v1_api_proto_enumTypes[1].Descriptor()
+}
+
+func (InvariantResult) Type() protoreflect.EnumType {
+	return &file_hotspare_v1_api_proto_enumTypes[1]
+}
+
+func (x InvariantResult) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use InvariantResult.Descriptor instead.
+func (InvariantResult) EnumDescriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{1}
+}
+
 type CreateLeaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the caller; a repeat with the same id answers with the first outcome.
@@ -2568,6 +2621,156 @@ func (x *ArmResponse) GetTrigger() *Trigger {
 	return nil
 }
 
+type CheckInvariantsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckInvariantsRequest) Reset() {
+	*x = CheckInvariantsRequest{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckInvariantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckInvariantsRequest) ProtoMessage() {}
+
+func (x *CheckInvariantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckInvariantsRequest.ProtoReflect.Descriptor instead.
+func (*CheckInvariantsRequest) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{44}
+}
+
+type CheckInvariantsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verdicts      []*InvariantVerdict    `protobuf:"bytes,1,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckInvariantsResponse) Reset() {
+	*x = CheckInvariantsResponse{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckInvariantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckInvariantsResponse) ProtoMessage() {}
+
+func (x *CheckInvariantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckInvariantsResponse.ProtoReflect.Descriptor instead.
+func (*CheckInvariantsResponse) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *CheckInvariantsResponse) GetVerdicts() []*InvariantVerdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+// InvariantVerdict says whether one of the ten invariants holds.
+type InvariantVerdict struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Result InvariantResult        `protobuf:"varint,3,opt,name=result,proto3,enum=hotspare.v1.InvariantResult" json:"result,omitempty"`
+	// What violates it, or why it cannot be judged; for one that holds, what was looked at.
+	Details       []string `protobuf:"bytes,4,rep,name=details,proto3" json:"details,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvariantVerdict) Reset() {
+	*x = InvariantVerdict{}
+	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvariantVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvariantVerdict) ProtoMessage() {}
+
+func (x *InvariantVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvariantVerdict.ProtoReflect.Descriptor instead.
+func (*InvariantVerdict) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *InvariantVerdict) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *InvariantVerdict) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InvariantVerdict) GetResult() InvariantResult {
+	if x != nil {
+		return x.Result
+	}
+	return InvariantResult_INVARIANT_RESULT_UNSPECIFIED
+}
+
+func (x *InvariantVerdict) GetDetails() []string {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
 type TabletopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Plans that would be declared; none: all that are in no open run.
@@ -2585,7 +2788,7 @@ type TabletopRequest struct {
 
 func (x *TabletopRequest) Reset() {
 	*x = TabletopRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	mi := &file_hotspare_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2800,7 @@ func (x *TabletopRequest) String() string {
 func (*TabletopRequest) ProtoMessage() {}
 
 func (x *TabletopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[44]
+	mi := &file_hotspare_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2813,7 @@ func (x *TabletopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TabletopRequest.ProtoReflect.Descriptor instead.
 func (*TabletopRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TabletopRequest) GetPlans() []string {
@@ -2668,7 +2871,7 @@ type TabletopResponse struct {
 
 func (x *TabletopResponse) Reset() {
 	*x = TabletopResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	mi := &file_hotspare_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2883,7 @@ func (x *TabletopResponse) String() string {
 func (*TabletopResponse) ProtoMessage() {}
 
 func (x *TabletopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[45]
+	mi := &file_hotspare_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2896,7 @@ func (x *TabletopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TabletopResponse.ProtoReflect.Descriptor instead.
 func (*TabletopResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TabletopResponse) GetNow() *SiteProof {
@@ -2765,7 +2968,7 @@ type SiteProof struct {
 
 func (x *SiteProof) Reset() {
 	*x = SiteProof{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	mi := &file_hotspare_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2980,7 @@ func (x *SiteProof) String() string {
 func (*SiteProof) ProtoMessage() {}
 
 func (x *SiteProof) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[46]
+	mi := &file_hotspare_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2993,7 @@ func (x *SiteProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteProof.ProtoReflect.Descriptor instead.
 func (*SiteProof) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SiteProof) GetGuarantee() string {
@@ -2822,7 +3025,7 @@ type HostReclaim struct {
 
 func (x *HostReclaim) Reset() {
 	*x = HostReclaim{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	mi := &file_hotspare_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +3037,7 @@ func (x *HostReclaim) String() string {
 func (*HostReclaim) ProtoMessage() {}
 
 func (x *HostReclaim) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[47]
+	mi := &file_hotspare_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3050,7 @@ func (x *HostReclaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostReclaim.ProtoReflect.Descriptor instead.
 func (*HostReclaim) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HostReclaim) GetHost() string {
@@ -2892,7 +3095,7 @@ type Margin struct {
 
 func (x *Margin) Reset() {
 	*x = Margin{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	mi := &file_hotspare_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3107,7 @@ func (x *Margin) String() string {
 func (*Margin) ProtoMessage() {}
 
 func (x *Margin) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[48]
+	mi := &file_hotspare_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3120,7 @@ func (x *Margin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Margin.ProtoReflect.Descriptor instead.
 func (*Margin) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Margin) GetDimension() string {
@@ -2950,7 +3153,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[49]
+	mi := &file_hotspare_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3165,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[49]
+	mi := &file_hotspare_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3178,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetStatusRequest) GetStale() bool {
@@ -3013,7 +3216,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[50]
+	mi := &file_hotspare_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3228,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[50]
+	mi := &file_hotspare_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3241,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetStatusResponse) GetGuarantee() string {
@@ -3154,7 +3357,7 @@ type Lent struct {
 
 func (x *Lent) Reset() {
 	*x = Lent{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[51]
+	mi := &file_hotspare_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3166,7 +3369,7 @@ func (x *Lent) String() string {
 func (*Lent) ProtoMessage() {}
 
 func (x *Lent) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[51]
+	mi := &file_hotspare_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3179,7 +3382,7 @@ func (x *Lent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lent.ProtoReflect.Descriptor instead.
 func (*Lent) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Lent) GetVcpus() uint32 {
@@ -3237,7 +3440,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[52]
+	mi := &file_hotspare_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3452,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[52]
+	mi := &file_hotspare_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3465,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Member) GetName() string {
@@ -3305,7 +3508,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[53]
+	mi := &file_hotspare_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3317,7 +3520,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[53]
+	mi := &file_hotspare_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3330,7 +3533,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListHostsRequest) GetStale() bool {
@@ -3364,7 +3567,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[54]
+	mi := &file_hotspare_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3579,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[54]
+	mi := &file_hotspare_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3592,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -3421,7 +3624,7 @@ type UpdateHostRequest struct {
 
 func (x *UpdateHostRequest) Reset() {
 	*x = UpdateHostRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[55]
+	mi := &file_hotspare_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3433,7 +3636,7 @@ func (x *UpdateHostRequest) String() string {
 func (*UpdateHostRequest) ProtoMessage() {}
 
 func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[55]
+	mi := &file_hotspare_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3446,7 +3649,7 @@ func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostRequest.ProtoReflect.Descriptor instead.
 func (*UpdateHostRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *UpdateHostRequest) GetRequestId() string {
@@ -3495,7 +3698,7 @@ type UpdateHostResponse struct {
 
 func (x *UpdateHostResponse) Reset() {
 	*x = UpdateHostResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[56]
+	mi := &file_hotspare_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3710,7 @@ func (x *UpdateHostResponse) String() string {
 func (*UpdateHostResponse) ProtoMessage() {}
 
 func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[56]
+	mi := &file_hotspare_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3723,7 @@ func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostResponse.ProtoReflect.Descriptor instead.
 func (*UpdateHostResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *UpdateHostResponse) GetHost() *Host {
@@ -3550,7 +3753,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[57]
+	mi := &file_hotspare_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +3765,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[57]
+	mi := &file_hotspare_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +3778,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *CreateTokenRequest) GetRequestId() string {
@@ -3611,7 +3814,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[58]
+	mi := &file_hotspare_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3623,7 +3826,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[58]
+	mi := &file_hotspare_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3636,7 +3839,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3674,7 +3877,7 @@ type ListObjectsRequest struct {
 
 func (x *ListObjectsRequest) Reset() {
 	*x = ListObjectsRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[59]
+	mi := &file_hotspare_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3686,7 +3889,7 @@ func (x *ListObjectsRequest) String() string {
 func (*ListObjectsRequest) ProtoMessage() {}
 
 func (x *ListObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[59]
+	mi := &file_hotspare_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3699,7 +3902,7 @@ func (x *ListObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListObjectsRequest.ProtoReflect.Descriptor instead.
 func (*ListObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListObjectsRequest) GetStale() bool {
@@ -3740,7 +3943,7 @@ type ListObjectsResponse struct {
 
 func (x *ListObjectsResponse) Reset() {
 	*x = ListObjectsResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[60]
+	mi := &file_hotspare_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +3955,7 @@ func (x *ListObjectsResponse) String() string {
 func (*ListObjectsResponse) ProtoMessage() {}
 
 func (x *ListObjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[60]
+	mi := &file_hotspare_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +3968,7 @@ func (x *ListObjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListObjectsResponse.ProtoReflect.Descriptor instead.
 func (*ListObjectsResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListObjectsResponse) GetObjects() []*ObjectView {
@@ -3793,7 +3996,7 @@ type ObjectView struct {
 
 func (x *ObjectView) Reset() {
 	*x = ObjectView{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[61]
+	mi := &file_hotspare_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +4008,7 @@ func (x *ObjectView) String() string {
 func (*ObjectView) ProtoMessage() {}
 
 func (x *ObjectView) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[61]
+	mi := &file_hotspare_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +4021,7 @@ func (x *ObjectView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectView.ProtoReflect.Descriptor instead.
 func (*ObjectView) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ObjectView) GetObject() *Object {
@@ -3845,7 +4048,7 @@ type ListEvidenceRequest struct {
 
 func (x *ListEvidenceRequest) Reset() {
 	*x = ListEvidenceRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[62]
+	mi := &file_hotspare_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +4060,7 @@ func (x *ListEvidenceRequest) String() string {
 func (*ListEvidenceRequest) ProtoMessage() {}
 
 func (x *ListEvidenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[62]
+	mi := &file_hotspare_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +4073,7 @@ func (x *ListEvidenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEvidenceRequest.ProtoReflect.Descriptor instead.
 func (*ListEvidenceRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListEvidenceRequest) GetAfterSequence() uint64 {
@@ -3896,7 +4099,7 @@ type ListEvidenceResponse struct {
 
 func (x *ListEvidenceResponse) Reset() {
 	*x = ListEvidenceResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[63]
+	mi := &file_hotspare_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +4111,7 @@ func (x *ListEvidenceResponse) String() string {
 func (*ListEvidenceResponse) ProtoMessage() {}
 
 func (x *ListEvidenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[63]
+	mi := &file_hotspare_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +4124,7 @@ func (x *ListEvidenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEvidenceResponse.ProtoReflect.Descriptor instead.
 func (*ListEvidenceResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListEvidenceResponse) GetEntries() []*Evidence {
@@ -3945,7 +4148,7 @@ type IssueClientRequest struct {
 
 func (x *IssueClientRequest) Reset() {
 	*x = IssueClientRequest{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[64]
+	mi := &file_hotspare_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +4160,7 @@ func (x *IssueClientRequest) String() string {
 func (*IssueClientRequest) ProtoMessage() {}
 
 func (x *IssueClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[64]
+	mi := &file_hotspare_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +4173,7 @@ func (x *IssueClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueClientRequest.ProtoReflect.Descriptor instead.
 func (*IssueClientRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *IssueClientRequest) GetRequestId() string {
@@ -4018,7 +4221,7 @@ type IssueClientResponse struct {
 
 func (x *IssueClientResponse) Reset() {
 	*x = IssueClientResponse{}
-	mi := &file_hotspare_v1_api_proto_msgTypes[65]
+	mi := &file_hotspare_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4030,7 +4233,7 @@ func (x *IssueClientResponse) String() string {
 func (*IssueClientResponse) ProtoMessage() {}
 
 func (x *IssueClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_api_proto_msgTypes[65]
+	mi := &file_hotspare_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4043,7 +4246,7 @@ func (x *IssueClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueClientResponse.ProtoReflect.Descriptor instead.
 func (*IssueClientResponse) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_hotspare_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *IssueClientResponse) GetCertificate() []byte {
@@ -4232,7 +4435,15 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x06disarm\x18\x03 \x01(\bR\x06disarm\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"=\n" +
 	"\vArmResponse\x12.\n" +
-	"\atrigger\x18\x01 \x01(\v2\x14.hotspare.v1.TriggerR\atrigger\"\xab\x01\n" +
+	"\atrigger\x18\x01 \x01(\v2\x14.hotspare.v1.TriggerR\atrigger\"\x18\n" +
+	"\x16CheckInvariantsRequest\"T\n" +
+	"\x17CheckInvariantsResponse\x129\n" +
+	"\bverdicts\x18\x01 \x03(\v2\x1d.hotspare.v1.InvariantVerdictR\bverdicts\"\x8e\x01\n" +
+	"\x10InvariantVerdict\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
+	"\x06result\x18\x03 \x01(\x0e2\x1c.hotspare.v1.InvariantResultR\x06result\x12\x18\n" +
+	"\adetails\x18\x04 \x03(\tR\adetails\"\xab\x01\n" +
 	"\x0fTabletopRequest\x12\x14\n" +
 	"\x05plans\x18\x01 \x03(\tR\x05plans\x12\x1d\n" +
 	"\n" +
@@ -4357,7 +4568,12 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x15CONTROL_ACTION_RESUME\x10\x02\x12\x18\n" +
 	"\x14CONTROL_ACTION_RETRY\x10\x03\x12\x17\n" +
 	"\x13CONTROL_ACTION_SKIP\x10\x04\x12\x18\n" +
-	"\x14CONTROL_ACTION_ABORT\x10\x052\x9c\x05\n" +
+	"\x14CONTROL_ACTION_ABORT\x10\x05*\x8f\x01\n" +
+	"\x0fInvariantResult\x12 \n" +
+	"\x1cINVARIANT_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16INVARIANT_RESULT_HOLDS\x10\x01\x12\x1d\n" +
+	"\x19INVARIANT_RESULT_VIOLATED\x10\x02\x12\x1f\n" +
+	"\x1bINVARIANT_RESULT_NOT_JUDGED\x10\x032\x9c\x05\n" +
 	"\fLeaseService\x12P\n" +
 	"\vCreateLease\x12\x1f.hotspare.v1.CreateLeaseRequest\x1a .hotspare.v1.CreateLeaseResponse\x12G\n" +
 	"\bGetLease\x12\x1c.hotspare.v1.GetLeaseRequest\x1a\x1d.hotspare.v1.GetLeaseResponse\x12M\n" +
@@ -4382,7 +4598,7 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x05Swear\x12\x19.hotspare.v1.SwearRequest\x1a\x1a.hotspare.v1.SwearResponse\x12D\n" +
 	"\aControl\x12\x1b.hotspare.v1.ControlRequest\x1a\x1c.hotspare.v1.ControlResponse\x12G\n" +
 	"\bFailback\x12\x1c.hotspare.v1.FailbackRequest\x1a\x1d.hotspare.v1.FailbackResponse\x128\n" +
-	"\x03Arm\x12\x17.hotspare.v1.ArmRequest\x1a\x18.hotspare.v1.ArmResponse2\x88\x05\n" +
+	"\x03Arm\x12\x17.hotspare.v1.ArmRequest\x1a\x18.hotspare.v1.ArmResponse2\xe6\x05\n" +
 	"\vSiteService\x12J\n" +
 	"\tGetStatus\x12\x1d.hotspare.v1.GetStatusRequest\x1a\x1e.hotspare.v1.GetStatusResponse\x12J\n" +
 	"\tListHosts\x12\x1d.hotspare.v1.ListHostsRequest\x1a\x1e.hotspare.v1.ListHostsResponse\x12M\n" +
@@ -4392,7 +4608,8 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\vListObjects\x12\x1f.hotspare.v1.ListObjectsRequest\x1a .hotspare.v1.ListObjectsResponse\x12S\n" +
 	"\fListEvidence\x12 .hotspare.v1.ListEvidenceRequest\x1a!.hotspare.v1.ListEvidenceResponse\x12P\n" +
 	"\vIssueClient\x12\x1f.hotspare.v1.IssueClientRequest\x1a .hotspare.v1.IssueClientResponse\x12G\n" +
-	"\bTabletop\x12\x1c.hotspare.v1.TabletopRequest\x1a\x1d.hotspare.v1.TabletopResponseB9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
+	"\bTabletop\x12\x1c.hotspare.v1.TabletopRequest\x1a\x1d.hotspare.v1.TabletopResponse\x12\\\n" +
+	"\x0fCheckInvariants\x12#.hotspare.v1.CheckInvariantsRequest\x1a$.hotspare.v1.CheckInvariantsResponseB9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
 
 var (
 	file_hotspare_v1_api_proto_rawDescOnce sync.Once
@@ -4406,206 +4623,214 @@ func file_hotspare_v1_api_proto_rawDescGZIP() []byte {
 	return file_hotspare_v1_api_proto_rawDescData
 }
 
-var file_hotspare_v1_api_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hotspare_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_hotspare_v1_api_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_hotspare_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_hotspare_v1_api_proto_goTypes = []any{
-	(ControlAction)(0),             // 0: hotspare.v1.ControlAction
-	(*CreateLeaseRequest)(nil),     // 1: hotspare.v1.CreateLeaseRequest
-	(*CreateLeaseResponse)(nil),    // 2: hotspare.v1.CreateLeaseResponse
-	(*GetLeaseRequest)(nil),        // 3: hotspare.v1.GetLeaseRequest
-	(*GetLeaseResponse)(nil),       // 4: hotspare.v1.GetLeaseResponse
-	(*ListLeasesRequest)(nil),      // 5: hotspare.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),     // 6: hotspare.v1.ListLeasesResponse
-	(*ExtendLeaseRequest)(nil),     // 7: hotspare.v1.ExtendLeaseRequest
-	(*ExtendLeaseResponse)(nil),    // 8: hotspare.v1.ExtendLeaseResponse
-	(*ReleaseLeaseRequest)(nil),    // 9: hotspare.v1.ReleaseLeaseRequest
-	(*ReleaseLeaseResponse)(nil),   // 10: hotspare.v1.ReleaseLeaseResponse
-	(*UndeleteLeaseRequest)(nil),   // 11: hotspare.v1.UndeleteLeaseRequest
-	(*UndeleteLeaseResponse)(nil),  // 12: hotspare.v1.UndeleteLeaseResponse
-	(*ReadConsoleRequest)(nil),     // 13: hotspare.v1.ReadConsoleRequest
-	(*ReadConsoleResponse)(nil),    // 14: hotspare.v1.ReadConsoleResponse
-	(*WatchLeaseRequest)(nil),      // 15: hotspare.v1.WatchLeaseRequest
-	(*WatchLeaseResponse)(nil),     // 16: hotspare.v1.WatchLeaseResponse
-	(*ApplyRequest)(nil),           // 17: hotspare.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 18: hotspare.v1.ApplyResponse
-	(*ApplyOutcome)(nil),           // 19: hotspare.v1.ApplyOutcome
-	(*GetResourceRequest)(nil),     // 20: hotspare.v1.GetResourceRequest
-	(*GetResourceResponse)(nil),    // 21: hotspare.v1.GetResourceResponse
-	(*Seat)(nil),                   // 22: hotspare.v1.Seat
-	(*ListResourcesRequest)(nil),   // 23: hotspare.v1.ListResourcesRequest
-	(*ListResourcesResponse)(nil),  // 24: hotspare.v1.ListResourcesResponse
-	(*DeleteResourceRequest)(nil),  // 25: hotspare.v1.DeleteResourceRequest
-	(*DeleteResourceResponse)(nil), // 26: hotspare.v1.DeleteResourceResponse
-	(*Readiness)(nil),              // 27: hotspare.v1.Readiness
-	(*Obstacle)(nil),               // 28: hotspare.v1.Obstacle
-	(*DeclareRequest)(nil),         // 29: hotspare.v1.DeclareRequest
-	(*DeclareResponse)(nil),        // 30: hotspare.v1.DeclareResponse
-	(*GetFailoverRequest)(nil),     // 31: hotspare.v1.GetFailoverRequest
-	(*GetFailoverResponse)(nil),    // 32: hotspare.v1.GetFailoverResponse
-	(*ListFailoversRequest)(nil),   // 33: hotspare.v1.ListFailoversRequest
-	(*ListFailoversResponse)(nil),  // 34: hotspare.v1.ListFailoversResponse
-	(*WatchFailoverRequest)(nil),   // 35: hotspare.v1.WatchFailoverRequest
-	(*WatchFailoverResponse)(nil),  // 36: hotspare.v1.WatchFailoverResponse
-	(*SwearRequest)(nil),           // 37: hotspare.v1.SwearRequest
-	(*SwearResponse)(nil),          // 38: hotspare.v1.SwearResponse
-	(*ControlRequest)(nil),         // 39: hotspare.v1.ControlRequest
-	(*ControlResponse)(nil),        // 40: hotspare.v1.ControlResponse
-	(*FailbackRequest)(nil),        // 41: hotspare.v1.FailbackRequest
-	(*FailbackResponse)(nil),       // 42: hotspare.v1.FailbackResponse
-	(*ArmRequest)(nil),             // 43: hotspare.v1.ArmRequest
-	(*ArmResponse)(nil),            // 44: hotspare.v1.ArmResponse
-	(*TabletopRequest)(nil),        // 45: hotspare.v1.TabletopRequest
-	(*TabletopResponse)(nil),       // 46: hotspare.v1.TabletopResponse
-	(*SiteProof)(nil),              // 47: hotspare.v1.SiteProof
-	(*HostReclaim)(nil),            // 48: hotspare.v1.HostReclaim
-	(*Margin)(nil),                 // 49: hotspare.v1.Margin
-	(*GetStatusRequest)(nil),       // 50: hotspare.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 51: hotspare.v1.GetStatusResponse
-	(*Lent)(nil),                   // 52: hotspare.v1.Lent
-	(*Member)(nil),                 // 53: hotspare.v1.Member
-	(*ListHostsRequest)(nil),       // 54: hotspare.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),      // 55: hotspare.v1.ListHostsResponse
-	(*UpdateHostRequest)(nil),      // 56: hotspare.v1.UpdateHostRequest
-	(*UpdateHostResponse)(nil),     // 57: hotspare.v1.UpdateHostResponse
-	(*CreateTokenRequest)(nil),     // 58: hotspare.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 59: hotspare.v1.CreateTokenResponse
-	(*ListObjectsRequest)(nil),     // 60: hotspare.v1.ListObjectsRequest
-	(*ListObjectsResponse)(nil),    // 61: hotspare.v1.ListObjectsResponse
-	(*ObjectView)(nil),             // 62: hotspare.v1.ObjectView
-	(*ListEvidenceRequest)(nil),    // 63: hotspare.v1.ListEvidenceRequest
-	(*ListEvidenceResponse)(nil),   // 64: hotspare.v1.ListEvidenceResponse
-	(*IssueClientRequest)(nil),     // 65: hotspare.v1.IssueClientRequest
-	(*IssueClientResponse)(nil),    // 66: hotspare.v1.IssueClientResponse
-	(*LeaseSpec)(nil),              // 67: hotspare.v1.LeaseSpec
-	(LeaseClass)(0),                // 68: hotspare.v1.LeaseClass
-	(*Lease)(nil),                  // 69: hotspare.v1.Lease
-	(*durationpb.Duration)(nil),    // 70: google.protobuf.Duration
-	(State)(0),                     // 71: hotspare.v1.State
-	(*Resource)(nil),               // 72: hotspare.v1.Resource
-	(*timestamppb.Timestamp)(nil),  // 73: google.protobuf.Timestamp
-	(*Failover)(nil),               // 74: hotspare.v1.Failover
-	(*Status)(nil),                 // 75: hotspare.v1.Status
-	(*Trigger)(nil),                // 76: hotspare.v1.Trigger
-	(*Host)(nil),                   // 77: hotspare.v1.Host
-	(*Object)(nil),                 // 78: hotspare.v1.Object
-	(*Evidence)(nil),               // 79: hotspare.v1.Evidence
+	(ControlAction)(0),              // 0: hotspare.v1.ControlAction
+	(InvariantResult)(0),            // 1: hotspare.v1.InvariantResult
+	(*CreateLeaseRequest)(nil),      // 2: hotspare.v1.CreateLeaseRequest
+	(*CreateLeaseResponse)(nil),     // 3: hotspare.v1.CreateLeaseResponse
+	(*GetLeaseRequest)(nil),         // 4: hotspare.v1.GetLeaseRequest
+	(*GetLeaseResponse)(nil),        // 5: hotspare.v1.GetLeaseResponse
+	(*ListLeasesRequest)(nil),       // 6: hotspare.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),      // 7: hotspare.v1.ListLeasesResponse
+	(*ExtendLeaseRequest)(nil),      // 8: hotspare.v1.ExtendLeaseRequest
+	(*ExtendLeaseResponse)(nil),     // 9: hotspare.v1.ExtendLeaseResponse
+	(*ReleaseLeaseRequest)(nil),     // 10: hotspare.v1.ReleaseLeaseRequest
+	(*ReleaseLeaseResponse)(nil),    // 11: hotspare.v1.ReleaseLeaseResponse
+	(*UndeleteLeaseRequest)(nil),    // 12: hotspare.v1.UndeleteLeaseRequest
+	(*UndeleteLeaseResponse)(nil),   // 13: hotspare.v1.UndeleteLeaseResponse
+	(*ReadConsoleRequest)(nil),      // 14: hotspare.v1.ReadConsoleRequest
+	(*ReadConsoleResponse)(nil),     // 15: hotspare.v1.ReadConsoleResponse
+	(*WatchLeaseRequest)(nil),       // 16: hotspare.v1.WatchLeaseRequest
+	(*WatchLeaseResponse)(nil),      // 17: hotspare.v1.WatchLeaseResponse
+	(*ApplyRequest)(nil),            // 18: hotspare.v1.ApplyRequest
+	(*ApplyResponse)(nil),           // 19: hotspare.v1.ApplyResponse
+	(*ApplyOutcome)(nil),            // 20: hotspare.v1.ApplyOutcome
+	(*GetResourceRequest)(nil),      // 21: hotspare.v1.GetResourceRequest
+	(*GetResourceResponse)(nil),     // 22: hotspare.v1.GetResourceResponse
+	(*Seat)(nil),                    // 23: hotspare.v1.Seat
+	(*ListResourcesRequest)(nil),    // 24: hotspare.v1.ListResourcesRequest
+	(*ListResourcesResponse)(nil),   // 25: hotspare.v1.ListResourcesResponse
+	(*DeleteResourceRequest)(nil),   // 26: hotspare.v1.DeleteResourceRequest
+	(*DeleteResourceResponse)(nil),  // 27: hotspare.v1.DeleteResourceResponse
+	(*Readiness)(nil),               // 28: hotspare.v1.Readiness
+	(*Obstacle)(nil),                // 29: hotspare.v1.Obstacle
+	(*DeclareRequest)(nil),          // 30: hotspare.v1.DeclareRequest
+	(*DeclareResponse)(nil),         // 31: hotspare.v1.DeclareResponse
+	(*GetFailoverRequest)(nil),      // 32: hotspare.v1.GetFailoverRequest
+	(*GetFailoverResponse)(nil),     // 33: hotspare.v1.GetFailoverResponse
+	(*ListFailoversRequest)(nil),    // 34: hotspare.v1.ListFailoversRequest
+	(*ListFailoversResponse)(nil),   // 35: hotspare.v1.ListFailoversResponse
+	(*WatchFailoverRequest)(nil),    // 36: hotspare.v1.WatchFailoverRequest
+	(*WatchFailoverResponse)(nil),   // 37: hotspare.v1.WatchFailoverResponse
+	(*SwearRequest)(nil),            // 38: hotspare.v1.SwearRequest
+	(*SwearResponse)(nil),           // 39: hotspare.v1.SwearResponse
+	(*ControlRequest)(nil),          // 40: hotspare.v1.ControlRequest
+	(*ControlResponse)(nil),         // 41: hotspare.v1.ControlResponse
+	(*FailbackRequest)(nil),         // 42: hotspare.v1.FailbackRequest
+	(*FailbackResponse)(nil),        // 43: hotspare.v1.FailbackResponse
+	(*ArmRequest)(nil),              // 44: hotspare.v1.ArmRequest
+	(*ArmResponse)(nil),             // 45: hotspare.v1.ArmResponse
+	(*CheckInvariantsRequest)(nil),  // 46: hotspare.v1.CheckInvariantsRequest
+	(*CheckInvariantsResponse)(nil), // 47: hotspare.v1.CheckInvariantsResponse
+	(*InvariantVerdict)(nil),        // 48: hotspare.v1.InvariantVerdict
+	(*TabletopRequest)(nil),         // 49: hotspare.v1.TabletopRequest
+	(*TabletopResponse)(nil),        // 50: hotspare.v1.TabletopResponse
+	(*SiteProof)(nil),               // 51: hotspare.v1.SiteProof
+	(*HostReclaim)(nil),             // 52: hotspare.v1.HostReclaim
+	(*Margin)(nil),                  // 53: hotspare.v1.Margin
+	(*GetStatusRequest)(nil),        // 54: hotspare.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),       // 55: hotspare.v1.GetStatusResponse
+	(*Lent)(nil),                    // 56: hotspare.v1.Lent
+	(*Member)(nil),                  // 57: hotspare.v1.Member
+	(*ListHostsRequest)(nil),        // 58: hotspare.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),       // 59: hotspare.v1.ListHostsResponse
+	(*UpdateHostRequest)(nil),       // 60: hotspare.v1.UpdateHostRequest
+	(*UpdateHostResponse)(nil),      // 61: hotspare.v1.UpdateHostResponse
+	(*CreateTokenRequest)(nil),      // 62: hotspare.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 63: hotspare.v1.CreateTokenResponse
+	(*ListObjectsRequest)(nil),      // 64: hotspare.v1.ListObjectsRequest
+	(*ListObjectsResponse)(nil),     // 65: hotspare.v1.ListObjectsResponse
+	(*ObjectView)(nil),              // 66: hotspare.v1.ObjectView
+	(*ListEvidenceRequest)(nil),     // 67: hotspare.v1.ListEvidenceRequest
+	(*ListEvidenceResponse)(nil),    // 68: hotspare.v1.ListEvidenceResponse
+	(*IssueClientRequest)(nil),      // 69: hotspare.v1.IssueClientRequest
+	(*IssueClientResponse)(nil),     // 70: hotspare.v1.IssueClientResponse
+	(*LeaseSpec)(nil),               // 71: hotspare.v1.LeaseSpec
+	(LeaseClass)(0),                 // 72: hotspare.v1.LeaseClass
+	(*Lease)(nil),                   // 73: hotspare.v1.Lease
+	(*durationpb.Duration)(nil),     // 74: google.protobuf.Duration
+	(State)(0),                      // 75: hotspare.v1.State
+	(*Resource)(nil),                // 76: hotspare.v1.Resource
+	(*timestamppb.Timestamp)(nil),   // 77: google.protobuf.Timestamp
+	(*Failover)(nil),                // 78: hotspare.v1.Failover
+	(*Status)(nil),                  // 79: hotspare.v1.Status
+	(*Trigger)(nil),                 // 80: hotspare.v1.Trigger
+	(*Host)(nil),                    // 81: hotspare.v1.Host
+	(*Object)(nil),                  // 82: hotspare.v1.Object
+	(*Evidence)(nil),                // 83: hotspare.v1.Evidence
 }
 var file_hotspare_v1_api_proto_depIdxs = []int32{
-	67, // 0: hotspare.v1.CreateLeaseRequest.spec:type_name -> hotspare.v1.LeaseSpec
-	68, // 1: hotspare.v1.CreateLeaseRequest.class:type_name -> hotspare.v1.LeaseClass
-	69, // 2: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	69, // 3: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	69, // 4: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
-	70, // 5: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
-	69, // 6: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	69, // 7: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	69, // 8: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	71, // 9: hotspare.v1.ReadConsoleResponse.state:type_name -> hotspare.v1.State
-	69, // 10: hotspare.v1.WatchLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	72, // 11: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
-	19, // 12: hotspare.v1.ApplyResponse.outcomes:type_name -> hotspare.v1.ApplyOutcome
-	72, // 13: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
-	27, // 14: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
-	22, // 15: hotspare.v1.GetResourceResponse.seats:type_name -> hotspare.v1.Seat
-	72, // 16: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
-	28, // 17: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
-	73, // 18: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
-	73, // 19: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
-	74, // 20: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
-	74, // 21: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	74, // 22: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
-	74, // 23: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	75, // 24: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
-	74, // 25: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
+	71, // 0: hotspare.v1.CreateLeaseRequest.spec:type_name -> hotspare.v1.LeaseSpec
+	72, // 1: hotspare.v1.CreateLeaseRequest.class:type_name -> hotspare.v1.LeaseClass
+	73, // 2: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	73, // 3: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	73, // 4: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
+	74, // 5: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
+	73, // 6: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	73, // 7: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	73, // 8: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	75, // 9: hotspare.v1.ReadConsoleResponse.state:type_name -> hotspare.v1.State
+	73, // 10: hotspare.v1.WatchLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	76, // 11: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
+	20, // 12: hotspare.v1.ApplyResponse.outcomes:type_name -> hotspare.v1.ApplyOutcome
+	76, // 13: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
+	28, // 14: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
+	23, // 15: hotspare.v1.GetResourceResponse.seats:type_name -> hotspare.v1.Seat
+	76, // 16: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
+	29, // 17: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
+	77, // 18: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
+	77, // 19: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 20: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 21: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 22: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
+	78, // 23: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	79, // 24: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
+	78, // 25: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
 	0,  // 26: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
-	74, // 27: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
-	74, // 28: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
-	76, // 29: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
-	47, // 30: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
-	47, // 31: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
-	47, // 32: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
-	74, // 33: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
-	48, // 34: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
-	74, // 35: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
-	70, // 36: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
-	27, // 37: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
-	74, // 38: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
-	52, // 39: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
-	53, // 40: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
-	70, // 41: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
-	49, // 42: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
-	73, // 43: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
-	77, // 44: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	77, // 45: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	47, // 46: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
-	70, // 47: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	73, // 48: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	62, // 49: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	78, // 50: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	75, // 51: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	79, // 52: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	70, // 53: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	1,  // 54: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	3,  // 55: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	5,  // 56: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	7,  // 57: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	9,  // 58: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	11, // 59: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	13, // 60: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	15, // 61: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	17, // 62: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	20, // 63: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	23, // 64: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	25, // 65: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	29, // 66: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	31, // 67: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	33, // 68: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	35, // 69: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	37, // 70: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	39, // 71: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	41, // 72: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	43, // 73: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	50, // 74: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	54, // 75: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	56, // 76: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	58, // 77: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	60, // 78: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	63, // 79: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	65, // 80: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	45, // 81: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
-	2,  // 82: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	4,  // 83: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	6,  // 84: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	8,  // 85: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	10, // 86: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	12, // 87: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	14, // 88: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	16, // 89: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	18, // 90: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	21, // 91: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	24, // 92: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	26, // 93: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	30, // 94: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	32, // 95: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	34, // 96: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	36, // 97: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	38, // 98: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	40, // 99: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	42, // 100: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	44, // 101: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	51, // 102: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	55, // 103: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	57, // 104: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	59, // 105: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	61, // 106: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	64, // 107: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	66, // 108: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	46, // 109: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
-	82, // [82:110] is the sub-list for method output_type
-	54, // [54:82] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	78, // 27: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 28: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
+	80, // 29: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
+	48, // 30: hotspare.v1.CheckInvariantsResponse.verdicts:type_name -> hotspare.v1.InvariantVerdict
+	1,  // 31: hotspare.v1.InvariantVerdict.result:type_name -> hotspare.v1.InvariantResult
+	51, // 32: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
+	51, // 33: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
+	51, // 34: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
+	78, // 35: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
+	52, // 36: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
+	78, // 37: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
+	74, // 38: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
+	28, // 39: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
+	78, // 40: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
+	56, // 41: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
+	57, // 42: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
+	74, // 43: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
+	53, // 44: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
+	77, // 45: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
+	81, // 46: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	81, // 47: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	51, // 48: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	74, // 49: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	77, // 50: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	66, // 51: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	82, // 52: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	79, // 53: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	83, // 54: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	74, // 55: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	2,  // 56: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	4,  // 57: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	6,  // 58: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	8,  // 59: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	10, // 60: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	12, // 61: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	14, // 62: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	16, // 63: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	18, // 64: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	21, // 65: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	24, // 66: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	26, // 67: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	30, // 68: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	32, // 69: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	34, // 70: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	36, // 71: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	38, // 72: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	40, // 73: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	42, // 74: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	44, // 75: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	54, // 76: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	58, // 77: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	60, // 78: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	62, // 79: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	64, // 80: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	67, // 81: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	69, // 82: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	49, // 83: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	46, // 84: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
+	3,  // 85: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	5,  // 86: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	7,  // 87: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	9,  // 88: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	11, // 89: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	13, // 90: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	15, // 91: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	17, // 92: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	19, // 93: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	22, // 94: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	25, // 95: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	27, // 96: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	31, // 97: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	33, // 98: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	35, // 99: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	37, // 100: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	39, // 101: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	41, // 102: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	43, // 103: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	45, // 104: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	55, // 105: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	59, // 106: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	61, // 107: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	63, // 108: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	65, // 109: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	68, // 110: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	70, // 111: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	50, // 112: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	47, // 113: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
+	85, // [85:114] is the sub-list for method output_type
+	56, // [56:85] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }
@@ -4621,8 +4846,8 @@ func file_hotspare_v1_api_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_api_proto_rawDesc), len(file_hotspare_v1_api_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   66,
+			NumEnums:      2,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -1004,14 +1004,15 @@ var FailoverService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	SiteService_GetStatus_FullMethodName    = "/hotspare.v1.SiteService/GetStatus"
-	SiteService_ListHosts_FullMethodName    = "/hotspare.v1.SiteService/ListHosts"
-	SiteService_UpdateHost_FullMethodName   = "/hotspare.v1.SiteService/UpdateHost"
-	SiteService_CreateToken_FullMethodName  = "/hotspare.v1.SiteService/CreateToken"
-	SiteService_ListObjects_FullMethodName  = "/hotspare.v1.SiteService/ListObjects"
-	SiteService_ListEvidence_FullMethodName = "/hotspare.v1.SiteService/ListEvidence"
-	SiteService_IssueClient_FullMethodName  = "/hotspare.v1.SiteService/IssueClient"
-	SiteService_Tabletop_FullMethodName     = "/hotspare.v1.SiteService/Tabletop"
+	SiteService_GetStatus_FullMethodName       = "/hotspare.v1.SiteService/GetStatus"
+	SiteService_ListHosts_FullMethodName       = "/hotspare.v1.SiteService/ListHosts"
+	SiteService_UpdateHost_FullMethodName      = "/hotspare.v1.SiteService/UpdateHost"
+	SiteService_CreateToken_FullMethodName     = "/hotspare.v1.SiteService/CreateToken"
+	SiteService_ListObjects_FullMethodName     = "/hotspare.v1.SiteService/ListObjects"
+	SiteService_ListEvidence_FullMethodName    = "/hotspare.v1.SiteService/ListEvidence"
+	SiteService_IssueClient_FullMethodName     = "/hotspare.v1.SiteService/IssueClient"
+	SiteService_Tabletop_FullMethodName        = "/hotspare.v1.SiteService/Tabletop"
+	SiteService_CheckInvariants_FullMethodName = "/hotspare.v1.SiteService/CheckInvariants"
 )
 
 // SiteServiceClient is the client API for SiteService service.
@@ -1030,6 +1031,8 @@ type SiteServiceClient interface {
 	IssueClient(ctx context.Context, in *IssueClientRequest, opts ...grpc.CallOption) (*IssueClientResponse, error)
 	// Tabletop computes what would happen if hosts were lost and plans declared now. It changes nothing.
 	Tabletop(ctx context.Context, in *TabletopRequest, opts ...grpc.CallOption) (*TabletopResponse, error)
+	// CheckInvariants judges the invariants of the design by the replicated state and what the leader sees now.
+	CheckInvariants(ctx context.Context, in *CheckInvariantsRequest, opts ...grpc.CallOption) (*CheckInvariantsResponse, error)
 }
 
 type siteServiceClient struct {
@@ -1120,6 +1123,16 @@ func (c *siteServiceClient) Tabletop(ctx context.Context, in *TabletopRequest, o
 	return out, nil
 }
 
+func (c *siteServiceClient) CheckInvariants(ctx context.Context, in *CheckInvariantsRequest, opts ...grpc.CallOption) (*CheckInvariantsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckInvariantsResponse)
+	err := c.cc.Invoke(ctx, SiteService_CheckInvariants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SiteServiceServer is the server API for SiteService service.
 // All implementations must embed UnimplementedSiteServiceServer
 // for forward compatibility.
@@ -1136,6 +1149,8 @@ type SiteServiceServer interface {
 	IssueClient(context.Context, *IssueClientRequest) (*IssueClientResponse, error)
 	// Tabletop computes what would happen if hosts were lost and plans declared now. It changes nothing.
 	Tabletop(context.Context, *TabletopRequest) (*TabletopResponse, error)
+	// CheckInvariants judges the invariants of the design by the replicated state and what the leader sees now.
+	CheckInvariants(context.Context, *CheckInvariantsRequest) (*CheckInvariantsResponse, error)
 	mustEmbedUnimplementedSiteServiceServer()
 }
 
@@ -1169,6 +1184,9 @@ func (UnimplementedSiteServiceServer) IssueClient(context.Context, *IssueClientR
 }
 func (UnimplementedSiteServiceServer) Tabletop(context.Context, *TabletopRequest) (*TabletopResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Tabletop not implemented")
+}
+func (UnimplementedSiteServiceServer) CheckInvariants(context.Context, *CheckInvariantsRequest) (*CheckInvariantsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckInvariants not implemented")
 }
 func (UnimplementedSiteServiceServer) mustEmbedUnimplementedSiteServiceServer() {}
 func (UnimplementedSiteServiceServer) testEmbeddedByValue()                     {}
@@ -1335,6 +1353,24 @@ func _SiteService_Tabletop_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SiteService_CheckInvariants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckInvariantsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SiteServiceServer).CheckInvariants(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SiteService_CheckInvariants_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SiteServiceServer).CheckInvariants(ctx, req.(*CheckInvariantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SiteService_ServiceDesc is the grpc.ServiceDesc for SiteService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1373,6 +1409,10 @@ var SiteService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Tabletop",
 			Handler:    _SiteService_Tabletop_Handler,
+		},
+		{
+			MethodName: "CheckInvariants",
+			Handler:    _SiteService_CheckInvariants_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -8,6 +8,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"os"
+	"path/filepath"
 )
 
 // NewKey makes a P-256 key and a request for a certificate: the key in PEM, the request in
@@ -26,4 +28,24 @@ func NewKey(user string) (key, csr []byte, err error) {
 		return nil, nil, fmt.Errorf("make a request for a certificate: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), request, nil
+}
+
+// WriteIdentity writes a user's key, certificate and the site's authority to a directory, which it makes, and
+// returns the names of the files in this order. Only the user can read the key.
+func WriteIdentity(dir, user string, key, certificate, authority []byte) (names []string, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory: %w", err)
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+		mode os.FileMode
+	}{{user + ".key", key, 0o600}, {user + ".crt", certificate, 0o644}, {"ca.crt", authority, 0o644}} {
+		name := filepath.Join(dir, f.name)
+		if err := os.WriteFile(name, f.data, f.mode); err != nil {
+			return nil, fmt.Errorf("write %s: %w", name, err)
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }

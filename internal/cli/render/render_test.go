@@ -136,6 +136,11 @@ func TestViews(t *testing.T) {
 			Failover: webshop(), Open: []*pb.Failover{{Name: "fo-2", Unplaced: []*pb.Unplaced{{Plan: "billing", Workload: "app", Reason: "host h3 was lost"}}}},
 			Reclaim: []*pb.HostReclaim{{Host: "h1", Leases: []string{"web-3"}, SaveBytes: 8 << 30}, {Host: "h3", Leases: []string{"ci-7"}, Bound: durationpb.New(10 * time.Second)}},
 		}, 80, now),
+		"invariants": render.Invariants([]*pb.InvariantVerdict{
+			{Number: 1, Name: "single run", Result: pb.InvariantResult_INVARIANT_RESULT_HOLDS, Details: []string{"3 VMs"}},
+			{Number: 2, Name: "guarantee", Result: pb.InvariantResult_INVARIANT_RESULT_NOT_JUDGED, Details: []string{"the site has just changed and is being proven again"}},
+			{Number: 3, Name: "capacity", Result: pb.InvariantResult_INVARIANT_RESULT_VIOLATED, Details: []string{"h1 is to run 40 vcpus and has 32 vcpus", "h1 is to run 80GiB memory and has 64GiB memory"}},
+		}, 80),
 		"seats":           render.Seats([]*pb.Seat{{Workload: "webshop/db", Host: "h1", WhenLost: "h2"}, {Workload: "webshop/web-0", Host: "h2"}}, 80),
 		"leases":          render.Leases(leases(), 80, false, now),
 		"leases-wide":     render.Leases(leases(), 0, true, now),

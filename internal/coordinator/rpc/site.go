@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
+	"github.com/hotspare/hotspare/internal/coordinator/invariants"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
@@ -189,6 +190,15 @@ func (s *Server) loseHost(st *state.State, req *pb.UpdateHostRequest) (*pb.Comma
 		Body:      &pb.Command_LoseHost{LoseHost: failover.Lose(st, req.GetName(), req.GetReason(), s.site.Now(), lease.Retention)},
 		Expects:   []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}},
 	}, nil
+}
+
+// CheckInvariants judges the invariants now.
+func (s *Server) CheckInvariants(ctx context.Context, _ *pb.CheckInvariantsRequest) (*pb.CheckInvariantsResponse, error) {
+	st, err := s.read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CheckInvariantsResponse{Verdicts: invariants.Check(st, s.site.Live())}, nil
 }
 
 // Tabletop computes what would happen.
