@@ -269,7 +269,11 @@ const minutesPerPreemption = 60
 func (d *Reader) lent(l *pb.Lease, i *pb.LeaseInstance) guarantee.Instance {
 	vm := d.Instance(l.GetName(), l.GetSpec())
 	vm.Object, vm.Host = i.GetObject(), i.GetHost()
-	unsaved := d.s.Time().Sub(l.GetCreatedAt().AsTime()).Minutes()
+	begun := l.GetCreatedAt().AsTime()
+	if back := l.GetReturnedAt(); back != nil {
+		begun = back.AsTime() // What was done before was saved, or given up, when it was preempted.
+	}
+	unsaved := d.s.Time().Sub(begun).Minutes()
 	vm.Cost = uint64(max(unsaved, 0)) + minutesPerPreemption*uint64(l.GetPreemptions())
 	return vm
 }

@@ -2,8 +2,10 @@ package demand_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
@@ -52,5 +54,30 @@ func TestSite(t *testing.T) {
 	groups := []guarantee.Apart{{Group: "webshop/" + plan.GetSpec().GetWorkloads()[0].GetName(), Domain: true}, {Group: "noisy"}}
 	if !cmp.Equal(first.Labels, []string{"gpu=a100"}) || !cmp.Equal(first.Apart, groups) || first.Demand[0]%guarantee.Milli != 0 {
 		t.Errorf("%+v, want groups %v", first, groups)
+	}
+}
+
+// The price of a victim counts from its last preemption: what was done before is saved, or lost already.
+func TestPrice(t *testing.T) {
+	w := fixture.New(t)
+	name := w.Lease(3, 2, 60<<30)
+	w.Quiesce()
+	price := func() uint64 { return demand.Site(w.State, w.View.Reachable).Preemptible[0].Cost }
+	w.Wait(2 * time.Hour)
+	w.Must("ann", &pb.Command{Body: &pb.Command_StoreToken{StoreToken: &pb.StoreToken{TokenHash: []byte("t"), Host: "h1", ExpiresAt: timestamppb.New(w.Now)}}})
+	if p := price(); p != 120 {
+		t.Errorf("after two hours it costs %d minutes", p)
+	}
+	f := w.Declare("webshop")
+	if len(f.GetVictims()) == 0 || f.GetVictims()[0].GetCost() != 120 {
+		t.Fatalf("victims %v", f.GetVictims())
+	}
+	w.Quiesce()
+	if err := w.Failback(f.GetName()); err != nil {
+		t.Fatal(err)
+	}
+	w.Quiesce()
+	if l := w.State.Lease(name); l.GetPreemptions() != 1 || price() > 61 {
+		t.Errorf("back from %d preemptions it costs %d minutes", l.GetPreemptions(), price())
 	}
 }
