@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -60,7 +61,7 @@ func (a *app) completeTrigger(c *cobra.Command, _ []string, _ string) ([]string,
 
 func (a *app) completeLease(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.completion(c, func(ctx context.Context) ([]string, error) {
-		all, err := a.listLeases(ctx, &pb.ListLeasesRequest{Stale: true, PageSize: pageSize})
+		all, err := a.listLeases(ctx, &pb.ListLeasesRequest{Stale: true, PageSize: client.PageSize})
 		var names []string
 		for _, l := range all.GetLeases() {
 			names = append(names, l.GetName())

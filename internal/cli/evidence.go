@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
@@ -23,8 +24,8 @@ func (a *app) evidenceCommand() *cobra.Command {
 // eachEvidence pages through the log after a sequence number.
 func (a *app) eachEvidence(ctx context.Context, after uint64, visit func(*pb.Evidence) error) error {
 	api := a.siteService()
-	for range maxPages {
-		page, err := api.ListEvidence(ctx, &pb.ListEvidenceRequest{AfterSequence: after, PageSize: pageSize})
+	for range client.MaxPages {
+		page, err := api.ListEvidence(ctx, &pb.ListEvidenceRequest{AfterSequence: after, PageSize: client.PageSize})
 		if err != nil {
 			return err
 		}
@@ -41,7 +42,7 @@ func (a *app) eachEvidence(ctx context.Context, after uint64, visit func(*pb.Evi
 			}
 		}
 	}
-	return fmt.Errorf("list evidence: more than %d pages: go on with --after %d", maxPages, after)
+	return fmt.Errorf("list evidence: more than %d pages: go on with --after %d", client.MaxPages, after)
 }
 
 func (a *app) evidenceListCommand() *cobra.Command {

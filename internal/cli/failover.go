@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/cli/follow"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
@@ -106,8 +107,8 @@ func declaredText(answer *pb.DeclareResponse) string {
 func (a *app) listFailovers(ctx context.Context, stale bool) (*pb.ListFailoversResponse, error) {
 	api := a.failovers()
 	all := &pb.ListFailoversResponse{}
-	return all, eachPage("failovers", func(token string) (string, error) {
-		page, err := api.ListFailovers(ctx, &pb.ListFailoversRequest{PageSize: pageSize, PageToken: token, Stale: stale})
+	return all, client.EachPage("failovers", func(token string) (string, error) {
+		page, err := api.ListFailovers(ctx, &pb.ListFailoversRequest{PageSize: client.PageSize, PageToken: token, Stale: stale})
 		all.Failovers = append(all.Failovers, page.GetFailovers()...)
 		return page.GetNextPageToken(), err
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
@@ -190,7 +191,7 @@ func (a *app) showLease(l *pb.Lease, text func(wide bool) string) error {
 func (a *app) listLeases(ctx context.Context, first *pb.ListLeasesRequest) (*pb.ListLeasesResponse, error) {
 	api := a.leases()
 	all := &pb.ListLeasesResponse{}
-	return all, eachPage("leases", func(token string) (string, error) {
+	return all, client.EachPage("leases", func(token string) (string, error) {
 		first.PageToken = token
 		page, err := api.ListLeases(ctx, first)
 		all.Leases = append(all.Leases, page.GetLeases()...)
@@ -199,7 +200,7 @@ func (a *app) listLeases(ctx context.Context, first *pb.ListLeasesRequest) (*pb.
 }
 
 func (a *app) leaseListCommand() *cobra.Command {
-	r := &pb.ListLeasesRequest{PageSize: pageSize}
+	r := &pb.ListLeasesRequest{PageSize: client.PageSize}
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List leases",

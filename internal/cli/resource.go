@@ -9,18 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/manifest"
 	"github.com/hotspare/hotspare/internal/model"
-)
-
-const (
-	// pageSize is how many entries one answer holds.
-	pageSize = 500
-	// maxPages bounds a listing, so that a server that repeats its token does not keep us for ever.
-	maxPages = 2000
 )
 
 func (a *app) applyCommand() *cobra.Command {
@@ -125,8 +119,8 @@ func (a *app) getOne(ctx context.Context, kind model.ResourceKind, name string, 
 func (a *app) listResources(ctx context.Context, kind model.ResourceKind, stale bool) (*pb.ListResourcesResponse, error) {
 	api := a.resources()
 	all := &pb.ListResourcesResponse{}
-	return all, eachPage(string(kind)+"s", func(token string) (string, error) {
-		page, err := api.ListResources(ctx, &pb.ListResourcesRequest{Kind: string(kind), PageSize: pageSize, PageToken: token, Stale: stale})
+	return all, client.EachPage(string(kind)+"s", func(token string) (string, error) {
+		page, err := api.ListResources(ctx, &pb.ListResourcesRequest{Kind: string(kind), PageSize: client.PageSize, PageToken: token, Stale: stale})
 		all.Resources = append(all.Resources, page.GetResources()...)
 		return page.GetNextPageToken(), err
 	})

@@ -77,14 +77,20 @@ func (a *app) hostListCommand() *cobra.Command {
 }
 
 func (a *app) hostChange(action, short, done string) *cobra.Command {
-	var reason string
-	var dryRun bool
+	var reason, lasts string
+	var dryRun, tolerance bool
 	c := &cobra.Command{
 		Use: action + " HOST", Short: short, Args: exactly("HOST"),
 		Example: "  hotspare host " + action + " h7 --dry-run\n  hotspare host " + action + " h7 --reason \"new memory\"",
 		RunE: func(c *cobra.Command, args []string) error {
+			d, err := input.Duration("--for", lasts)
+			if err != nil {
+				return err
+			}
 			api := a.siteService()
-			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{RequestId: a.newRequestID(), Name: args[0], Action: action, Reason: reason, DryRun: dryRun})
+			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{
+				RequestId: a.newRequestID(), Name: args[0], Action: action, Reason: reason, DryRun: dryRun, UseTolerance: tolerance, Lasts: d,
+			})
 			if err != nil {
 				return err
 			}
@@ -105,6 +111,10 @@ func (a *app) hostChange(action, short, done string) *cobra.Command {
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why; recorded with your name")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say whether it is possible and what it does to the guarantee, and change nothing")
+	if action == "cordon" {
+		c.Flags().StringVar(&lasts, "for", "", "uncordon by itself after this time, for example 2h")
+		c.Flags().BoolVar(&tolerance, "use-tolerance", false, "also when fewer losses are survived meanwhile; needs --for and --reason")
+	}
 	return c
 }
 
@@ -245,7 +255,7 @@ func (a *app) issue(ctx context.Context, r *pb.IssueClientRequest, dir string) e
 
 func listHosts(ctx context.Context, api pb.SiteServiceClient, stale bool) (*pb.ListHostsResponse, error) {
 	all := &pb.ListHostsResponse{}
-	return all, eachPage("hosts", func(token string) (string, error) {
+	return all, client.EachPage("hosts", func(token string) (string, error) {
 		page, err := api.ListHosts(ctx, &pb.ListHostsRequest{Stale: stale, PageToken: token})
 		all.Hosts = append(all.Hosts, page.GetHosts()...)
 		return page.GetNextPageToken(), err
@@ -254,7 +264,7 @@ func listHosts(ctx context.Context, api pb.SiteServiceClient, stale bool) (*pb.L
 
 func listObjects(ctx context.Context, api pb.SiteServiceClient, r *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
 	all := &pb.ListObjectsResponse{}
-	return all, eachPage("objects", func(token string) (string, error) {
+	return all, client.EachPage("objects", func(token string) (string, error) {
 		r.PageToken = token
 		page, err := api.ListObjects(ctx, r)
 		all.Objects = append(all.Objects, page.GetObjects()...)

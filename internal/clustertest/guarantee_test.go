@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/manifest"
@@ -153,6 +154,35 @@ func TestFirmLeases(t *testing.T) {
 	})
 }
 
+// usesTolerance cordons a host although fewer losses are survived then, a second one in vain, and waits until that
+// has ended by itself.
+func (s *site) usesTolerance(word func() string) {
+	s.t.Helper()
+	cordon := func(host string) error {
+		req := &pb.UpdateHostRequest{RequestId: s.request(), Name: host, Action: "cordon", Reason: "ram", UseTolerance: true, Lasts: durationpb.New(2 * time.Hour)}
+		return s.try(func(ctx context.Context, c *grpc.ClientConn) error {
+			_, err := pb.NewSiteServiceClient(c).UpdateHost(ctx, req)
+			return err
+		})
+	}
+	s.must(cordon("h1"))
+	if w := word(); w != "Degraded(0)" {
+		s.t.Errorf("with a host cordoned the site is %s", w)
+	}
+	if err := cordon("h2"); err == nil || !strings.Contains(err.Error(), "GuaranteeLost") {
+		s.t.Errorf("nothing is proven any more: %v", err)
+	}
+	s.sleep(2*time.Hour - time.Minute)
+	if !s.state().Host("h1").GetCordoned() {
+		s.t.Error("the cordon ended early")
+	}
+	s.sleep(2 * time.Minute)
+	if s.state().Host("h1").GetCordoned() {
+		s.t.Error("the cordon did not end")
+	}
+	s.ready()
+}
+
 // One host after the other falls silent: the guarantee goes down, says why, and heals by itself. What an operator
 // asks for meanwhile is refused, and a dry run says so beforehand.
 func TestGuaranteeLost(t *testing.T) {
@@ -188,6 +218,7 @@ func TestGuaranteeLost(t *testing.T) {
 		if h := s.state().Host("h1"); h.GetCordoned() {
 			t.Error("cordoned by a dry run")
 		}
+		s.usesTolerance(word)
 		s.cutAgent("h1")
 		s.until("one host is silent", time.Minute, func() bool { return word() == "Degraded(0)" })
 		s.cutAgent("h2")

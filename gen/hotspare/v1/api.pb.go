@@ -3617,7 +3617,12 @@ type UpdateHostRequest struct {
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Say what would come of it, and change nothing.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// cordon only: also when fewer losses are survived meanwhile than are asked for, though never when the plans
+	// do not fit any more. It needs lasts.
+	UseTolerance bool `protobuf:"varint,6,opt,name=use_tolerance,json=useTolerance,proto3" json:"use_tolerance,omitempty"`
+	// cordon only: it ends by itself after this time, at most 30 days.
+	Lasts         *durationpb.Duration `protobuf:"bytes,7,opt,name=lasts,proto3" json:"lasts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3685,6 +3690,20 @@ func (x *UpdateHostRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *UpdateHostRequest) GetUseTolerance() bool {
+	if x != nil {
+		return x.UseTolerance
+	}
+	return false
+}
+
+func (x *UpdateHostRequest) GetLasts() *durationpb.Duration {
+	if x != nil {
+		return x.Lasts
+	}
+	return nil
 }
 
 type UpdateHostResponse struct {
@@ -4513,14 +4532,16 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"d\n" +
 	"\x11ListHostsResponse\x12'\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x11.hotspare.v1.HostR\x05hosts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe5\x01\n" +
 	"\x11UpdateHostRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\tR\x06action\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"i\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12#\n" +
+	"\ruse_tolerance\x18\x06 \x01(\bR\fuseTolerance\x12/\n" +
+	"\x05lasts\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05lasts\"i\n" +
 	"\x12UpdateHostResponse\x12%\n" +
 	"\x04host\x18\x01 \x01(\v2\x11.hotspare.v1.HostR\x04host\x12,\n" +
 	"\x05after\x18\x02 \x01(\v2\x16.hotspare.v1.SiteProofR\x05after\"x\n" +
@@ -4759,78 +4780,79 @@ var file_hotspare_v1_api_proto_depIdxs = []int32{
 	53, // 44: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
 	77, // 45: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
 	81, // 46: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	81, // 47: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	51, // 48: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
-	74, // 49: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	77, // 50: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	66, // 51: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	82, // 52: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	79, // 53: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	83, // 54: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	74, // 55: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	2,  // 56: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	4,  // 57: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	6,  // 58: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	8,  // 59: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	10, // 60: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	12, // 61: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	14, // 62: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	16, // 63: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	18, // 64: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	21, // 65: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	24, // 66: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	26, // 67: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	30, // 68: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	32, // 69: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	34, // 70: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	36, // 71: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	38, // 72: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	40, // 73: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	42, // 74: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	44, // 75: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	54, // 76: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	58, // 77: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	60, // 78: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	62, // 79: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	64, // 80: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	67, // 81: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	69, // 82: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	49, // 83: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
-	46, // 84: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
-	3,  // 85: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	5,  // 86: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	7,  // 87: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	9,  // 88: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	11, // 89: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	13, // 90: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	15, // 91: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	17, // 92: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	19, // 93: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	22, // 94: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	25, // 95: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	27, // 96: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	31, // 97: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	33, // 98: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	35, // 99: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	37, // 100: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	39, // 101: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	41, // 102: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	43, // 103: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	45, // 104: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	55, // 105: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	59, // 106: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	61, // 107: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	63, // 108: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	65, // 109: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	68, // 110: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	70, // 111: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	50, // 112: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
-	47, // 113: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
-	85, // [85:114] is the sub-list for method output_type
-	56, // [56:85] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	74, // 47: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
+	81, // 48: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	51, // 49: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	74, // 50: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	77, // 51: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	66, // 52: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	82, // 53: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	79, // 54: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	83, // 55: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	74, // 56: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	2,  // 57: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	4,  // 58: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	6,  // 59: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	8,  // 60: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	10, // 61: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	12, // 62: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	14, // 63: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	16, // 64: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	18, // 65: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	21, // 66: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	24, // 67: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	26, // 68: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	30, // 69: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	32, // 70: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	34, // 71: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	36, // 72: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	38, // 73: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	40, // 74: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	42, // 75: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	44, // 76: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	54, // 77: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	58, // 78: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	60, // 79: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	62, // 80: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	64, // 81: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	67, // 82: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	69, // 83: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	49, // 84: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	46, // 85: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
+	3,  // 86: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	5,  // 87: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	7,  // 88: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	9,  // 89: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	11, // 90: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	13, // 91: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	15, // 92: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	17, // 93: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	19, // 94: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	22, // 95: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	25, // 96: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	27, // 97: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	31, // 98: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	33, // 99: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	35, // 100: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	37, // 101: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	39, // 102: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	41, // 103: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	43, // 104: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	45, // 105: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	55, // 106: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	59, // 107: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	61, // 108: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	63, // 109: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	65, // 110: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	68, // 111: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	70, // 112: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	50, // 113: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	47, // 114: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
+	86, // [86:115] is the sub-list for method output_type
+	57, // [57:86] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }

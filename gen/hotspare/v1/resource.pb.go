@@ -2618,8 +2618,11 @@ type Host struct {
 	ConfirmedEra        uint64 `protobuf:"varint,11,opt,name=confirmed_era,json=confirmedEra,proto3" json:"confirmed_era,omitempty"`
 	ConfirmedGeneration uint64 `protobuf:"varint,12,opt,name=confirmed_generation,json=confirmedGeneration,proto3" json:"confirmed_generation,omitempty"`
 	// Set when an operator gave the word that the host is lost for good: its agent gets nothing any more.
-	LostAt        *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=lost_at,json=lostAt,proto3" json:"lost_at,omitempty"`
-	LostReason    string                 `protobuf:"bytes,21,opt,name=lost_reason,json=lostReason,proto3" json:"lost_reason,omitempty"`
+	LostAt     *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=lost_at,json=lostAt,proto3" json:"lost_at,omitempty"`
+	LostReason string                 `protobuf:"bytes,21,opt,name=lost_reason,json=lostReason,proto3" json:"lost_reason,omitempty"`
+	// When a cordon ends by itself, and whether it uses up losses that are to be survived.
+	CordonedUntil *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=cordoned_until,json=cordonedUntil,proto3" json:"cordoned_until,omitempty"`
+	UsesTolerance bool                   `protobuf:"varint,23,opt,name=uses_tolerance,json=usesTolerance,proto3" json:"uses_tolerance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2750,6 +2753,20 @@ func (x *Host) GetLostReason() string {
 		return x.LostReason
 	}
 	return ""
+}
+
+func (x *Host) GetCordonedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CordonedUntil
+	}
+	return nil
+}
+
+func (x *Host) GetUsesTolerance() bool {
+	if x != nil {
+		return x.UsesTolerance
+	}
+	return false
 }
 
 // Capacity is what a host can run.
@@ -3763,7 +3780,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"I\n" +
 	"\bTolerate\x12\x14\n" +
 	"\x05hosts\x18\x01 \x01(\rR\x05hosts\x12'\n" +
-	"\x0ffailure_domains\x18\x02 \x01(\rR\x0efailureDomains\"\xba\x04\n" +
+	"\x0ffailure_domains\x18\x02 \x01(\rR\x0efailureDomains\"\xa4\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x121\n" +
@@ -3781,7 +3798,9 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x14confirmed_generation\x18\f \x01(\x04R\x13confirmedGeneration\x123\n" +
 	"\alost_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\x06lostAt\x12\x1f\n" +
 	"\vlost_reason\x18\x15 \x01(\tR\n" +
-	"lostReason\"\xfd\x01\n" +
+	"lostReason\x12A\n" +
+	"\x0ecordoned_until\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\rcordonedUntil\x12%\n" +
+	"\x0euses_tolerance\x18\x17 \x01(\bR\rusesTolerance\"\xfd\x01\n" +
 	"\bCapacity\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1d\n" +
@@ -4017,31 +4036,32 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	32, // 61: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
 	41, // 62: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
 	53, // 63: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
-	53, // 64: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
-	0,  // 65: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	44, // 66: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
-	1,  // 67: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	53, // 68: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	53, // 69: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	53, // 70: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	45, // 71: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	53, // 72: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	54, // 73: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	43, // 74: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
-	53, // 75: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
-	53, // 76: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
-	55, // 77: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
-	53, // 78: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
-	10, // 79: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	55, // 80: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	51, // 81: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	51, // 82: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	53, // 83: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	84, // [84:84] is the sub-list for method output_type
-	84, // [84:84] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	53, // 64: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
+	53, // 65: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	0,  // 66: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
+	44, // 67: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	1,  // 68: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
+	53, // 69: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	53, // 70: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	53, // 71: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	45, // 72: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	53, // 73: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	54, // 74: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	43, // 75: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
+	53, // 76: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
+	53, // 77: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	55, // 78: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	53, // 79: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10, // 80: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	55, // 81: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	51, // 82: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	51, // 83: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	53, // 84: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }

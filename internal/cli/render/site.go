@@ -211,7 +211,11 @@ func Host(h *pb.Host, now time.Time) string {
 	if sinceText != "" {
 		state += " for " + sinceText
 	}
-	return fields("host", h.GetName(), "state", state, "capacity", capacity, "cpu class", c.GetCpuClass(),
+	cordon := at(h.GetCordonedUntil())
+	if h.GetUsesTolerance() {
+		cordon += ", uses up tolerance"
+	}
+	return fields("host", h.GetName(), "state", state, "cordoned until", cordon, "capacity", capacity, "cpu class", c.GetCpuClass(),
 		"offers", offerText(h.GetOffer()), "joined", at(h.GetJoinedAt()), "journal", h.GetJournalId())
 }
 

@@ -140,6 +140,10 @@ func Alarms(s *state.State, v live.View) []string {
 		if a := v.Agent(h.GetName()); a.Name != "" && !a.Connected {
 			out = append(out, fmt.Sprintf("agent %s is silent since %s", h.GetName(), a.Since.UTC().Format("15:04:05")))
 		}
+		if h.GetUsesTolerance() {
+			out = append(out, fmt.Sprintf("host %s is cordoned until %s and uses up tolerance: hotspare host uncordon %s ends it earlier",
+				h.GetName(), h.GetCordonedUntil().AsTime().Format("2006-01-02 15:04"), h.GetName()))
+		}
 		if h.GetQuarantined() {
 			out = append(out, fmt.Sprintf("host %s is quarantined: look at it, then hotspare host readmit %s", h.GetName(), h.GetName()))
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/tabletop"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
 	"github.com/hotspare/hotspare/internal/trust"
 	"github.com/hotspare/hotspare/internal/trust/token"
 )
@@ -168,11 +169,19 @@ func (s *Server) hostChange(st *state.State, c *pb.Command) (*pb.SiteProof, erro
 		return nil, res.Err
 	}
 	word, reason, after := readiness.Guarantee(next, s.site.Live())
-	if takes && after.Worse(before) {
+	if tolerated := req.GetUseTolerance() && !after.Lost(); takes && after.Worse(before) && !tolerated {
 		return nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
-			WithRemedy("add a host or make a plan smaller first")
+			WithRemedy("%s", remedyOf(req, after))
 	}
 	return &pb.SiteProof{Guarantee: word, Reason: reason}, nil
+}
+
+// remedyOf says what would be accepted instead of a host taken away.
+func remedyOf(req *pb.UpdateHostRequest, after guarantee.Decision) string {
+	if req.GetAction() == "cordon" && !after.Lost() {
+		return "add a host or make a plan smaller first, or use up tolerance for a while: --use-tolerance --for 2h"
+	}
+	return "add a host or make a plan smaller first"
 }
 
 func (s *Server) loseHost(st *state.State, req *pb.UpdateHostRequest) (*pb.Command, error) {

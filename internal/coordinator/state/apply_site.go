@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/model"
@@ -70,9 +71,15 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 	h = edit(h)
 	switch c.GetAction() {
 	case "cordon":
-		h.Cordoned = true
+		if err := checkCordon(c); err != nil {
+			return "", err
+		}
+		h.Cordoned, h.UsesTolerance, h.CordonedUntil = true, c.GetUseTolerance(), nil
+		if c.GetLasts() != nil {
+			h.CordonedUntil = timestamppb.New(t.now.Add(c.GetLasts().AsDuration()))
+		}
 	case "uncordon":
-		h.Cordoned = false
+		h.Cordoned, h.UsesTolerance, h.CordonedUntil = false, false, nil
 	case "readmit":
 		// Whatever journal it shows next is the one that counts from now on.
 		h.Quarantined, h.JournalId = false, ""
@@ -93,8 +100,29 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 	}
 	t.putHost(h)
 	t.touchPlacement()
-	t.record(&pb.Evidence{Action: c.GetAction(), Object: key, Reason: c.GetReason()})
+	reason := c.GetReason()
+	if h.GetUsesTolerance() {
+		reason = "using up tolerance until " + h.GetCordonedUntil().AsTime().Format(time.RFC3339) + ": " + reason
+	}
+	t.record(&pb.Evidence{Action: c.GetAction(), Object: key, Reason: reason})
 	return h.GetName(), nil
+}
+
+// longestCordon bounds a cordon that ends by itself.
+const longestCordon = 30 * 24 * time.Hour
+
+func checkCordon(c *pb.UpdateHostRequest) error {
+	key := "host/" + c.GetName()
+	switch lasts := c.GetLasts().AsDuration(); {
+	case c.GetUseTolerance() && c.GetLasts() == nil:
+		return model.Errorf(model.FaultInvalid, key, "a cordon that uses up tolerance needs an end").WithRemedy("add --for, for example --for 2h")
+	case c.GetUseTolerance() && c.GetReason() == "":
+		return model.Errorf(model.FaultInvalid, key, "a cordon that uses up tolerance needs a reason").WithRemedy(`for example --reason "new memory"`)
+	case c.GetLasts() != nil && (lasts <= 0 || lasts > longestCordon):
+		return model.Errorf(model.FaultInvalid, key, "a cordon cannot last %s", lasts).WithRemedy("at most %s", longestCordon)
+	default:
+		return nil
+	}
 }
 
 // maxTokens bounds how many join tokens are kept; spent and expired ones are dropped first.

@@ -24,6 +24,7 @@ import (
 func Advance(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	out = append(out, hosts(s, v)...)
+	out = append(out, cordons(s, v, now)...)
 	out = append(out, objects(s)...)
 	out = append(out, forget(s, v)...)
 	out = append(out, preimages(s, v)...)
@@ -58,6 +59,20 @@ func hosts(s *state.State, v live.View) []*pb.Command {
 			Body:    &pb.Command_RecordHost{RecordHost: rec},
 			Expects: []*pb.Expect{{Key: "host-state/" + a.Name, Version: h.GetVersion()}},
 		})
+	}
+	return out
+}
+
+// cordons ends those whose time is over.
+func cordons(s *state.State, v live.View, now time.Time) []*pb.Command {
+	var out []*pb.Command
+	for h := range s.Hosts() {
+		if until := h.GetCordonedUntil(); until != nil && v.Clock.Doubt == "" && !now.Before(until.AsTime()) {
+			out = append(out, &pb.Command{
+				Body:    &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: h.GetName(), Action: "uncordon", Reason: "its time is over"}},
+				Expects: []*pb.Expect{{Key: "host-state/" + h.GetName(), Version: h.GetVersion()}},
+			})
+		}
 	}
 	return out
 }

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
@@ -54,6 +56,40 @@ func TestAnotherJournalIsQuarantined(t *testing.T) {
 	w.Quiesce()
 	if h := w.State.Host("h1"); h.GetQuarantined() || h.GetJournalId() != "new" {
 		t.Errorf("after the readmission: %v", h)
+	}
+}
+
+// A cordon with an end ends by itself, once the leader knows what time it is.
+func TestCordonsEnd(t *testing.T) {
+	w := fixture.New(t)
+	cordon := func(r *pb.UpdateHostRequest) error {
+		r.Name, r.Action = "h1", "cordon"
+		return w.Do("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: r}}).Err
+	}
+	for name, r := range map[string]*pb.UpdateHostRequest{
+		"no end":      {UseTolerance: true, Reason: "ram"},
+		"no reason":   {UseTolerance: true, Lasts: durationpb.New(time.Hour)},
+		"ended":       {Lasts: durationpb.New(-time.Hour)},
+		"for ever":    {Lasts: durationpb.New(1000 * time.Hour)},
+		"out of time": {Lasts: &durationpb.Duration{Seconds: 1 << 62}},
+	} {
+		if err := cordon(r); model.FaultOf(err) != model.FaultInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := cordon(&pb.UpdateHostRequest{UseTolerance: true, Lasts: durationpb.New(2 * time.Hour), Reason: "ram"}); err != nil {
+		t.Fatal(err)
+	}
+	w.Quiesce()
+	w.View = w.View.WithClock(live.Clock{Doubt: "it was not compared yet"})
+	w.Wait(2 * time.Hour)
+	if h := w.State.Host("h1"); !h.GetCordoned() || !h.GetUsesTolerance() {
+		t.Errorf("ended while the clock is in doubt: %v", h)
+	}
+	w.View = w.View.WithClock(live.Clock{})
+	w.Quiesce()
+	if h := w.State.Host("h1"); h.GetCordoned() || h.GetUsesTolerance() || h.GetCordonedUntil() != nil {
+		t.Errorf("after its time: %v", h)
 	}
 }
 
