@@ -60,9 +60,9 @@ type assigner struct {
 }
 
 func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Workload) *assigner {
-	a := &assigner{s: s, witness: map[string]int32{}, wanted: make(map[string]bool, len(run)), lent: make([]int64, len(s.Hosts)*len(s.Dimensions))}
+	a := &assigner{s: s, witness: make(map[string]int32, len(run)), wanted: make(map[string]bool, len(run)), lent: make([]int64, len(s.Hosts)*len(s.Dimensions))}
 	now := *s
-	now.Workloads = nil
+	now.Workloads = make([]guarantee.Workload, 0, len(run))
 	for _, w := range run {
 		a.wanted[w.Name] = true
 		w.Host = ""
@@ -104,7 +104,7 @@ func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Worklo
 func (a *assigner) place(strictly bool) Assignment {
 	b := newBoard(a.ix)
 	b.home()
-	out := Assignment{Hosts: map[string]string{}}
+	out := Assignment{Hosts: make(map[string]string, len(a.run))}
 	for _, it := range a.run {
 		members := a.ix.items[it].members
 		h := b.at[it] // It keeps together with something that runs.
@@ -128,8 +128,10 @@ func (a *assigner) place(strictly bool) Assignment {
 	for _, it := range a.run {
 		if h := b.at[it]; h >= 0 {
 			used[h] = true
-			for _, m := range a.asked(a.ix.items[it].members) {
-				out.Hosts[a.ix.s.Workloads[m].Name] = a.s.Hosts[h].Name
+			for _, m := range a.ix.items[it].members {
+				if name := a.ix.s.Workloads[m].Name; a.wanted[name] {
+					out.Hosts[name] = a.s.Hosts[h].Name
+				}
 			}
 		}
 	}
@@ -184,8 +186,10 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 		hosts[a.s.Hosts[h].Name] = h
 	}
 	var leases []victim.Lease
-	number := map[string]int{}
-	missing := map[int][]int64{}
+	number := make(map[string]int, len(a.s.Preemptible))
+	numbers := make([]int, len(a.s.Preemptible))
+	missing := make([][]int64, len(a.s.Hosts))
+	gains := make([]int64, len(a.s.Preemptible)*a.ix.dims)
 	for i := range a.s.Preemptible {
 		v := &a.s.Preemptible[i]
 		n, known := number[v.Lease]
@@ -194,6 +198,7 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 			number[v.Lease] = n
 			leases = append(leases, victim.Lease{Name: v.Lease, Held: true})
 		}
+		numbers[i] = n
 		leases[n].Held = leases[n].Held && v.Held
 		if !v.Held {
 			leases[n].Cost += v.Cost + 1 // Of two sets that cost nothing the smaller one goes.
@@ -202,7 +207,7 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 		if !there || !used[h] {
 			continue
 		}
-		gain := make([]int64, a.ix.dims)
+		gain := gains[i*a.ix.dims : (i+1)*a.ix.dims : (i+1)*a.ix.dims]
 		if missing[h] == nil {
 			missing[h] = a.full(b, h)
 		}
@@ -223,9 +228,9 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 		taken[l] = true
 	}
 	var out []guarantee.Instance
-	for _, v := range a.s.Preemptible {
-		if taken[number[v.Lease]] {
-			out = append(out, v)
+	for i, n := range numbers {
+		if taken[n] {
+			out = append(out, a.s.Preemptible[i])
 		}
 	}
 	slices.SortFunc(out, func(x, y guarantee.Instance) int { return cmp.Compare(x.Object, y.Object) })
