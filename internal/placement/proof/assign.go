@@ -104,6 +104,7 @@ func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Worklo
 func (a *assigner) place(strictly bool) Assignment {
 	b := newBoard(a.ix)
 	b.home()
+	stuck := a.occupy(b)
 	out := Assignment{Hosts: make(map[string]string, len(a.run))}
 	for _, it := range a.run {
 		members := a.ix.items[it].members
@@ -111,7 +112,10 @@ func (a *assigner) place(strictly bool) Assignment {
 		if h >= 0 {
 			continue
 		}
-		if at, known := a.witness[a.ix.s.Workloads[members[0]].Name]; known && at >= 0 && strictly && b.takes(it, at) {
+		if at, known := a.witness[a.ix.s.Workloads[members[0]].Name]; stuck[it] {
+			out.Unplaced = append(out.Unplaced, a.unplaced(members)...)
+			continue
+		} else if known && at >= 0 && strictly && b.takes(it, at) {
 			h = at
 		} else {
 			h = a.choose(b, it)
@@ -119,9 +123,7 @@ func (a *assigner) place(strictly bool) Assignment {
 		if h >= 0 {
 			b.put(it, h)
 		} else if len(a.run)*len(a.s.Hosts) > quietWork || !b.eject(it, b.steps+ejectSteps) {
-			for _, m := range a.asked(members) {
-				out.Unplaced = append(out.Unplaced, a.ix.s.Workloads[m])
-			}
+			out.Unplaced = append(out.Unplaced, a.unplaced(members)...)
 		}
 	}
 	used := make([]bool, len(a.s.Hosts))
@@ -139,9 +141,36 @@ func (a *assigner) place(strictly bool) Assignment {
 	return out
 }
 
-// asked are the members that the run is to place: others run already.
-func (a *assigner) asked(members []int32) []int32 {
-	return slices.DeleteFunc(slices.Clone(members), func(m int32) bool { return !a.wanted[a.ix.s.Workloads[m].Name] })
+// occupy counts what runs on a host that does not hold it by the rules, or not with what has to join it.
+// It is there all the same. Those items find no place.
+func (a *assigner) occupy(b *board) map[int32]bool {
+	stuck := map[int32]bool{}
+	for i := range int32(len(a.ix.items)) {
+		it := &a.ix.items[i]
+		if it.home < 0 || b.at[i] >= 0 {
+			continue
+		}
+		stuck[i] = true
+		for _, m := range it.members {
+			if w := &a.ix.s.Workloads[m]; w.Host == a.s.Hosts[it.home].Name {
+				for d := range a.ix.dims {
+					at := int(it.home)*b.ix.width + d
+					b.load[at] = guarantee.Add(b.load[at], max(w.Demand.At(d), 0))
+				}
+			}
+		}
+	}
+	return stuck
+}
+
+// unplaced are the members that the run was to place: others run already.
+func (a *assigner) unplaced(members []int32) (out []guarantee.Workload) {
+	for _, m := range members {
+		if w := a.ix.s.Workloads[m]; a.wanted[w.Name] {
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 // choose takes a host with room for nothing preempted, then the witness's, then the emptiest.

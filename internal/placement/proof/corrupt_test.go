@@ -177,7 +177,7 @@ func faults() map[string]func(b *broken) bool {
 		"too large a budget": func(b *broken) bool {
 			w := b.free(anyone)
 			if w >= 0 {
-				b.s.Workloads[w].Budget = time.Second
+				b.s.Workloads[w].Budget = time.Millisecond
 			}
 			return w >= 0
 		},

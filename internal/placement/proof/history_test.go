@@ -94,7 +94,9 @@ func acts() []act {
 		}},
 		{"a host comes back", false, func(h *history) bool {
 			next, ok := h.setHost(guarantee.State(2+h.r.IntN(3)), guarantee.Usable)
-			h.s = next
+			if ok {
+				h.s = next
+			}
 			return ok
 		}},
 		{"a host is lost", false, func(h *history) bool {
