@@ -19,8 +19,8 @@ TEST_TOOLS := bin/gotestsum bin/benchstat
 
 # Groups for `make test`, comma-separated; the table is in tools/test.sh.
 GROUPS := all
-# How often `make bench` runs each benchmark: benchstat wants at least six for a confidence interval.
-BENCH_COUNT := 6
+# How often `make bench` runs each benchmark: benchstat wants at least six for a confidence interval, the goals are on medians of 7.
+BENCH_COUNT := 7
 # The package pattern and the name pattern of `make bench`.
 BENCH_PKGS := ./...
 BENCH := .
@@ -68,11 +68,12 @@ e2e: ## end to end: the whole story and the bad luck, on real parts; needs root
 	tools/test.sh --setup e2e
 
 .PHONY: bench
-bench: $(TEST_TOOLS) ## benchmarks in benchstat format; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=6
+bench: $(TEST_TOOLS) ## benchmarks in benchstat format, and the guarantee's figures with their goals; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=7
 	mkdir -p build
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCH_COUNT) $(BENCH_PKGS) >build/bench.txt \
 		|| { cat build/bench.txt; exit 1; }
 	bin/benchstat build/bench.txt
+	go run -buildvcs=false ./bench/goals build/bench.txt
 
 # Which figures `make figures` measures, and how many rounds of each kind: the goals are on medians of at least 7.
 FIGURES := declare,dev,leader,failover

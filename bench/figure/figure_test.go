@@ -75,3 +75,26 @@ func TestSummary(t *testing.T) {
 		})
 	}
 }
+
+func TestGuarantee(t *testing.T) {
+	if got := Guarantee(many("Declare", "ns/op", 1)); got != "" {
+		t.Errorf("nothing of the guarantee was measured, and it says\n%s", got)
+	}
+	seven := []float64{5e8, 5e8, 5e8, 5e8, 5e8, 5e8, 2e9}
+	packed := Line{Name: "Classes/class=1/dims=2", Values: map[string]float64{
+		"bins": 51, "bound": 50, "first-fit-decreasing-by-sum-bins": 53, "first-fit-decreasing-by-maximum-bins": 54,
+		"best-fit-dot-product-bins": 52, "norm-greedy-bins": 55,
+	}}
+	got := Guarantee(slices.Concat(many("Prove", "ns/op", seven...), many("Scan", "ns/op", 1e6), many("Admit", "p99-ns", 60_000), []Line{packed}))
+	text := strings.Join(strings.Fields(got), " ")
+	for _, want := range []string{
+		"full proof, audit included 7 500 ms - 500 ms <= 1000 ms: met 10,000 hosts in 20 classes",
+		"against reading the site's data once 7 500 ms 1 ms 500 - the same site",
+		"admission, 99th percentile 1 60 us - 60 us <= 50 us: MISSED (fewer than 7 runs) the same",
+		"class=1/dims=2 51 50 53 54 52 55", "ours 2.00 %, the best heuristic of each 4.00 %",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in:\n%s", want, got)
+		}
+	}
+}

@@ -26,6 +26,8 @@ type row struct {
 	// scale turns the unit into the one that is shown.
 	scale float64
 	shown string
+	// under which conditions it was measured; empty: the command's documentation says it.
+	under string
 }
 
 // Limits are the goals that depend on constants of the product.
@@ -75,7 +77,7 @@ func Summary(lines []Line, l Limits) string {
 		if len(measured) == 0 || r.limit.name != "" && len(limit) == 0 {
 			continue
 		}
-		b.WriteString(r.text(measured, limit))
+		b.WriteString(r.text(measured, limit) + "\n")
 	}
 	return b.String()
 }
@@ -101,10 +103,10 @@ func (r row) text(measured, limit []float64) string {
 		if figure > r.goal {
 			verdict = "MISSED"
 		}
-		goal = fmt.Sprintf("<= %.3g%s: %s", r.goal, unit, verdict)
+		goal = fmt.Sprintf("<= %.4g%s: %s", r.goal, unit, verdict)
 		if len(measured) < Want {
 			goal += fmt.Sprintf(" (fewer than %d runs)", Want)
 		}
 	}
-	return fmt.Sprintf("%-46s %3d %10s %10s %9s  %s\n", r.what, len(measured), shown(value), against, fmt.Sprintf("%.3g%s", figure, unit), goal)
+	return fmt.Sprintf("%-46s %3d %10s %10s %9s  %s", r.what, len(measured), shown(value), against, fmt.Sprintf("%.3g%s", figure, unit), goal)
 }

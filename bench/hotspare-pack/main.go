@@ -89,7 +89,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, elapsed func(
 		}
 		return exitFailed
 	}
-	search := pack.NewSearch(p, pack.Options{Minimise: true})
+	search := pack.NewSearch(p, pack.Options{Minimise: true, Stop: func() bool { return elapsed() >= *limit }})
 	for !search.Done() && elapsed() < *limit {
 		search.Run(slice)
 	}

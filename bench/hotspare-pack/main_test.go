@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -83,6 +84,26 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("exit %d, printed %q, complained %q; want exit %d and %q", code, out, errs, exitBad, tc.says)
 			}
 		})
+	}
+}
+
+// Very many different items are packed by the time that is left, and rightly: the clock is up before the
+// first packing is done, or after a few looks at it.
+func TestTimeIsUpAmongManyItems(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	var text strings.Builder
+	text.WriteString("6\n1000 1000 1000 1000 1000 1000\n30000\n")
+	for range 30_000 {
+		for range 6 {
+			fmt.Fprint(&text, 20+r.IntN(280), " ")
+		}
+		text.WriteString("1\n")
+	}
+	for _, limit := range []string{"0s", "1s", "60s"} {
+		code, out, errs := invoke(text.String(), "-solution", "-limit="+limit)
+		if err := verify(text.String(), out); code != 0 || errs != "" || err != nil {
+			t.Errorf("limit %s: exit %d, complained %q: %v", limit, code, errs, err)
+		}
 	}
 }
 

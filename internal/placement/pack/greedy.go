@@ -71,9 +71,18 @@ func (in *instance) choosy() bool {
 	return slices.ContainsFunc(in.flavours, func(f flavour) bool { return f.bins != in.flavours[0].bins })
 }
 
-// mostLooks bounds the flavours that are compared for one place. If there are more, the largest that fit
-// are compared.
-const mostLooks = 2000
+// mostLooks bounds the flavours that are compared for one place. If there are more, the largest are
+// compared, and some of the others. With very many flavours fewer are compared, so
+// that one rule takes allLooks in all.
+const (
+	mostLooks  = 2000
+	leastLooks = 20
+	allLooks   = 60_000_000 // by the dimensions and four
+	hastyLooks = 8          // when the time is up
+)
+
+// sweep is how many flavours have nothing left before they are taken out of the list.
+const sweep = 256
 
 // filler fills bin after bin. Identical bins repeat a pattern until one of its flavours runs out.
 type filler struct {
@@ -84,12 +93,19 @@ type filler struct {
 	total  []int64 // normalised demand that is left, by dimension
 	weight []int64
 	class  *binClass
-	// eligible flavours of the class that may have items left.
+	// eligible flavours of the class that may have items left; gone of them have none.
 	eligible []int32
-	free     []int64 // of the bin that is being filled
-	room     []int64 // the same, normalised
-	next     []int   // first member of a flavour with items left, without groups
-	queue    []queue // by flavour, with groups
+	gone     int
+	// most flavours are compared for one place.
+	most int
+	// stop asks to come to an end: by placing the rest in haste, or by giving up.
+	stop      func() bool
+	hasty     bool
+	abandoned bool
+	free      []int64 // of the bin that is being filled
+	room      []int64 // the same, normalised
+	next      []int   // first member of a flavour with items left, without groups
+	queue     []queue // by flavour, with groups
 	// waiting are the flavours with members that wait for the next bin.
 	waiting []int32
 	steps   int
@@ -106,6 +122,7 @@ func newFiller(in *instance, r rule) *filler {
 		left: make([]int, len(in.flavours)), total: make([]int64, in.dims), weight: make([]int64, in.dims),
 		next: make([]int, len(in.flavours)), queue: make([]queue, len(in.flavours)), taken: make([]int32, len(in.spread)), domains: make(map[int32][]int),
 		free: make([]int64, in.dims), room: make([]int64, in.dims),
+		most: min(mostLooks, max(leastLooks, allLooks/max(len(in.flavours), 1)/(in.dims+4))),
 	}
 	for _, it := range in.items {
 		if it.flavour >= 0 {
@@ -157,9 +174,10 @@ func sum(v []int64) (n int64) {
 func (f *filler) fill(class int32, n int) {
 	f.class = &f.in.classes[class]
 	f.eligible = append(f.eligible[:0], f.class.eligible...)
-	if len(f.eligible) > mostLooks {
+	f.gone = sweep
+	if len(f.eligible) > f.most {
 		slices.SortStableFunc(f.eligible, func(a, b int32) int {
-			return cmp.Compare(sum(f.in.flavours[b].size), sum(f.in.flavours[a].size))
+			return cmp.Compare(f.in.flavours[b].whole, f.in.flavours[a].whole)
 		})
 	}
 	for _, fl := range f.eligible {
@@ -169,7 +187,7 @@ func (f *filler) fill(class int32, n int) {
 	}
 	var pattern []int32
 	for range n {
-		if f.out.rest == 0 {
+		if f.out.rest == 0 || f.late() {
 			return
 		}
 		bin := openBin{class: class}
@@ -196,9 +214,12 @@ func (f *filler) fill(class int32, n int) {
 
 // search fills up a bin with the best flavours and gives what is in it then, for the next bins to repeat.
 func (f *filler) search(bin *openBin, pattern []int32) []int32 {
-	f.eligible = slices.DeleteFunc(f.eligible, func(fl int32) bool { return f.left[fl] == 0 })
+	if f.gone >= sweep || len(f.eligible) <= mostLooks {
+		f.eligible = slices.DeleteFunc(f.eligible, func(fl int32) bool { return f.left[fl] == 0 })
+		f.gone = 0
+	}
 	f.weigh()
-	for fl := f.choose(); fl >= 0; fl = f.choose() {
+	for fl := f.choose(bin); fl >= 0 && !f.late(); fl = f.choose(bin) {
 		f.take(fl, bin) // or none of the flavour may go there, and it is not chosen again
 	}
 	pattern = pattern[:0]
@@ -235,17 +256,37 @@ func (f *filler) weigh() {
 	}
 }
 
+// late says whether to give up; whoever may not give up goes on in haste.
+func (f *filler) late() bool {
+	if f.stop == nil || !f.stop() {
+		return false
+	}
+	if f.hasty {
+		f.most = min(f.most, hastyLooks)
+		return false
+	}
+	f.abandoned = true
+	return true
+}
+
 // choose is the flavour with the best score that fits into the bin, or -1.
-func (f *filler) choose() int32 {
+func (f *filler) choose(bin *openBin) int32 {
 	best, bestBins := int32(-1), 0
 	var bestScore int64
-	looks := 0
-	for _, fl := range f.eligible {
-		if looks++; looks > mostLooks && best >= 0 {
+	looks, step := 0, 1
+	for i := 0; i < len(f.eligible); i += step {
+		if looks == f.most/2 && len(bin.items) > 0 {
+			step = max(1, 2*(len(f.eligible)-i)/f.most) // Some of every size: one of them fills the bin best.
+		}
+		fl := f.eligible[i]
+		if f.left[fl] == 0 {
+			continue
+		}
+		if looks++; looks > f.most && best >= 0 {
 			break
 		}
 		v := &f.in.flavours[fl]
-		if f.left[fl] == 0 || v.grouped && f.queue[fl].n == 0 || !fits(v.demand, f.free) {
+		if v.grouped && f.queue[fl].n == 0 || !fits(v.demand, f.free) {
 			continue
 		}
 		bins := 0
@@ -316,7 +357,9 @@ func (f *filler) take(fl int32, bin *openBin) bool {
 	bin.items = append(bin.items, item)
 	f.out.left[item]--
 	f.out.rest--
-	f.left[fl]--
+	if f.left[fl]--; f.left[fl] == 0 {
+		f.gone++
+	}
 	for d, want := range v.demand {
 		f.free[d] -= want
 		f.room[d] -= v.size[d]

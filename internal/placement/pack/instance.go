@@ -33,6 +33,7 @@ type binClass struct {
 type flavour struct {
 	demand  []int64
 	size    []int64 // normalised demand, rounded up
+	whole   int64   // size over all dimensions
 	members []int32 // item classes
 	grouped bool
 	bins    int // that it may go to
@@ -170,6 +171,7 @@ func (in *instance) normalise() {
 		for d, v := range in.flavours[i].demand {
 			in.flavours[i].size[d] = scale(v, largest[d])
 		}
+		in.flavours[i].whole = sum(in.flavours[i].size)
 	}
 }
 

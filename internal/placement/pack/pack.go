@@ -63,6 +63,9 @@ type Options struct {
 	Steps int
 	// Minimise asks for as few bins as possible instead of any bins that exist.
 	Minimise bool
+	// Stop, if there is one, is asked often, and when it says so the search ends as soon as it can with
+	// everything placed that it can place quickly. With it an answer depends on more than the problem.
+	Stop func() bool
 }
 
 // Solve packs the items.

@@ -18,6 +18,7 @@ type Search struct {
 	ruled    int      // steps of the portfolio
 	past     int      // steps of the descents that are over
 	share    int      // how many times the steps of the descents the relaxation gets
+	stop     func() bool
 }
 
 // firstTries are the descents before the relaxation is looked at; easy problems end there.
@@ -32,7 +33,7 @@ const manyCopies = 3
 
 // NewSearch prepares a search and packs by the first rule of the portfolio. It ignores o.Steps.
 func NewSearch(p Problem, o Options) *Search {
-	s := &Search{in: newInstance(p), minimise: o.Minimise}
+	s := &Search{in: newInstance(p), minimise: o.Minimise, stop: o.Stop}
 	s.rules = s.in.rules()
 	s.bound = s.in.volumeBound()
 	if o.Minimise {
@@ -49,8 +50,9 @@ func NewSearch(p Problem, o Options) *Search {
 // greedy packs by the next rule of the portfolio.
 func (s *Search) greedy() {
 	f := newFiller(s.in, s.rules[0])
+	f.stop, f.hasty = s.stop, s.best == nil
 	s.rules = s.rules[1:]
-	if p := f.run(); p.better(s.best) {
+	if p := f.run(); !f.abandoned && p.better(s.best) {
 		s.best = p
 	}
 	s.ruled += f.steps
@@ -69,12 +71,14 @@ func (s *Search) Solution() Solution { return s.in.solution(s.best) }
 
 // Run goes on for about as many steps and returns earlier if it is done.
 func (s *Search) Run(steps int) {
-	for steps > 0 && !s.Done() {
+	for steps > 0 && !s.Done() && !s.late() {
 		before := s.spent()
 		s.advance()
 		steps -= s.spent() - before
 	}
 }
+
+func (s *Search) late() bool { return s.stop != nil && s.stop() }
 
 func (s *Search) spent() int { return s.ruled + s.descents() + s.relaxed() }
 
@@ -187,14 +191,14 @@ func (s *Search) closeOne() {
 func (s *Search) round() {
 	d := s.descent
 	s.idle++
-	for n := 0; n < patience && len(d.out) > 0; n++ {
+	for n := 0; n < patience && len(d.out) > 0 && !s.late(); n++ {
 		d.step()
 		if d.outWeight < d.best {
 			d.best, n, s.idle = d.outWeight, 0, 0
 			s.note()
 		}
 	}
-	for n := 0; n < repacks && len(d.out) > 0; n++ {
+	for n := 0; n < repacks && len(d.out) > 0 && !s.late(); n++ {
 		d.shuffle()
 		if d.outWeight < d.best {
 			d.best, s.idle = d.outWeight, 0

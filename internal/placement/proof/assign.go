@@ -63,9 +63,9 @@ type assigner struct {
 }
 
 func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Workload) *assigner {
-	a := &assigner{s: s, witness: map[string]int32{}, wanted: make(map[string]bool, len(run)), lent: make([]int64, len(s.Hosts)*len(s.Dimensions))}
+	a := &assigner{s: s, witness: make(map[string]int32, len(run)), wanted: make(map[string]bool, len(run)), lent: make([]int64, len(s.Hosts)*len(s.Dimensions))}
 	now := *s
-	now.Workloads = nil
+	now.Workloads = make([]guarantee.Workload, 0, len(run))
 	for _, w := range run {
 		a.wanted[w.Name] = true
 		w.Host = ""
@@ -129,9 +129,9 @@ func (a *assigner) strand() bool {
 		if a.ix.items[it].home < 0 || b.at[it] != nowhere {
 			continue
 		}
-		for _, m := range a.asked(a.ix.items[it].members) {
-			gone[a.now.Workloads[m].Name] = true
-			a.stranded = append(a.stranded, a.now.Workloads[m])
+		for _, w := range a.unplaced(a.ix.items[it].members) {
+			gone[w.Name] = true
+			a.stranded = append(a.stranded, w)
 		}
 	}
 	a.now.Workloads = slices.DeleteFunc(a.now.Workloads, func(w guarantee.Workload) bool { return gone[w.Name] })
@@ -142,7 +142,7 @@ func (a *assigner) strand() bool {
 func (a *assigner) place(strictly bool) Assignment {
 	b := newBoard(a.ix)
 	b.home()
-	out := Assignment{Hosts: map[string]string{}}
+	out := Assignment{Hosts: make(map[string]string, len(a.run))}
 	for _, it := range a.run {
 		members := a.ix.items[it].members
 		h := b.at[it] // It keeps together with something that runs.
@@ -157,9 +157,7 @@ func (a *assigner) place(strictly bool) Assignment {
 		if h >= 0 {
 			b.put(it, h)
 		} else if len(a.run)*len(a.s.Hosts) > quietWork || !b.eject(it, b.steps+ejectSteps) {
-			for _, m := range a.asked(members) {
-				out.Unplaced = append(out.Unplaced, a.ix.s.Workloads[m])
-			}
+			out.Unplaced = append(out.Unplaced, a.unplaced(members)...)
 		}
 	}
 	out.Unplaced = append(out.Unplaced, a.stranded...)
@@ -168,8 +166,10 @@ func (a *assigner) place(strictly bool) Assignment {
 	for _, it := range a.run {
 		if h := b.at[it]; h >= 0 {
 			used[h] = true
-			for _, m := range a.asked(a.ix.items[it].members) {
-				out.Hosts[a.ix.s.Workloads[m].Name] = a.s.Hosts[h].Name
+			for _, m := range a.ix.items[it].members {
+				if name := a.ix.s.Workloads[m].Name; a.wanted[name] {
+					out.Hosts[name] = a.s.Hosts[h].Name
+				}
 			}
 		}
 	}
@@ -177,9 +177,14 @@ func (a *assigner) place(strictly bool) Assignment {
 	return out
 }
 
-// asked are the members that the run is to place: others run already.
-func (a *assigner) asked(members []int32) []int32 {
-	return slices.DeleteFunc(slices.Clone(members), func(m int32) bool { return !a.wanted[a.ix.s.Workloads[m].Name] })
+// unplaced are the members that the run was to place: others run already.
+func (a *assigner) unplaced(members []int32) (out []guarantee.Workload) {
+	for _, m := range members {
+		if w := a.ix.s.Workloads[m]; a.wanted[w.Name] {
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 // choose takes a host with room for nothing preempted, then the witness's, then the emptiest.
@@ -224,8 +229,10 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 		hosts[a.s.Hosts[h].Name] = h
 	}
 	var leases []victim.Lease
-	number := map[string]int{}
-	missing := map[int][]int64{}
+	number := make(map[string]int, len(a.s.Preemptible))
+	numbers := make([]int, len(a.s.Preemptible))
+	missing := make([][]int64, len(a.s.Hosts))
+	gains := make([]int64, len(a.s.Preemptible)*a.ix.dims)
 	for i := range a.s.Preemptible {
 		v := &a.s.Preemptible[i]
 		n, known := number[v.Lease]
@@ -234,6 +241,7 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 			number[v.Lease] = n
 			leases = append(leases, victim.Lease{Name: v.Lease, Held: true})
 		}
+		numbers[i] = n
 		leases[n].Held = leases[n].Held && v.Held
 		if !v.Held {
 			leases[n].Cost += v.Cost + 1 // Of two sets that cost nothing the smaller one goes.
@@ -242,7 +250,7 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 		if !there || !used[h] {
 			continue
 		}
-		gain := make([]int64, a.ix.dims)
+		gain := gains[i*a.ix.dims : (i+1)*a.ix.dims : (i+1)*a.ix.dims]
 		if missing[h] == nil {
 			missing[h] = a.full(b, h)
 		}
@@ -263,9 +271,9 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 		taken[l] = true
 	}
 	var out []guarantee.Instance
-	for _, v := range a.s.Preemptible {
-		if taken[number[v.Lease]] {
-			out = append(out, v)
+	for i, n := range numbers {
+		if taken[n] {
+			out = append(out, a.s.Preemptible[i])
 		}
 	}
 	slices.SortFunc(out, func(x, y guarantee.Instance) int { return cmp.Compare(x.Object, y.Object) })

@@ -208,3 +208,17 @@ func TestAssignStranded(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// What runs takes its room also when what has to join it finds none there.
+func TestAssignCountsWhatRunsAlone(t *testing.T) {
+	runs, joins := workload("p/runs", 2), workload("p/joins", 4)
+	runs.Host, runs.Together, joins.Together = "h1", "t", "t"
+	s := &guarantee.Site{
+		Dimensions: plain(), Hosts: []guarantee.Host{host("h1", 5)}, Workloads: []guarantee.Workload{runs, joins, workload("p/w", 3)},
+		Preemptible: []guarantee.Instance{lent("l", "l0", "h1", 1, 1)},
+	}
+	a := proof.Assign(s, proof.Prove(s), s.Workloads[1:])
+	if a.Hosts["p/w"] != "h1" || len(a.Victims) != 1 || len(a.Unplaced) != 1 || a.Unplaced[0].Name != "p/joins" {
+		t.Errorf("%+v", a)
+	}
+}

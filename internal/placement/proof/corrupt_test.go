@@ -162,6 +162,7 @@ func faults() map[string]func(b *broken) bool {
 			}
 			return false
 		},
+		"a move beside what it keeps apart from": func(b *broken) bool { return b.movedBeside() },
 		"more losses than proven": func(b *broken) bool {
 			most := guarantee.Tolerance(b.c.Scenarios) + 1
 			for i := range b.c.Scenarios {
@@ -176,7 +177,7 @@ func faults() map[string]func(b *broken) bool {
 		"too large a budget": func(b *broken) bool {
 			w := b.free(anyone)
 			if w >= 0 {
-				b.s.Workloads[w].Budget = time.Second
+				b.s.Workloads[w].Budget = time.Millisecond
 			}
 			return w >= 0
 		},
@@ -195,6 +196,17 @@ func (b *broken) survives(w int32, unit guarantee.Unit) bool {
 	})
 }
 
+// runsIn says whether a scenario that loses as much as a pattern runs the workload.
+func (b *broken) runsIn(w int32, p *guarantee.Pattern) bool {
+	return slices.ContainsFunc(b.c.Scenarios, func(s guarantee.Scenario) bool {
+		losses := s.Hosts
+		if p.Unit == guarantee.UnitDomain {
+			losses = s.FailureDomains
+		}
+		return losses == len(p.Spares) && s.Covers(b.s.Workloads[w].Plan)
+	})
+}
+
 // pair has two workloads on one host, or in one domain, keep apart.
 func (b *broken) pair(g guarantee.Apart, domain bool) bool {
 	for i := range b.s.Workloads {
@@ -206,6 +218,26 @@ func (b *broken) pair(g guarantee.Apart, domain bool) bool {
 			if x.Name == y.Name && !domain || domain && x.Name != y.Name && x.FailureDomain != "" && x.FailureDomain == y.FailureDomain {
 				for _, n := range []int{i, j} {
 					b.s.Workloads[n].Apart = append(slices.Clone(b.s.Workloads[n].Apart), g)
+				}
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// movedBeside has a workload that a pattern moves keep apart from one that is on that host already. The
+// witness has them apart.
+func (b *broken) movedBeside() bool {
+	for _, p := range b.c.Patterns {
+		for _, m := range p.Moves {
+			for o, h := range b.c.Witness {
+				moves := slices.ContainsFunc(p.Moves, func(n guarantee.Move) bool { return int(n.Workload) == o })
+				if moves || h != m.Host || b.c.Witness[m.Workload] == h || !b.runsIn(m.Workload, &p) || !b.runsIn(int32(o), &p) {
+					continue
+				}
+				for _, n := range []int{o, int(m.Workload)} {
+					b.s.Workloads[n].Apart = append(slices.Clone(b.s.Workloads[n].Apart), guarantee.Apart{Group: "new"})
 				}
 				return true
 			}

@@ -3,6 +3,7 @@ package proof_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
@@ -86,6 +87,9 @@ func (r *drawer) workload(s *guarantee.Site, i int, running, constrained bool) g
 	w := guarantee.Workload{Name: fmt.Sprintf("%s/w%d", plan, i), Plan: plan, Demand: r.vector(s, 4)}
 	if running && r.IntN(2) == 0 {
 		w.Host = r.oneOf(s)
+	}
+	if r.IntN(5) == 0 {
+		w.Budget = time.Duration(1+r.IntN(60)) * time.Second
 	}
 	if !constrained {
 		return w

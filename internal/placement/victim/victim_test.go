@@ -61,6 +61,28 @@ func price(leases []victim.Lease, taken func(i int) bool) (sum uint64) {
 	return sum
 }
 
+// optimum is the least price of a set that makes room on every host; false: none does.
+func optimum(leases []victim.Lease, needs []victim.Need) (best uint64, possible bool) {
+	for set := range 1 << len(leases) {
+		in := func(i int) bool { return set>>i&1 == 1 }
+		if enough(leases, needs, in) {
+			if p := price(leases, in); !possible || p < best {
+				best, possible = p, true
+			}
+		}
+	}
+	return best, possible
+}
+
+// chosen is what victim.Choose takes, as a set.
+func chosen(leases []victim.Lease, needs []victim.Need) func(i int) bool {
+	set := 0
+	for _, l := range victim.Choose(leases, needs) {
+		set |= 1 << l
+	}
+	return func(i int) bool { return set>>i&1 == 1 }
+}
+
 // The set makes room where any set does, holds nothing superfluous, and costs little more than the best.
 func TestChooseAgainstExhaustiveSearch(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
@@ -72,36 +94,39 @@ func TestChooseAgainstExhaustiveSearch(t *testing.T) {
 	ours, best := 0.0, 0.0
 	for i := range uint64(cases) {
 		leases, needs := draw(seed + i)
-		optimum, possible := uint64(0), false
-		for set := range 1 << len(leases) {
-			in := func(i int) bool { return set>>i&1 == 1 }
-			if enough(leases, needs, in) {
-				if p := price(leases, in); !possible || p < optimum {
-					optimum, possible = p, true
-				}
-			}
-		}
-		set := 0
-		for _, l := range victim.Choose(leases, needs) {
-			set |= 1 << l
-		}
-		taken := func(i int) bool { return set>>i&1 == 1 }
+		least, possible := optimum(leases, needs)
 		if !possible {
 			continue
 		}
+		taken := chosen(leases, needs)
 		if !enough(leases, needs, taken) {
-			t.Fatalf("HOTSPARE_SEED=%d: %d leases could make room, and %b do not", seed+i, len(leases), set)
+			t.Fatalf("HOTSPARE_SEED=%d: %d leases could make room, and these do not", seed+i, len(leases))
 		}
 		for l := range leases {
 			if taken(l) && enough(leases, needs, func(i int) bool { return i != l && taken(i) }) {
 				t.Fatalf("HOTSPARE_SEED=%d: lease %d is taken for nothing", seed+i, l)
 			}
 		}
-		ours, best = ours+float64(price(leases, taken)), best+float64(optimum)
+		ours, best = ours+float64(price(leases, taken)), best+float64(least)
 	}
 	ratio := ours / best
 	t.Logf("cost against the optimum: %.4f", ratio)
 	if ratio > 1.05 {
 		t.Errorf("%.4f times the optimum, more than 1.05", ratio)
 	}
+}
+
+// BenchmarkAgainstExact reports the price of what is chosen against the exact optimum: the mean, and the worst.
+func BenchmarkAgainstExact(b *testing.B) {
+	sum, n, worst := 0.0, 0, 1.0
+	for i := uint64(0); b.Loop(); i++ {
+		leases, needs := draw(i)
+		if least, possible := optimum(leases, needs); possible && least > 0 {
+			ratio := float64(price(leases, chosen(leases, needs))) / float64(least)
+			sum, worst = sum+ratio, max(worst, ratio)
+			n++
+		}
+	}
+	b.ReportMetric(sum/float64(max(n, 1)), "cost-ratio")
+	b.ReportMetric(worst, "worst-ratio")
 }
