@@ -41,6 +41,16 @@ apiVersion: hotspare/v1
 kind: Network
 metadata: {name: prod-30}
 spec: {role: production, bridge: br-prod30, uplink: eth1, subnet: 10.40.0.0/24, gateway: 10.40.0.1, hosts: [h1], probeAddresses: [10.40.0.201/24]}
+---
+apiVersion: hotspare/v1
+kind: Pool
+metadata: {name: near}
+spec: {agent: store1, exportAddress: "10.77.0.9:10810", hosts: [h2, h3]}
+---
+apiVersion: hotspare/v1
+kind: Pool
+metadata: {name: far}
+spec: {agent: store1, exportAddress: "10.77.0.9:10811", hosts: [h2]}
 `
 
 // workloads is a plan of these workloads, w0 and so on.
@@ -90,6 +100,10 @@ func TestConstraints(t *testing.T) {
 			"network reach": {
 				workloads(small + ", nics: [{network: prod-20, address: 10.30.0.20/24}]"),
 				workloads(small + ", nics: [{network: prod-30, address: 10.40.0.20/24}]"), "w0",
+			},
+			"pool reach": {
+				workloads(small + ", volumes: [{name: root, pool: near, replica: asked-root}]"),
+				workloads(small + ", volumes: [{name: root, pool: far, replica: asked-root}]"), "w0",
 			},
 			"hosts apart": {
 				workloads(small + ", replicas: 2, antiAffinity: host"), workloads(small + ", replicas: 3, antiAffinity: host"), "keep apart",

@@ -34,6 +34,9 @@ func HostUse(h *pb.Host, objects iter.Seq[*pb.Object]) Use {
 	return u
 }
 
+// WholeLease is why a VM of a lease is preempted whose own room is not needed.
+const WholeLease = "a lease is preempted as a whole"
+
 // HostTotal returns what of a host hotspare may use: less the reserve and what foreign domains hold.
 func HostTotal(h *pb.Host) Use {
 	c := h.GetCapacity()

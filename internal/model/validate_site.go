@@ -62,6 +62,9 @@ const RoleNone = "none"
 // Roles lists the roles that a user can have.
 func Roles() []string { return []string{"developer", "operator", "monitor"} }
 
+// maxWeight bounds how much dearer a project's leases are than another's.
+const maxWeight = 1000
+
 func (c *checker) project(s *pb.ProjectSpec) {
 	if len(s.GetMembers()) > maxMembers {
 		c.add("spec.members", "%d members, at most %d", len(s.GetMembers()), maxMembers)
@@ -93,6 +96,9 @@ func (c *checker) project(s *pb.ProjectSpec) {
 		}
 	}
 	c.name("spec.network", s.GetNetwork(), "network of the lent VMs")
+	if w := s.GetWeight(); w > maxWeight {
+		c.add("spec.weight", "is %d, at most %d", w, maxWeight)
+	}
 }
 
 func (c *checker) network(s *pb.NetworkDecl) {
@@ -150,6 +156,7 @@ func (c *checker) pool(s *pb.PoolSpec) {
 		return
 	}
 	c.hostPort("spec.exportAddress", s.GetExportAddress())
+	c.unique("spec.hosts", s.GetHosts(), "host")
 }
 
 func (c *checker) image(s *pb.ImageSpec) {

@@ -1387,7 +1387,9 @@ type ProjectSpec struct {
 	// Volumes ("plan/workload") whose data may be cloned for a lease. Empty: none.
 	Clones []string `protobuf:"bytes,6,rep,name=clones,proto3" json:"clones,omitempty"`
 	// Network of the lent VMs.
-	Network       string `protobuf:"bytes,7,opt,name=network,proto3" json:"network,omitempty"`
+	Network string `protobuf:"bytes,7,opt,name=network,proto3" json:"network,omitempty"`
+	// How much more than others a preemption of its leases costs, 1 to 1000; 0 is 1. The dearer go later.
+	Weight        uint32 `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1469,6 +1471,13 @@ func (x *ProjectSpec) GetNetwork() string {
 		return x.Network
 	}
 	return ""
+}
+
+func (x *ProjectSpec) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
 }
 
 // Quota bounds what a project holds at one time. Preempted leases cost nothing. Zero: no bound.
@@ -1740,6 +1749,8 @@ type PoolSpec struct {
 	Agent string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
 	// host:port under which the pool exports its volumes over NBD.
 	ExportAddress string `protobuf:"bytes,2,opt,name=export_address,json=exportAddress,proto3" json:"export_address,omitempty"`
+	// Hosts that reach the pool; empty: all.
+	Hosts         []string `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1786,6 +1797,13 @@ func (x *PoolSpec) GetExportAddress() string {
 		return x.ExportAddress
 	}
 	return ""
+}
+
+func (x *PoolSpec) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
 }
 
 // Image is what a lease or workload starts from.
@@ -3211,6 +3229,9 @@ type LeasePreemption struct {
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Where the failover stands: the lease returns when it fails back.
 	FailoverPhase string `protobuf:"bytes,7,opt,name=failover_phase,json=failoverPhase,proto3" json:"failover_phase,omitempty"`
+	// Why this lease, and what taking it cost: see Victim.
+	Why           string `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
+	Price         uint64 `protobuf:"varint,9,opt,name=price,proto3" json:"price,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3292,6 +3313,20 @@ func (x *LeasePreemption) GetFailoverPhase() string {
 		return x.FailoverPhase
 	}
 	return ""
+}
+
+func (x *LeasePreemption) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *LeasePreemption) GetPrice() uint64 {
+	if x != nil {
+		return x.Price
+	}
+	return 0
 }
 
 // LeaseSpec is what a developer asks for.
@@ -3692,7 +3727,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05after\x18\x06 \x03(\tR\x05after\"j\n" +
 	"\aProject\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12,\n" +
-	"\x04spec\x18\x02 \x01(\v2\x18.hotspare.v1.ProjectSpecR\x04spec\"\x9b\x02\n" +
+	"\x04spec\x18\x02 \x01(\v2\x18.hotspare.v1.ProjectSpecR\x04spec\"\xb3\x02\n" +
 	"\vProjectSpec\x12(\n" +
 	"\x05quota\x18\x01 \x01(\v2\x12.hotspare.v1.QuotaR\x05quota\x12\x18\n" +
 	"\amembers\x18\x02 \x03(\tR\amembers\x12<\n" +
@@ -3700,7 +3735,8 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\rlongest_grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\flongestGrace\x12\x18\n" +
 	"\aactions\x18\x05 \x03(\tR\aactions\x12\x16\n" +
 	"\x06clones\x18\x06 \x03(\tR\x06clones\x12\x18\n" +
-	"\anetwork\x18\a \x01(\tR\anetwork\"^\n" +
+	"\anetwork\x18\a \x01(\tR\anetwork\x12\x16\n" +
+	"\x06weight\x18\b \x01(\rR\x06weight\"^\n" +
 	"\x05Quota\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1c\n" +
@@ -3718,10 +3754,11 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05hosts\x18\a \x03(\tR\x05hosts\"d\n" +
 	"\x04Pool\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12)\n" +
-	"\x04spec\x18\x02 \x01(\v2\x15.hotspare.v1.PoolSpecR\x04spec\"G\n" +
+	"\x04spec\x18\x02 \x01(\v2\x15.hotspare.v1.PoolSpecR\x04spec\"]\n" +
 	"\bPoolSpec\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12%\n" +
-	"\x0eexport_address\x18\x02 \x01(\tR\rexportAddress\"f\n" +
+	"\x0eexport_address\x18\x02 \x01(\tR\rexportAddress\x12\x14\n" +
+	"\x05hosts\x18\x03 \x03(\tR\x05hosts\"f\n" +
 	"\x05Image\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.hotspare.v1.ImageSpecR\x04spec\"i\n" +
@@ -3847,7 +3884,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"preempting\x18\x11 \x03(\v2\x1c.hotspare.v1.LeasePreemptionR\n" +
 	"preempting\x12;\n" +
 	"\vreturned_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"returnedAt\"\xab\x02\n" +
+	"returnedAt\"\xd3\x02\n" +
 	"\x0fLeasePreemption\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -3856,7 +3893,9 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
 	"\x06action\x18\x05 \x01(\x0e2\x1a.hotspare.v1.ReclaimActionR\x06action\x126\n" +
 	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12%\n" +
-	"\x0efailover_phase\x18\a \x01(\tR\rfailoverPhase\"\xdb\x02\n" +
+	"\x0efailover_phase\x18\a \x01(\tR\rfailoverPhase\x12\x10\n" +
+	"\x03why\x18\b \x01(\tR\x03why\x12\x14\n" +
+	"\x05price\x18\t \x01(\x04R\x05price\"\xdb\x02\n" +
 	"\tLeaseSpec\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x124\n" +
 	"\tresources\x18\x02 \x01(\v2\x16.hotspare.v1.ResourcesR\tresources\x12\x14\n" +

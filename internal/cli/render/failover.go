@@ -145,8 +145,7 @@ func Decision(f *pb.Failover, width int, now time.Time) string {
 	if len(f.GetVictims()) > 0 {
 		t := NewTable(4, "LEASE", "HOST", "ACTION", "PRICE", "WHY", "INSTANCE")
 		for _, v := range f.GetVictims() {
-			price := Age(time.Duration(min(v.GetCost(), maxPrice)) * time.Minute)
-			t.Row(v.GetLease(), v.GetHost(), model.ReclaimActionName(v.GetAction()), price, v.GetReason(), model.ObjectID(v.GetObject()).Name())
+			t.Row(v.GetLease(), v.GetHost(), model.ReclaimActionName(v.GetAction()), price(v.GetCost()), v.GetReason(), model.ObjectID(v.GetObject()).Name())
 		}
 		b.WriteString(section("PREEMPTED", t.Text(inner(width))))
 	}
@@ -155,6 +154,9 @@ func Decision(f *pb.Failover, width int, now time.Time) string {
 	}
 	return b.String()
 }
+
+// price words what taking a victim costs, in minutes.
+func price(cost uint64) string { return Age(time.Duration(min(cost, maxPrice)) * time.Minute) }
 
 // maxPrice keeps a price that was never one from overflowing: 100 years in minutes.
 const maxPrice = 100 * 366 * 24 * 60

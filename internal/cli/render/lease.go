@@ -149,6 +149,9 @@ func preemptedBy(l *pb.Lease, now time.Time) (by, returns string) {
 		if d := p.GetDeadline(); d != nil && d.AsTime().After(now) {
 			text += fmt.Sprintf("; %s at %s at the latest", model.ReclaimActionName(p.GetAction()), at(d))
 		}
+		if p.GetWhy() != "" {
+			text += fmt.Sprintf("; %s, at a price of %s", p.GetWhy(), price(p.GetPrice()))
+		}
 		bys = append(bys, text)
 		runs = append(runs, fmt.Sprintf("%s (%s)", p.GetFailover(), p.GetFailoverPhase()))
 	}

@@ -199,7 +199,7 @@ func whyVictim(f *pb.Failover, vm guarantee.Instance) string {
 	if slices.ContainsFunc(f.GetPlacements(), func(p *pb.Placement) bool { return p.GetHost() == vm.Host }) {
 		return fmt.Sprintf("its room on %s is needed", vm.Host)
 	}
-	return "a lease is preempted as a whole"
+	return model.WholeLease
 }
 
 // losses notes for each volume the newest consistent point that is known: what promoting it would lose.

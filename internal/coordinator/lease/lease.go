@@ -59,7 +59,7 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 		class = pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE
 	}
 	name := fmt.Sprintf("%s-%d", req.GetProject(), s.Meta().GetLeaseCounter()+1)
-	hosts, err := admit(s, v, p, spec, class, name)
+	hosts, err := b.admit(v, spec, class, name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -75,11 +75,15 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 	return out, []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}, nil
 }
 
-func admit(s *state.State, v live.View, p *pb.Project, spec *pb.LeaseSpec, class pb.LeaseClass, name string) ([]string, error) {
-	site, proven := standing.Site(s, v)
-	vm := demand.NewReader(s).Instance(name, spec)
-	if n := p.GetSpec().GetNetwork(); n != "" {
+// admit chooses the hosts.
+func (b *builder) admit(v live.View, spec *pb.LeaseSpec, class pb.LeaseClass, name string) ([]string, error) {
+	site, proven := standing.Site(b.s, v)
+	vm := demand.NewReader(b.s).Instance(name, spec)
+	if n := b.project.GetSpec().GetNetwork(); n != "" {
 		vm.Networks = []string{n}
+	}
+	if b.source != nil {
+		vm.Pools = []string{b.source.GetBase().GetVolume().GetPool()}
 	}
 	want := slices.Repeat([]guarantee.Instance{vm}, int(spec.GetCount()))
 	if class == pb.LeaseClass_LEASE_CLASS_FIRM {

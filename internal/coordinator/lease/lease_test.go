@@ -1,9 +1,12 @@
 package lease_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -93,5 +96,40 @@ func TestNewLeaderWaitsForTheAgents(t *testing.T) {
 	w.Now = w.Now.Add(time.Minute)
 	if cmds := lease.Advance(w.State, w.View, w.Now); len(cmds) != 1 {
 		t.Errorf("%v", cmds)
+	}
+}
+
+// A lease with a copy goes to a host that reaches the pool of the copy.
+func TestCopyIsWithinReach(t *testing.T) {
+	w := fixture.New(t)
+	host := func() string {
+		c, _, err := lease.Create(w.State, w.View, request(func(r *pb.CreateLeaseRequest) { r.Spec.CloneOf = "webshop/db" }), "carol")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.GetLease().GetInstances()[0].GetHost()
+	}
+	first := host()
+	pool := proto.CloneOf(w.State.Resource("pool/west").GetPool())
+	pool.Spec.Hosts = slices.DeleteFunc(fixture.Hosts(), func(h string) bool { return h == first })
+	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{
+		Resources: []*pb.Resource{{Resource: &pb.Resource_Pool{Pool: pool}}},
+	}}})
+	if h := host(); h == first {
+		t.Errorf("on %s, which does not reach the pool", h)
+	}
+}
+
+// The owner is told why this lease, and at what price.
+func TestOwnerIsToldThePrice(t *testing.T) {
+	w := fixture.New(t)
+	name := w.Lease(3, 2, 60<<30)
+	w.Quiesce()
+	w.Wait(3 * time.Hour)
+	w.Must("ann", &pb.Command{Body: &pb.Command_Arm{Arm: &pb.ArmRequest{Trigger: "east-down"}}}) // The state's time goes with its commands.
+	w.Declare("webshop")
+	told := lease.Preempting(w.State, w.State.Lease(name))
+	if len(told) != 1 || !strings.Contains(told[0].GetWhy(), "is needed") || told[0].GetPrice() == 0 {
+		t.Errorf("told %v", told)
 	}
 }

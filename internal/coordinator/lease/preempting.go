@@ -23,6 +23,14 @@ func Preempting(s *state.State, l *pb.Lease) []*pb.LeasePreemption {
 		if g := l.GetSpec().GetGrace(); g != nil {
 			p.Deadline = timestamppb.New(f.GetDeclaredAt().AsTime().Add(g.AsDuration()))
 		}
+		for _, v := range f.GetVictims() {
+			if v.GetLease() == l.GetName() {
+				p.Price += v.GetCost()
+				if p.GetWhy() == "" || v.GetReason() != model.WholeLease {
+					p.Why = v.GetReason()
+				}
+			}
+		}
 		out = append(out, p)
 	}
 	return out

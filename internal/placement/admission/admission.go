@@ -113,11 +113,15 @@ func (l *Lender) hasRoom(h int, v *guarantee.Instance) bool {
 
 // suits checks what does not change with the load: networks, residue, time to reclaim.
 func (l *Lender) suits(h int, v *guarantee.Instance) bool {
-	return l.s.Hosts[h].State == guarantee.Usable && reaches(v.Networks, l.s.Hosts[h].Networks) && l.leaves(h, v) && l.reclaims(h, v)
+	return l.s.Hosts[h].State == guarantee.Usable && reaches(v, &l.s.Hosts[h]) && l.leaves(h, v) && l.reclaims(h, v)
 }
 
-func reaches(want, have []string) bool {
-	return !slices.ContainsFunc(want, func(n string) bool { return !slices.Contains(have, n) })
+// reaches says whether a host has the networks and pools that an instance needs.
+func reaches(v *guarantee.Instance, h *guarantee.Host) bool {
+	missing := func(have []string) func(string) bool {
+		return func(n string) bool { return !slices.Contains(have, n) }
+	}
+	return !slices.ContainsFunc(v.Networks, missing(h.Networks)) && !slices.ContainsFunc(v.Pools, missing(h.Pools))
 }
 
 // leaves says whether what a preemption would not give back is within the host's lending share, and
@@ -157,14 +161,14 @@ func (l *Lender) quiet(h int, v *guarantee.Instance) bool {
 func (l *Lender) Refusal(v *guarantee.Instance) *model.Error {
 	o := obstacle{most: -1, least: math.MaxInt64}
 	for h := range l.s.Hosts {
-		if l.s.Hosts[h].State == guarantee.Usable && reaches(v.Networks, l.s.Hosts[h].Networks) {
+		if l.s.Hosts[h].State == guarantee.Usable && reaches(v, &l.s.Hosts[h]) {
 			o.look(l, h, v)
 		}
 	}
 	e := model.Errorf(model.FaultNoFit, "", "fits on no host now")
 	switch {
 	case !o.reached:
-		return e.WithRemedy("no usable host reaches the networks %v", v.Networks)
+		return e.WithRemedy("no usable host reaches %v", slices.Concat(v.Networks, v.Pools))
 	case !o.room && (o.most <= 0 || o.cpu <= 0):
 		return e.WithRemedy("no host has room; try again later")
 	case !o.room:
@@ -270,7 +274,7 @@ func firm(s *guarantee.Site, d guarantee.Decision, v guarantee.Instance) (string
 	}
 	var order []candidate
 	for h := range s.Hosts {
-		if s.Hosts[h].State != guarantee.Usable || !reaches(v.Networks, s.Hosts[h].Networks) || !l.hasRoom(h, &v) {
+		if s.Hosts[h].State != guarantee.Usable || !reaches(&v, &s.Hosts[h]) || !l.hasRoom(h, &v) {
 			continue
 		}
 		room := l.capacity[h*l.dims+1] - l.lent[h*l.dims+1] - l.obliged[h*l.dims+1]

@@ -125,6 +125,7 @@ type Instance struct {
 	// Residue is what a preemption does not give back: disk for saved RAM and disks, devices.
 	Residue  Vector
 	Networks []string
+	Pools    []string
 	Reclaim  Reclaim
 	// Cost of preempting it; smaller goes first.
 	Cost uint64

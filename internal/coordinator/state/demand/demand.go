@@ -187,6 +187,11 @@ func hosts(s State, reachable func(string) bool) []guarantee.Host {
 				gh.Networks = append(gh.Networks, r.GetNetwork().GetMetadata().GetName())
 			}
 		}
+		for r := range s.Resources("pool") {
+			if only := r.GetPool().GetSpec().GetHosts(); len(only) == 0 || slices.Contains(only, h.GetName()) {
+				gh.Pools = append(gh.Pools, r.GetPool().GetMetadata().GetName())
+			}
+		}
 		out = append(out, gh)
 	}
 	return out
@@ -220,6 +225,7 @@ func (d *Reader) pinned() map[string]guarantee.Workload {
 			for _, w := range plan.GetSpec().GetWorkloads() {
 				if model.IsReplicaOf(p.GetWorkload(), w.GetName()) {
 					vm.Apart, vm.Labels, vm.Together = apart(p.GetPlan(), w), labels(w.GetRequires()), w.GetTogether()
+					vm.Pools = d.pools(w)
 				}
 			}
 			for _, n := range is.GetNics() {
@@ -242,6 +248,16 @@ func apart(plan string, w *pb.Workload) (out []guarantee.Apart) {
 	return out
 }
 
+// pools are those that hold a workload's volumes. One that is not declared is missing for other reasons.
+func (d *Reader) pools(w *pb.Workload) (out []string) {
+	for _, v := range w.GetVolumes() {
+		if d.s.Resource("pool/"+v.GetPool()) != nil && !slices.Contains(out, v.GetPool()) {
+			out = append(out, v.GetPool())
+		}
+	}
+	return out
+}
+
 // labels writes labels as placement compares them.
 func labels(l map[string]string) (out []string) {
 	for _, k := range slices.Sorted(maps.Keys(l)) {
@@ -257,6 +273,7 @@ func (d *Reader) Workload(p *pb.Plan, r model.Replica) guarantee.Workload {
 		Demand: d.demand(r.Workload.GetResources().GetVcpus(), r.Workload.GetResources().GetMemoryBytes()),
 	}
 	vm.Labels, vm.Together = labels(r.Workload.GetRequires()), r.Workload.GetTogether()
+	vm.Pools = d.pools(r.Workload)
 	for _, n := range r.Workload.GetNics() {
 		vm.Networks = append(vm.Networks, n.GetNetwork())
 	}
@@ -274,6 +291,7 @@ func (d *Reader) lent(l *pb.Lease, i *pb.LeaseInstance) guarantee.Instance {
 		begun = back.AsTime() // What was done before was saved, or given up, when it was preempted.
 	}
 	unsaved := d.s.Time().Sub(begun).Minutes()
-	vm.Cost = uint64(max(unsaved, 0)) + minutesPerPreemption*uint64(l.GetPreemptions())
+	weight := max(d.s.Resource("project/"+l.GetProject()).GetProject().GetSpec().GetWeight(), 1)
+	vm.Cost = uint64(weight) * (uint64(max(unsaved, 0)) + minutesPerPreemption*uint64(l.GetPreemptions()))
 	return vm
 }

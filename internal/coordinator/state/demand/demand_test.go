@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -68,6 +69,14 @@ func TestPrice(t *testing.T) {
 	if p := price(); p != 120 {
 		t.Errorf("after two hours it costs %d minutes", p)
 	}
+	heavy := proto.CloneOf(w.State.Resource("project/web").GetProject())
+	heavy.Spec.Weight = 3
+	apply(w, &pb.Resource{Resource: &pb.Resource_Project{Project: heavy}})
+	if p := price(); p != 360 {
+		t.Errorf("of a project that weighs three times as much it costs %d minutes", p)
+	}
+	heavy.Spec.Weight = 0
+	apply(w, &pb.Resource{Resource: &pb.Resource_Project{Project: heavy}})
 	f := w.Declare("webshop")
 	if len(f.GetVictims()) == 0 || f.GetVictims()[0].GetCost() != 120 {
 		t.Fatalf("victims %v", f.GetVictims())
