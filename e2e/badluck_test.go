@@ -22,6 +22,7 @@ func TestBadLuck(t *testing.T) {
 	t.Run("strangers are refused", func(t *testing.T) { refuseStrangers(ctx, t, s) })
 	applyPlan(ctx, t, s, "static", site.StaticPage+site.PageTrigger)
 	t.Run("what fits nowhere is refused", func(t *testing.T) { refuseLeases(ctx, t, s) })
+	t.Run("the guarantee is lost with its hosts", func(t *testing.T) { loseGuarantee(ctx, t, s) })
 	run(ctx, t, s, "lease", "create", "-p", "web", "--vm", "2x2cpu,128MiB", "--image", "tiny", "--term", "1h",
 		"--on-preempt", "save", "--grace", "1s", "--wait")
 	r := &round{Site: s, before: readLease(ctx, t, s)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -178,4 +179,37 @@ func refuseLeases(ctx context.Context, t *testing.T, s *site.Site) {
 	if out := run(ctx, t, s, "lease", "list"); strings.Contains(out, "web-") {
 		t.Errorf("a refused lease is there:\n%s", out)
 	}
+}
+
+// loseGuarantee silences one recovery host after the other: the guarantee goes down and says so, nothing is lent any
+// more, and it heals when the agents are back. All invariants hold meanwhile.
+func loseGuarantee(ctx context.Context, t *testing.T, s *site.Site) {
+	awaitGuarantee := func(want string) {
+		eventually(ctx, t, phaseLimit, "the guarantee to be "+want, func(ctx context.Context) error {
+			out, err := s.Run(ctx, "status")
+			if err == nil && !strings.Contains(out, "guarantee  "+want) {
+				err = fmt.Errorf("status says:\n%s", out)
+			}
+			return err
+		})
+		run(ctx, t, s, "invariants", "check")
+	}
+	awaitGuarantee("Proven(1)")
+	hosts := []*lab.Host{s.H1, s.H2}
+	for i, h := range hosts {
+		if err := s.Process(h).Kill(ctx); err != nil {
+			t.Fatal(err)
+		}
+		awaitGuarantee([]string{"Degraded(0)", "GuaranteeLost"}[i])
+	}
+	_, err := s.Run(ctx, "lease", "create", "-p", "web", "--vm", "1cpu,128MiB", "--image", "tiny", "--term", "1h")
+	if err == nil || !strings.Contains(err.Error(), "lends nothing") {
+		t.Errorf("a lease without a guarantee: %v", err)
+	}
+	for _, h := range hosts {
+		if err := s.StartAgent(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitGuarantee("Proven(1)")
 }
