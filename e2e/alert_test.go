@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -94,5 +95,13 @@ func refuse(ctx context.Context, t *testing.T, s *site.Site, began time.Time) {
 				t.Errorf("%s to %s was answered %d %s %v, want %d", what, member.Name, code, answer, err, c.code)
 			}
 		}
+	}
+}
+
+// The alert rules that we ship are rules to Prometheus itself.
+func TestAlertRules(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "promtool", "check", "rules", "../deploy/prometheus/hotspare.rules.yaml").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

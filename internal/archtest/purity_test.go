@@ -16,6 +16,7 @@ func ioFolders() []string {
 	return []string{
 		"internal/coordinator",
 		"internal/coordinator/raftnode/...",
+		"internal/coordinator/metrics/...",
 		"internal/coordinator/rpc/...",
 		"internal/coordinator/fleet/...",
 		"internal/coordinator/webhook/...",

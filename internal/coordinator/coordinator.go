@@ -15,6 +15,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/fleet"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/metrics"
 	"github.com/hotspare/hotspare/internal/coordinator/raftnode"
 	"github.com/hotspare/hotspare/internal/coordinator/rpc"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
@@ -47,6 +48,8 @@ type Coordinator struct {
 	store *store.Store
 	fleet *fleet.Fleet
 	rpc   *rpc.Server
+	// metrics are shown to monitoring systems.
+	metrics *metrics.Metrics
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
@@ -87,7 +90,8 @@ func Start(ctx context.Context, o Options) (*Coordinator, error) {
 		return nil, err
 	}
 	c.node = node
-	c.rpc = rpc.New(c, c.fleet)
+	c.metrics = metrics.New(c)
+	c.rpc = rpc.New(c, c.fleet, c.metrics.Refused)
 	ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	c.done.Go(func() { c.followLeadership(ctx) })
 	return c, nil
@@ -140,6 +144,9 @@ func (c *Coordinator) leader() (name string, term uint64) {
 	name, _ = c.node.Leader()
 	return name, c.node.Term()
 }
+
+// Leads says whether this member leads and has applied what was committed before it did.
+func (c *Coordinator) Leads() bool { return c.Leading() == nil }
 
 // Leading returns nil when this member leads and has applied what was committed before it did.
 func (c *Coordinator) Leading() error {

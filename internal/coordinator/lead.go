@@ -139,7 +139,9 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 	defer t.Stop()
 	for {
 		v, _ := c.seen()
+		began := time.Now()
 		for _, cmd := range standing.Advance(c.State(), v) {
+			c.metrics.Proved(time.Since(began))
 			_, err := c.Propose(ctx, controllerActor, cmd)
 			if err != nil && !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
 				c.o.Log.Error("the proof of the guarantee was not kept", "error", err)

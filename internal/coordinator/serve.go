@@ -245,6 +245,22 @@ func (s *Servers) handler() (http.Handler, error) {
 			http.Error(w, "no coordinator leads", http.StatusServiceUnavailable)
 		}
 	})
+	shown := s.c.metrics.Handler()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		id, err := trust.IdentityOf(*r.TLS)
+		if err == nil {
+			_, err = rpc.Authorize(s, id, pb.SiteService_GetStatus_FullMethodName) // They tell what the status does.
+		}
+		switch {
+		case model.FaultOf(err) == model.FaultUnauthenticated:
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		shown.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if _, _, ok := webhook.Suffix(r.URL.Path); ok {
 			hooks.ServeHTTP(w, r)

@@ -85,7 +85,7 @@ func identify(ctx context.Context, leader Leader, method string) (context.Contex
 		}
 		ctx = context.WithValue(ctx, hopKey{}, len(md.Get(hopped)) > 0)
 	}
-	bound, err := authorize(leader, id, method)
+	bound, err := Authorize(leader, id, method)
 	if err != nil {
 		return ctx, err
 	}
@@ -93,9 +93,9 @@ func identify(ctx context.Context, leader Leader, method string) (context.Contex
 	return context.WithValue(ctx, identityKey{}, bound), nil
 }
 
-// authorize says as whom somebody may call a method, by the role bindings that this member knows. The
+// Authorize says as whom somebody may call a method, by the role bindings that this member knows. The
 // leader, to which it is forwarded, judges by its own.
-func authorize(leader Leader, id trust.Identity, method string) (trust.Identity, error) {
+func Authorize(leader Leader, id trust.Identity, method string) (trust.Identity, error) {
 	bound, err := trust.Bound(id, leader.Roles(id.Name))
 	if err != nil {
 		return id, err

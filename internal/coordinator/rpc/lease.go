@@ -27,6 +27,9 @@ func (s *Server) CreateLease(ctx context.Context, req *pb.CreateLeaseRequest) (*
 		return &pb.Command{RequestId: req.GetRequestId(), Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}}, nil
 	})
 	if err != nil {
+		if fault := model.FaultOf(err); fault != 0 {
+			s.refused(fault)
+		}
 		return nil, err
 	}
 	return &pb.CreateLeaseResponse{Lease: s.show(ctx, s.site.State().Lease(r.Name))}, nil

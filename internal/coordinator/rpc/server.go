@@ -53,11 +53,13 @@ type Server struct {
 	fleet *fleet.Fleet
 	// consoles that users read now.
 	consoles consoles
+	// refused counts leases that are refused.
+	refused func(model.Fault)
 }
 
-// New returns a server for a site.
-func New(site Site, f *fleet.Fleet) *Server {
-	return &Server{site: site, fleet: f, consoles: consoles{open: map[trust.Identity]int{}}}
+// New returns a server for a site. refused hears of each lease that is refused.
+func New(site Site, f *fleet.Fleet, refused func(model.Fault)) *Server {
+	return &Server{site: site, fleet: f, refused: refused, consoles: consoles{open: map[trust.Identity]int{}}}
 }
 
 // Register adds every service to a gRPC server.

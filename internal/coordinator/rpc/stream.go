@@ -81,7 +81,7 @@ func (s *identified) answer(leader Leader, method string, local func() error) er
 	}
 	who := certified(s.ctx)
 	ctx, end := while(s.ctx, func() error {
-		if _, err := authorize(leader, who, method); err != nil {
+		if _, err := Authorize(leader, who, method); err != nil {
 			return err // Somebody took the right away meanwhile.
 		}
 		return leader.Leading()
