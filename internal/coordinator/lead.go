@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -137,14 +138,15 @@ func (c *Coordinator) verifyLoop(ctx context.Context) {
 func (c *Coordinator) proveLoop(ctx context.Context) {
 	t := time.NewTicker(proveEvery)
 	defer t.Stop()
+	var lookedAt uint64
+	var silentThen []string
 	for {
+		s := c.State()
 		v, _ := c.seen()
-		began := time.Now()
-		for _, cmd := range standing.Advance(c.State(), v) {
-			c.metrics.Proved(time.Since(began))
-			_, err := c.Propose(ctx, controllerActor, cmd)
-			if err != nil && !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
-				c.o.Log.Error("the proof of the guarantee was not kept", "error", err)
+		if silent := standing.Silent(s, v); s.Index() != lookedAt || !slices.Equal(silent, silentThen) {
+			lookedAt, silentThen = s.Index(), silent
+			if !c.prove(ctx, s, v) {
+				lookedAt = 0 // Once more.
 			}
 		}
 		select {
@@ -153,6 +155,21 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 		case <-t.C:
 		}
 	}
+}
+
+// prove proposes the proof for what is seen, if another one is needed. It says whether that is done.
+func (c *Coordinator) prove(ctx context.Context, s *state.State, v live.View) (done bool) {
+	began := time.Now()
+	done = true
+	for _, cmd := range standing.Advance(s, v) {
+		c.metrics.Proved(time.Since(began))
+		_, err := c.Propose(ctx, controllerActor, cmd)
+		done = done && err == nil
+		if err != nil && !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
+			c.o.Log.Error("the proof of the guarantee was not kept", "error", err)
+		}
+	}
+	return done
 }
 
 // controlLoop runs the controllers whenever something changed, one proposal at a time, so that at

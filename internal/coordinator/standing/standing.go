@@ -31,6 +31,17 @@ func holds(g *pb.Guarantee, site *guarantee.Site) bool {
 	return g != nil && bytes.Equal(g.GetFingerprint(), site.Fingerprint())
 }
 
+// Silent names the hosts that may get no new work because of what the leader sees of their agents. A proof depends
+// on the state and on them alone.
+func Silent(s *state.State, v live.View) (out []string) {
+	for h := range s.Hosts() {
+		if !v.Reachable(h.GetName()) {
+			out = append(out, h.GetName())
+		}
+	}
+	return out
+}
+
 // Advance returns the command that keeps the proof of the site as it is now; none when what is kept holds.
 func Advance(s *state.State, v live.View) []*pb.Command {
 	site := demand.Site(s, v.Reachable)
@@ -38,11 +49,7 @@ func Advance(s *state.State, v live.View) []*pb.Command {
 		return nil
 	}
 	g := witness.Encode(proof.Prove(site))
-	for h := range s.Hosts() {
-		if !v.Reachable(h.GetName()) {
-			g.SilentHosts = append(g.SilentHosts, h.GetName())
-		}
-	}
+	g.SilentHosts = Silent(s, v)
 	return []*pb.Command{{
 		Body:    &pb.Command_RecordGuarantee{RecordGuarantee: &pb.RecordGuarantee{Guarantee: g}},
 		Expects: []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}},
