@@ -211,11 +211,7 @@ func TestGuaranteeLost(t *testing.T) {
 			return after, err
 		}
 		word := func() string {
-			var st *pb.GetStatusResponse
-			s.call(func(ctx context.Context, c *grpc.ClientConn) (err error) {
-				st, err = pb.NewSiteServiceClient(c).GetStatus(ctx, &pb.GetStatusRequest{})
-				return err
-			})
+			st := s.status()
 			if st.GetGuarantee() != "Proven(1)" && st.GetGuaranteeReason() == "" {
 				t.Errorf("%s without a reason", st.GetGuarantee())
 			}

@@ -124,6 +124,7 @@ func (c *Coordinator) verifyLoop(ctx context.Context) {
 		at := c.o.Now()
 		if err := c.node.VerifyLeader(ctx); err == nil {
 			c.fleet.Verified(at)
+			c.fleet.Miss()
 		}
 		select {
 		case <-ctx.Done():

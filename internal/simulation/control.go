@@ -35,6 +35,9 @@ func (m *member) round(reign, controller int, committed bool) {
 	if !m.leads || m.reign != reign {
 		return
 	}
+	if controller == 0 {
+		m.view, _ = m.view.Missing(m.st.Hosts(), m.s.wall())
+	}
 	if controller == len(controllers) {
 		m.busy = false
 		if committed || m.again {

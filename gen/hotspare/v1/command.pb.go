@@ -2835,7 +2835,7 @@ type Guarantee struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	// Hosts that the leader counted as silent. They are not part of what is replicated otherwise.
 	SilentHosts []string `protobuf:"bytes,4,rep,name=silent_hosts,json=silentHosts,proto3" json:"silent_hosts,omitempty"`
-	// What it was proven for; apply fills it in.
+	// What it was proven for.
 	Fingerprint []byte          `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Answer      GuaranteeAnswer `protobuf:"varint,6,opt,name=answer,proto3,enum=hotspare.v1.GuaranteeAnswer" json:"answer,omitempty"`
 	// Losses that were to be survived, and that are; proven is -1 when not even the site as it is fits.

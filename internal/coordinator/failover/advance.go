@@ -14,10 +14,6 @@ import (
 	"github.com/hotspare/hotspare/internal/model"
 )
 
-// WarmUp is how long after an election timeouts are not judged for an agent that has not reported
-// yet: until then its objects are unknown, not late (R5).
-const WarmUp = 15 * time.Second
-
 // defaultWithin is how long a started instance may take to become healthy when its plan does not say.
 const defaultWithin = 2 * time.Minute
 
@@ -195,7 +191,7 @@ func (r *run) since(t *timestamppb.Timestamp) time.Time {
 
 // unknown says whether the leader has not had time to hear from the agent.
 func (r *run) unknown(agent string) bool {
-	return !r.v.Agent(agent).Full && r.now.Sub(r.v.LeaderSince) < WarmUp
+	return !r.v.Agent(agent).Full && r.now.Sub(r.v.LeaderSince) < live.WarmUp
 }
 
 func because(status *pb.Status, a live.Agent) string {

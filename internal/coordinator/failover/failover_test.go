@@ -7,7 +7,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
-	"github.com/hotspare/hotspare/internal/coordinator/failover"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
@@ -153,7 +153,7 @@ func TestElectionIsNotFailure(t *testing.T) {
 	w.Elect()
 	w.Controllers()
 	phases(t, w, f.GetName(), running, map[string]pb.StepPhase{fence: released})
-	w.Now = w.Now.Add(failover.WarmUp - time.Second)
+	w.Now = w.Now.Add(live.WarmUp - time.Second)
 	w.Controllers()
 	phases(t, w, f.GetName(), running, map[string]pb.StepPhase{fence: released})
 	w.Now = w.Now.Add(7 * time.Second) // 21 s of the fence's own time since the election, and the warm-up is over.

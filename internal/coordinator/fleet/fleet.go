@@ -90,6 +90,20 @@ func (f *Fleet) Verified(at time.Time) {
 	f.verified = at
 }
 
+// Miss counts the agents that this leader has never heard of as silent, once they had the time to come.
+func (f *Fleet) Miss() {
+	st := f.o.State()
+	f.mu.Lock()
+	changed := false
+	if f.leads {
+		f.view, changed = f.view.Missing(st.Hosts(), f.o.Now())
+	}
+	f.mu.Unlock()
+	if changed {
+		f.o.Changed()
+	}
+}
+
 // VerifiedAt is when a quorum last confirmed this member's leadership.
 func (f *Fleet) VerifiedAt() time.Time {
 	f.mu.Lock()

@@ -28,9 +28,6 @@ import (
 // Retention is how long the disks of an ended lease are kept for an undelete.
 const Retention = 72 * time.Hour
 
-// warmUp is how long after an election no lease is ended while its agent has not reported (R5).
-const warmUp = 15 * time.Second
-
 // reclaimDeadline bounds a preemption: at it the agent falls to the next action.
 const reclaimDeadline = 60 * time.Second
 
@@ -253,7 +250,7 @@ func advance(s *state.State, v live.View, now time.Time, l *pb.Lease) *pb.Comman
 
 // tooEarly says whether a new leader should still wait for the agents of the lease to report.
 func tooEarly(v live.View, now time.Time, l *pb.Lease) bool {
-	if now.Sub(v.LeaderSince) >= warmUp {
+	if now.Sub(v.LeaderSince) >= live.WarmUp {
 		return false
 	}
 	for _, i := range l.GetInstances() {

@@ -108,6 +108,24 @@ func (v View) Reachable(host string) bool {
 	return a.Name == "" || a.Connected && a.Held == ""
 }
 
+// WarmUp is how long after an election nothing is concluded from an agent's silence: it may have had no time to
+// find the new leader yet (R5).
+const WarmUp = 15 * time.Second
+
+// Missing returns a view in which the hosts that said nothing since the leader began are silent since then, once they
+// and their join are older than the warm-up, and whether there are any. Before that nothing is known of them.
+func (v View) Missing(hosts iter.Seq[*pb.Host], now time.Time) (next View, changed bool) {
+	if now.Sub(v.LeaderSince) < WarmUp {
+		return v, false
+	}
+	for h := range hosts {
+		if v.Agent(h.GetName()).Name == "" && now.Sub(h.GetJoinedAt().AsTime()) >= WarmUp {
+			v, changed = v.WithAgent(Agent{Name: h.GetName(), Since: v.LeaderSince}), true
+		}
+	}
+	return v, changed
+}
+
 // Confirm returns a view that knows from a status what its agent has written down. An answer to what
 // was never ordered confirms nothing.
 func (v View) Confirm(o *pb.Object, s *pb.Status) View {

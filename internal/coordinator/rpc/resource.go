@@ -140,24 +140,40 @@ func noCycle(st *state.State, rs []*pb.Resource) error {
 	return nil
 }
 
+// touchesFit says whether a resource is among what the proof rests on.
+func touchesFit(kind string) bool {
+	return slices.Contains([]string{"plan", "host", "scenario", "pool", "network"}, kind)
+}
+
 // stillFits runs the guarantee over the site as it would be.
 func (s *Server) stillFits(st *state.State, body *pb.ApplyResources, req *pb.ApplyRequest) error {
-	touches := false
-	for _, r := range body.GetResources() {
-		touches = touches || r.GetPlan() != nil || r.GetHost() != nil || r.GetScenario() != nil
-	}
+	touches := slices.ContainsFunc(body.GetResources(), func(r *pb.Resource) bool {
+		kind, _, _ := strings.Cut(model.ResourceKey(r), "/")
+		return touchesFit(kind)
+	})
 	if !touches || req.GetAcceptUnproven() {
 		return nil
 	}
+	return s.noWorse(st, &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: body}},
+		"make the plans smaller, add hosts, or use --accept-unproven: the site then lends nothing until they fit")
+}
+
+// tried is the state as it would be after a command, which is not a request that could be repeated.
+func (s *Server) tried(st *state.State, c *pb.Command) (*state.State, state.Result) {
+	c = proto.CloneOf(c)
+	c.RequestId = ""
+	return st.Apply(st.Index()+1, st.Meta().GetTerm(), c)
+}
+
+// noWorse refuses what would make the proof worse (invariant 2), with what would be accepted.
+func (s *Server) noWorse(st *state.State, c *pb.Command, remedy string) error {
 	_, _, before := readiness.Guarantee(st, s.site.Live())
-	next, res := st.Apply(st.Index()+1, st.Meta().GetTerm(), &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: body}})
+	next, res := s.tried(st, c)
 	if res.Err != nil {
 		return res.Err
 	}
-	word, reason, after := readiness.Guarantee(next, s.site.Live())
-	if after.Worse(before) {
-		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s: %s", word, reason).
-			WithRemedy("make the plans smaller, add hosts, or use --accept-unproven: the site then lends nothing until they fit")
+	if word, reason, after := readiness.Guarantee(next, s.site.Live()); after.Worse(before) {
+		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s: %s", word, reason).WithRemedy("%s", remedy)
 	}
 	return nil
 }
@@ -196,10 +212,15 @@ func (s *Server) ListResources(ctx context.Context, req *pb.ListResourcesRequest
 	return &pb.ListResourcesResponse{Resources: rows, NextPageToken: next}, nil
 }
 
-// DeleteResource removes a resource that nothing refers to.
+// DeleteResource removes a resource that nothing refers to, unless a plan would not fit without it.
 func (s *Server) DeleteResource(ctx context.Context, req *pb.DeleteResourceRequest) (*pb.DeleteResourceResponse, error) {
-	_, err := s.decide(ctx, func(*state.State) (*pb.Command, error) {
-		return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_DeleteResource{DeleteResource: req}}, nil
+	_, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
+		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_DeleteResource{DeleteResource: req}}
+		if !touchesFit(req.GetKind()) || s.remembered(st, req.GetRequestId()) != "" {
+			return c, nil
+		}
+		c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
+		return c, s.noWorse(st, c, "apply what takes its place first")
 	})
 	return &pb.DeleteResourceResponse{}, err
 }

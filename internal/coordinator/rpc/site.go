@@ -139,6 +139,12 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 			return s.loseHost(st, req)
 		}
 		c := &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_UpdateHost{UpdateHost: req}}
+		if s.remembered(st, req.GetRequestId()) != "" {
+			return c, nil // Apply answers a repeat with the first outcome.
+		}
+		if takesHost(req) { // What else is decided meanwhile may need this very host.
+			c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
+		}
 		proof, err := s.hostChange(st, c)
 		if err == nil && req.GetDryRun() {
 			after, err = proof, errDone
@@ -155,16 +161,20 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 	return &pb.UpdateHostResponse{After: after}, nil
 }
 
+func takesHost(req *pb.UpdateHostRequest) bool {
+	return req.GetAction() == "cordon" || req.GetAction() == "remove"
+}
+
 // hostChange says what the guarantee would be after a change. Taking a host away may break it: then that is
 // the answer (invariant 2).
 func (s *Server) hostChange(st *state.State, c *pb.Command) (*pb.SiteProof, error) {
 	req := c.GetUpdateHost()
-	takes := req.GetAction() == "cordon" || req.GetAction() == "remove"
+	takes := takesHost(req)
 	if !takes && !req.GetDryRun() {
 		return nil, nil
 	}
 	_, _, before := readiness.Guarantee(st, s.site.Live())
-	next, res := st.Apply(st.Index()+1, st.Meta().GetTerm(), c)
+	next, res := s.tried(st, c)
 	if res.Err != nil {
 		return nil, res.Err
 	}

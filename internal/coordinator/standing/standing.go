@@ -49,9 +49,6 @@ func Advance(s *state.State, v live.View) []*pb.Command {
 		return nil
 	}
 	g := witness.Encode(proof.Prove(site))
-	g.SilentHosts = Silent(s, v)
-	return []*pb.Command{{
-		Body:    &pb.Command_RecordGuarantee{RecordGuarantee: &pb.RecordGuarantee{Guarantee: g}},
-		Expects: []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}},
-	}}
+	g.SilentHosts, g.Fingerprint = Silent(s, v), site.Fingerprint()
+	return []*pb.Command{{Body: &pb.Command_RecordGuarantee{RecordGuarantee: &pb.RecordGuarantee{Guarantee: g}}}}
 }

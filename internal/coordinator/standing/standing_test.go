@@ -135,3 +135,20 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("a new site: %v", c)
 	}
 }
+
+// Leases that come between a proof and its entry do not keep it from being kept; what changes the site does.
+func TestLeasesDoNotOvertake(t *testing.T) {
+	w := fixture.New(t)
+	silence(w, "h1", true)
+	c := standing.Advance(w.State, w.View)[0]
+	w.Lease(1, 1, 1<<30)
+	if err := w.Do("controllers", c).Err; err != nil || w.State.Guarantee().GetWord() != "Degraded(0)" {
+		t.Errorf("%s, %v", w.State.Guarantee().GetWord(), err)
+	}
+	silence(w, "h1", false)
+	c = standing.Advance(w.State, w.View)[0]
+	w.Must("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: "h2", Action: "cordon"}}})
+	if err := w.Do("controllers", c).Err; model.FaultOf(err) != model.FaultStale {
+		t.Errorf("the site has changed: %v", err)
+	}
+}

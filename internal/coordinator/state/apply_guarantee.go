@@ -13,7 +13,8 @@ import (
 // Guarantee returns how good the guarantee is, as the coordinators agreed last; nil: they never did.
 func (s *State) Guarantee() *pb.Guarantee { return s.guarantee }
 
-// recordGuarantee keeps a guarantee if its certificate holds for this very state.
+// recordGuarantee keeps a guarantee if its certificate holds for this very state. It is told apart by its fingerprint
+// and not by a version: leases change the version all the time, and never the proof.
 func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 	g := edit(c.GetGuarantee())
 	for _, name := range g.GetSilentHosts() {
@@ -22,11 +23,14 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 		}
 	}
 	site := demand.Site(&t.State, heard(g))
+	if !bytes.Equal(site.Fingerprint(), g.GetFingerprint()) {
+		return "", model.Errorf(model.FaultStale, "guarantee", "it was proven for another site than this one is now")
+	}
 	if err := witness.Verify(site, g); err != nil {
 		return "", err
 	}
 	was := t.guarantee
-	g.Fingerprint, g.Since = site.Fingerprint(), was.GetSince()
+	g.Since = was.GetSince()
 	if was.GetWord() != g.GetWord() {
 		g.Since = t.stamp()
 		reason := g.GetWord()
