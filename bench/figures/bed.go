@@ -36,7 +36,7 @@ type bed struct {
 
 // onSite makes a site, measures on it, and removes it whatever happens.
 func (f *figures) onSite(ctx context.Context, wanted []string) (err error) {
-	if missing := lab.Missing(); len(missing) > 0 {
+	if missing := lab.Missing(lab.FeatureLibvirt, lab.FeatureKnot); len(missing) > 0 {
 		return fmt.Errorf("real parts cannot run here: %s", strings.Join(missing, ", "))
 	}
 	say("making a site of real parts")

@@ -6,6 +6,7 @@ package whole
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -205,14 +206,17 @@ func (s *Story) failBack(ctx context.Context) error {
 	here := s.listen(ctx)
 	struck := make(chan error, 1)
 	go func() {
+		err := errors.New("the harm on the way back was not done to its end")
+		defer func() { struck <- err }() // Also when a test gives up in it.
 		if s.StrikeBack == nil {
-			struck <- nil
+			err = nil
 			return
 		}
-		struck <- s.StrikeBack(ctx)
+		err = s.StrikeBack(ctx)
 	}()
 	if _, err := s.Follow(ctx, "failback", "webshop", "--reason", "the site is back", "--wait"); err != nil {
-		return err
+		cancel()
+		return errors.Join(err, <-struck)
 	}
 	last := here()
 	if err := <-struck; err != nil {

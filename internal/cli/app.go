@@ -14,6 +14,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
+	"github.com/hotspare/hotspare/internal/cli/render"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -261,5 +262,5 @@ func (a *app) newRequestID() string {
 
 // say writes a remark for people; programs that read JSON or names are spared it.
 func (a *app) say(format string, args ...any) {
-	fmt.Fprintf(a.Err, "%s\n", strings.TrimRight(fmt.Sprintf(format, args...), "\n"))
+	fmt.Fprintf(a.Err, "%s\n", strings.TrimRight(render.Plain(fmt.Sprintf(format, args...)), "\n"))
 }

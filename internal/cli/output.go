@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hotspare/hotspare/internal/cli/outcome"
+	"github.com/hotspare/hotspare/internal/cli/render"
 )
 
 // view is one answer in all its forms.
@@ -138,5 +139,5 @@ func (a *app) printError(err error) {
 			return
 		}
 	}
-	fmt.Fprint(a.Err, r.Text())
+	fmt.Fprint(a.Err, render.Plain(r.Text()))
 }

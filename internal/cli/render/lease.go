@@ -42,7 +42,7 @@ func Leases(ls []*pb.Lease, width int, wide bool, now time.Time) string {
 func leaseState(l *pb.Lease) string {
 	s := word(l.GetPhase(), "LEASE_PHASE_")
 	by := make([]string, 0, len(l.GetPreempting()))
-	for _, p := range l.GetPreempting() {
+	for _, p := range preempting(l) {
 		by = append(by, p.GetFailover())
 	}
 	if len(by) > 0 {
@@ -61,6 +61,19 @@ func leaseState(l *pb.Lease) string {
 		return fmt.Sprintf("%s, %d up", s, running)
 	}
 	return s
+}
+
+// away says whether a lease is preempted and will return. One that was ended meanwhile will not.
+func away(l *pb.Lease) bool {
+	return l.GetPhase() == pb.LeasePhase_LEASE_PHASE_PREEMPTED || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_RETURNING
+}
+
+// preempting are the failovers that a lease returns from.
+func preempting(l *pb.Lease) []*pb.LeasePreemption {
+	if !away(l) {
+		return nil
+	}
+	return l.GetPreempting()
 }
 
 // leaseLeft writes what is left of the term, or until deletion.
@@ -92,7 +105,7 @@ func sizeText(r *pb.Resources) string {
 func Lease(l *pb.Lease, width int, now time.Time) string {
 	s := l.GetSpec()
 	preempted := ""
-	if l.GetPreemptedAt() != nil {
+	if l.GetPreemptedAt() != nil && away(l) {
 		preempted = fmt.Sprintf("since %s; it returns by itself to the same disk, MAC and address", at(l.GetPreemptedAt()))
 	}
 	by, returns := preemptedBy(l, now)
@@ -144,7 +157,7 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 // preemptedBy says who preempted a lease and why, what is done to it until when, and what it waits for.
 func preemptedBy(l *pb.Lease, now time.Time) (by, returns string) {
 	var bys, runs []string
-	for _, p := range l.GetPreempting() {
+	for _, p := range preempting(l) {
 		text := fmt.Sprintf("%s, declared by %s: %s", p.GetFailover(), p.GetDeclaredBy(), p.GetReason())
 		if d := p.GetDeadline(); d != nil && d.AsTime().After(now) {
 			text += fmt.Sprintf("; %s at %s at the latest", model.ReclaimActionName(p.GetAction()), at(d))
@@ -162,13 +175,17 @@ func preemptedBy(l *pb.Lease, now time.Time) (by, returns string) {
 }
 
 // LeaseLine says in one line where a lease stands, for who watches it.
-func LeaseLine(l *pb.Lease) string {
+func LeaseLine(l *pb.Lease, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s", l.GetName(), leaseState(l))
 	switch l.GetPhase() {
 	case pb.LeasePhase_LEASE_PHASE_PREEMPTED:
-		for _, p := range l.GetPreempting() {
-			fmt.Fprintf(&b, "; %s by %s (%s)", model.ReclaimActionName(p.GetAction()), at(p.GetDeadline()), p.GetReason())
+		for _, p := range preempting(l) {
+			if d := p.GetDeadline(); d != nil && d.AsTime().After(now) {
+				fmt.Fprintf(&b, "; %s by %s (%s)", model.ReclaimActionName(p.GetAction()), at(d), p.GetReason())
+			} else {
+				fmt.Fprintf(&b, " (%s)", p.GetReason())
+			}
 		}
 		b.WriteString("; it returns by itself")
 	case pb.LeasePhase_LEASE_PHASE_RETURNING:
@@ -194,7 +211,7 @@ func LeaseLine(l *pb.Lease) string {
 			b.WriteString(": " + st.GetNote())
 		}
 	}
-	return b.String() + "\n"
+	return oneLine(b.String()) + "\n"
 }
 
 func onPreempt(s *pb.LeaseSpec) string {

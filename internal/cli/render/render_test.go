@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -145,6 +146,7 @@ func TestViews(t *testing.T) {
 		"leases":          render.Leases(leases(), 80, false, now),
 		"leases-wide":     render.Leases(leases(), 0, true, now),
 		"lease":           render.Lease(leases()[0], 80, now),
+		"lease-released":  render.Lease(released(), 80, now) + render.LeaseLine(released(), now),
 		"lease-preempted": render.Lease(leases()[1], 80, now),
 		"hosts":           render.Hosts(hosts(), 80, false, now),
 		"host":            render.Host(hosts()[1], now),
@@ -306,4 +308,12 @@ func TestWayBackLines(t *testing.T) {
 	if got := render.Gantt(f, render.GanttOptions{Now: zero()}); strings.Contains(got, "mirror back") {
 		t.Errorf("the way there shows it:\n%s", got)
 	}
+}
+
+// released is a lease that its owner gave back while it was preempted, for a reason that steers terminals.
+func released() *pb.Lease {
+	l := proto.CloneOf(leases()[1])
+	l.Phase, l.Reason = pb.LeasePhase_LEASE_PHASE_ENDED, "released\x1b]0;title\a\nfo-9: completed"
+	l.Preempting = []*pb.LeasePreemption{{Failover: "fo-3", Reason: "flood", DeclaredBy: "ann", FailoverPhase: "completed", Deadline: after(9)}}
+	return l
 }

@@ -82,15 +82,18 @@ func Cut(s string, width int) string {
 // oneLine keeps a cell on its line, and keeps control characters that a guest or a label may have put
 // into a message away from the terminal.
 func oneLine(s string) string {
+	return strings.NewReplacer("\r", "", "\n", " ", "\t", " ").Replace(Plain(s))
+}
+
+// Plain takes out of a text what could steer a terminal: control characters but for tab and the ends of lines, and
+// bytes that are no character.
+func Plain(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if r < ' ' && r != '\t' && r != '\r' && r != '\n' || r >= 0x7f && r < 0xa0 {
 			return -1
 		}
 		return r
-	}, s)
+	}, strings.ToValidUTF8(s, ""))
 }
 
 // fields writes "key  value" lines with the values aligned; pairs with an empty value are left out.

@@ -22,7 +22,7 @@ func Lease(ctx context.Context, site Site, name string, write func(*pb.Lease, st
 				return got, err
 			}
 			got = true
-			line := render.LeaseLine(m.GetLease())
+			line := render.LeaseLine(m.GetLease(), o.Now())
 			if line == last {
 				continue // What changed is nothing that it says.
 			}
