@@ -59,7 +59,7 @@ func throwAway(ctx context.Context, t *testing.T, s *site.Site) {
 
 // TestWholeStoryWithKills kills the leader and the storage host's agent at the moment at which the storage daemon exports the
 // promoted volume, and on the way back the leader and the agents of both pools while the mirror copies. The story must come out the
-// same: one promotion, one start, nothing lost.
+// same: one promoted export, one start, nothing lost.
 func TestWholeStoryWithKills(t *testing.T) {
 	ctx, s := newSite(t, "e2ekill")
 	tale := &whole.Story{Site: s, Teller: &story.Teller{Out: os.Stdout, Began: time.Now(), Hotspare: s.Hotspare}}

@@ -49,7 +49,7 @@ type Metadata interface {
 	// role lent. The listener is closed when the network is removed or made anew; the caller listens again.
 	ListenMetadata(ctx context.Context, network string) (net.Listener, error)
 	// Machine reports the MAC address of the machine of this host that has a source address: the machine
-	// behind the very port that answers go to, whatever anybody else on the network claims. ErrNotFound:
+	// behind the very port that answers go to. Forged ARP can make it name another (docs/leases.md). ErrNotFound:
 	// no machine of this host; ErrConflict: somebody else's port speaks with its MAC.
 	Machine(ctx context.Context, network string, address netip.Addr) (net.HardwareAddr, error)
 }

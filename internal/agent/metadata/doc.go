@@ -3,6 +3,7 @@
 // the orders that the agent holds, so it needs no coordinator, also right after a restart.
 //
 // A guest is told by three things that must agree with an order: the network, the source address, and the MAC
-// of the port that the answer goes to. It gets its own data and nobody else's; who is not known gets nothing. It
+// of the port that the answer goes to. Who is not known gets nothing. A machine that forges ARP for another's address
+// can still pass for it: the neighbour entry is not pinned before it connects (see docs/leases.md). It
 // decides nothing: that a guest asked, and that it is ready, goes to the agent's core.
 package metadata

@@ -22,9 +22,9 @@
 // A lent network also has the metadata address, 169.254.169.254, on the far end of its probe port: in the
 // probe's namespace, not on the bridge, so that machines reach one port that the agent opens there, and the
 // host's own stack stays as closed as it was. Probe port and uplink are isolated from each other, because the
-// address is the same on every host. Who asks is told by the port that answers go to (Machine), which no
-// sender can choose: the tap device that libvirt made for a card, with the bridge's entry pinned to it. A machine
-// that takes another's address or MAC can keep that one from being served; it is never served in its stead.
+// address is the same on every host. Who asks is told by the port that answers go to (Machine): the tap device that
+// libvirt made for a card, with the bridge's entry pinned to it. Not covered: a machine that takes another's address
+// and changes the neighbour entry between its connection and the question passes for it.
 //
 // # How
 //
