@@ -277,7 +277,7 @@ func (a *app) leaseExtendCommand() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
-			answer, err := api.ExtendLease(ctx, &pb.ExtendLeaseRequest{RequestId: a.newRequestID(), Name: name, By: d})
+			answer, err := api.ExtendLease(ctx, &pb.ExtendLeaseRequest{RequestId: id, Name: name, By: d})
 			return answer.GetLease(), err
 		})
 	c.Flags().StringVar(&by, "by", "", "how much longer, for example 4h or 1d")
@@ -288,7 +288,7 @@ func (a *app) leaseReleaseCommand() *cobra.Command {
 	return a.leaseChange("release LEASE", "End a lease; its disks are kept for the retention time", "  hotspare lease release web-3",
 		"released; take it back with: hotspare lease undelete",
 		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
-			answer, err := api.ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: a.newRequestID(), Name: name})
+			answer, err := api.ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: id, Name: name})
 			return answer.GetLease(), err
 		})
 }
@@ -296,7 +296,7 @@ func (a *app) leaseReleaseCommand() *cobra.Command {
 func (a *app) leaseUndeleteCommand() *cobra.Command {
 	return a.leaseChange("undelete LEASE", "Take back an ended lease before its disks are deleted", "  hotspare lease undelete web-3", "taken back",
 		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
-			answer, err := api.UndeleteLease(ctx, &pb.UndeleteLeaseRequest{RequestId: a.newRequestID(), Name: name})
+			answer, err := api.UndeleteLease(ctx, &pb.UndeleteLeaseRequest{RequestId: id, Name: name})
 			return answer.GetLease(), err
 		})
 }

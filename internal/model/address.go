@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // DeriveMAC returns a locally administered unicast address in QEMU's range (52:54:00) that follows
@@ -11,6 +12,14 @@ import (
 func DeriveMAC(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", sum[0], sum[1], sum[2])
+}
+
+// PortName is the name of the port (tap device) of a VM's network card on its host. It follows from the network's
+// name and the card's MAC address, so that the network driver can say what may come through the port before the
+// VM is started. At most 15 characters, as Linux wants; libvirt keeps names that do not begin like its own.
+func PortName(network, mac string) string {
+	sum := sha256.Sum256([]byte(network + "/" + strings.ToLower(mac)))
+	return fmt.Sprintf("hst-%x", sum[:5])
 }
 
 // FreeAddress returns the lowest host address of a subnet that is neither the network's first

@@ -42,15 +42,28 @@ const MetadataAddress = "169.254.169.254"
 // MetadataPort is the only port that answers there.
 const MetadataPort = 80
 
+// Card is what a machine of this host has on a network.
+type Card struct {
+	MAC net.HardwareAddr
+	// Address is the only IPv4 address by which the machine is known.
+	Address netip.Addr
+}
+
 // Metadata is implemented by drivers that let the machines of a lent network reach MetadataAddress. It is
 // part of the network: Ensure makes it and Remove takes it away. Networks of other roles never have it.
+//
+// A machine is told by its port (model.PortName), MAC and address together, and by no two of them: nobody else's
+// packets reach the listener, and what the listener answers to a machine leaves through that machine's port only.
 type Metadata interface {
 	// ListenMetadata opens the port on one network; ErrNotFound when there is no such network, or none of
-	// role lent. The listener is closed when the network is removed or made anew; the caller listens again.
+	// role lent. The listener is closed when the network is removed or made anew; the caller admits the machines
+	// and listens again.
 	ListenMetadata(ctx context.Context, network string) (net.Listener, error)
-	// Machine reports the MAC address of the machine of this host that has a source address: the machine
-	// behind the very port that answers go to. Forged ARP can make it name another (docs/leases.md). ErrNotFound:
-	// no machine of this host; ErrConflict: somebody else's port speaks with its MAC.
+	// Admit lets exactly these machines reach the listener, in place of all that were admitted before. Their ports
+	// need not exist yet. ErrNotFound as for ListenMetadata.
+	Admit(ctx context.Context, network string, cards []Card) error
+	// Machine reports the MAC address of the admitted machine that has an address. ErrNotFound: none is admitted,
+	// or what keeps others out is not in place; ErrConflict: two are.
 	Machine(ctx context.Context, network string, address netip.Addr) (net.HardwareAddr, error)
 }
 

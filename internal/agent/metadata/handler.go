@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/hypervisor"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/sdn"
 )
 
 // Preemption is what GET /v1/preemption tells. The names are API.
@@ -55,6 +57,11 @@ func (s *Server) handler(network string) http.Handler {
 				http.Error(w, "forwarded requests are not answered", http.StatusForbidden)
 				return
 			}
+			if !byAddress(r.Host) {
+				// A page that a browser in the guest shows has made a name of its own point here.
+				http.Error(w, "ask by the address "+sdn.MetadataAddress+", not by a name", http.StatusMisdirectedRequest)
+				return
+			}
 			g, ok := s.who(r.Context(), network, r.RemoteAddr)
 			if !ok {
 				http.Error(w, "this machine is not a lent VM of this host", http.StatusNotFound)
@@ -64,6 +71,11 @@ func (s *Server) handler(network string) http.Handler {
 		})
 	}
 	return mux
+}
+
+// byAddress reports whether a Host header is what who asks by the address sends; HTTP 1.0 has none.
+func byAddress(host string) bool {
+	return host == "" || host == sdn.MetadataAddress || host == net.JoinHostPort(sdn.MetadataAddress, strconv.Itoa(sdn.MetadataPort))
 }
 
 func (s *Server) routes() map[string]answer {

@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -20,6 +21,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/sdn"
 	"github.com/hotspare/hotspare/internal/sdn/sim"
 )
 
@@ -117,6 +119,7 @@ func (b *bench) ask(m machine, method, path string, header ...string) (int, stri
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
+	req.Host = req.Header.Get("Host")
 	resp, err := c.Do(req)
 	if err != nil {
 		return 0, err.Error()
@@ -131,11 +134,11 @@ func (b *bench) ask(m machine, method, path string, header ...string) (int, stri
 
 func card(network string, n byte) machine { return machine{network, mac(n), address(n)} }
 
-// serving waits until a network is served.
-func (b *bench) serving(network string) {
+// serving waits until a network is served to its n-th guest.
+func (b *bench) serving(network string, n byte) {
 	b.t.Helper()
 	for range 100 {
-		if code, _ := b.ask(card(network, 250), http.MethodGet, "/"); code != 0 {
+		if code, _ := b.ask(card(network, n), http.MethodGet, "/"); code != 0 {
 			return
 		}
 		<-time.After(100 * time.Millisecond)
@@ -150,7 +153,7 @@ func TestPaths(t *testing.T) {
 		b.network("lent", lentRole)
 		bare := vm("lent", 2, func(g *reconcile.Guest) { g.Spec.UserData, g.Spec.SshKeys, g.Spec.TermEnd = nil, nil, nil })
 		b.server.Publish([]reconcile.Guest{vm("lent", 1), bare}, []string{"lent"})
-		b.serving("lent")
+		b.serving("lent", 1)
 		for _, c := range []struct {
 			n    byte
 			path string
@@ -193,6 +196,13 @@ func TestPaths(t *testing.T) {
 		if code, _ := b.ask(card("lent", 1), http.MethodPost, "/latest/user-data"); code != http.StatusMethodNotAllowed {
 			t.Errorf("POST of user-data: %d", code)
 		}
+		for host, want := range map[string]int{
+			"169.254.169.254": 200, "169.254.169.254:80": 200, "instance-data": 421, "rebound.example": 421, "169.254.169.254.example": 421, "[::1]": 421,
+		} {
+			if code, body := b.ask(card("lent", 1), http.MethodGet, "/latest/user-data", "Host", host); code != want {
+				t.Errorf("by the name %s: %d %q, want %d", host, code, body, want)
+			}
+		}
 		if code, body := b.ask(card("lent", 1), http.MethodGet, "/latest/user-data", "X-Forwarded-For", "10.9.9.9"); code != http.StatusForbidden {
 			t.Errorf("through a proxy: %d %q", code, body)
 		}
@@ -206,8 +216,8 @@ func TestWhoAsks(t *testing.T) {
 		b.network("other", lentRole)
 		b.network("prod", pb.NetworkRole_NETWORK_ROLE_PRODUCTION)
 		b.server.Publish([]reconcile.Guest{vm("lent", 1), vm("lent", 2), vm("other", 3)}, []string{"lent", "other", "prod"})
-		b.serving("lent")
-		b.serving("other")
+		b.serving("lent", 1)
+		b.serving("other", 3)
 		for name, c := range map[string]struct {
 			m    machine
 			code int
@@ -216,10 +226,10 @@ func TestWhoAsks(t *testing.T) {
 			"itself":                   {card("lent", 1), 200, "#cloud-config\nmine: 1"},
 			"its neighbour":            {card("lent", 2), 200, "#cloud-config\nmine: 2"},
 			"another network's":        {card("other", 3), 200, "#cloud-config\nmine: 3"},
-			"another's address":        {machine{"lent", mac(2), address(1)}, 404, ""},
-			"another's MAC":            {machine{"lent", mac(1), address(2)}, 404, ""},
-			"on another network":       {card("other", 1), 404, ""},
-			"nobody":                   {card("lent", 9), 404, ""},
+			"another's address":        {machine{"lent", mac(2), address(1)}, 0, ""},
+			"another's MAC":            {machine{"lent", mac(1), address(2)}, 0, ""},
+			"on another network":       {card("other", 1), 0, ""},
+			"nobody":                   {card("lent", 9), 0, ""},
 			"on a production network":  {card("prod", 1), 0, ""},
 			"on a network that is not": {card("missing", 1), 0, ""},
 		} {
@@ -231,11 +241,47 @@ func TestWhoAsks(t *testing.T) {
 	})
 }
 
+// Who comes and goes is let in and out while the network is served.
+func TestAdmitsWhoIsThere(t *testing.T) {
+	run(t, func(b *bench) {
+		b.network("lent", lentRole)
+		b.server.Publish([]reconcile.Guest{vm("lent", 1)}, []string{"lent"})
+		b.serving("lent", 1)
+		served := func(when string, want ...bool) {
+			t.Helper()
+			synctest.Wait()
+			for i, want := range want {
+				if code, body := b.ask(card("lent", byte(i+1)), http.MethodGet, "/v1/lease"); (code == 200) != want {
+					t.Errorf("%s, guest %d: %d %q", when, i+1, code, body)
+				}
+			}
+		}
+		served("one", true, false)
+		b.server.Publish([]reconcile.Guest{vm("lent", 2), vm("lent", 1)}, []string{"lent"})
+		served("both", true, true)
+		b.server.Publish([]reconcile.Guest{vm("lent", 2)}, []string{"lent"})
+		served("the other", false, true)
+		b.networks.Inject(sim.Fault{Method: sim.Admit, Err: errors.New("nftables is busy"), Count: 1})
+		b.server.Publish([]reconcile.Guest{vm("lent", 1)}, []string{"lent"})
+		<-time.After(3 * listenRetry)
+		served("after a driver that could not", true, false)
+		// Whom the driver lets in without an order gets nothing.
+		if err := b.networks.Admit(t.Context(), "lent", []sdn.Card{{MAC: mac(9), Address: address(9)}, {MAC: mac(2), Address: address(1)}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []machine{card("lent", 9), {"lent", mac(2), address(1)}} {
+			if code, body := b.ask(m, http.MethodGet, "/latest/user-data"); code != http.StatusNotFound {
+				t.Errorf("%v: %d %q", m, code, body)
+			}
+		}
+	})
+}
+
 func TestNotice(t *testing.T) {
 	run(t, func(b *bench) {
 		b.network("lent", lentRole)
 		b.server.Publish([]reconcile.Guest{vm("lent", 1)}, []string{"lent"})
-		b.serving("lent")
+		b.serving("lent", 1)
 		get := func() (int, Preemption) {
 			code, body := b.ask(card("lent", 1), http.MethodGet, "/v1/preemption")
 			var p Preemption
@@ -279,7 +325,7 @@ func TestNotice(t *testing.T) {
 		if code, _ := b.ask(card("lent", 1), http.MethodPost, "/v1/preemption/ready"); code != http.StatusAccepted || b.has() != "ready instance/web-1-1" {
 			t.Errorf("ready: %d", code)
 		}
-		if code, _ := b.ask(machine{"lent", mac(2), address(1)}, http.MethodPost, "/v1/preemption/ready"); code != 404 || b.has() != "" {
+		if code, _ := b.ask(machine{"lent", mac(2), address(1)}, http.MethodPost, "/v1/preemption/ready"); code != 0 || b.has() != "" {
 			t.Errorf("ready by another: %d", code)
 		}
 		b.server.Publish([]reconcile.Guest{vm("lent", 1, told, func(g *reconcile.Guest) { g.Ready = true })}, []string{"lent"})
@@ -299,17 +345,17 @@ func TestFollowsItsNetwork(t *testing.T) {
 		b.server.Publish([]reconcile.Guest{vm("lent", 1)}, []string{"lent"})
 		<-time.After(5 * time.Second)
 		b.network("lent", lentRole)
-		b.serving("lent")
+		b.serving("lent", 1)
 		b.networks.DeleteBridge("lent")
 		b.network("lent", lentRole)
-		b.serving("lent")
+		b.serving("lent", 1)
 		b.server.Publish([]reconcile.Guest{vm("lent", 1)}, nil)
 		synctest.Wait()
 		if code, body := b.ask(card("lent", 1), http.MethodGet, "/v1/lease"); code != 0 {
 			t.Errorf("a network that is not wanted is served: %d %q", code, body)
 		}
 		b.server.Publish([]reconcile.Guest{vm("lent", 1)}, []string{"lent"})
-		b.serving("lent")
+		b.serving("lent", 1)
 	})
 }
 
@@ -318,7 +364,7 @@ func TestBounds(t *testing.T) {
 	run(t, func(b *bench) {
 		b.network("lent", lentRole)
 		b.server.Publish([]reconcile.Guest{vm("lent", 1), vm("lent", 2)}, []string{"lent"})
-		b.serving("lent")
+		b.serving("lent", 1)
 		var held []net.Conn
 		for range maxConnsEach {
 			c, err := b.networks.Connect(b.t.Context(), "lent", mac(1), address(1))

@@ -1,11 +1,13 @@
 package metadata
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,10 +75,10 @@ func (s *Server) Publish(guests []reconcile.Guest, networks []string) {
 func (s *Server) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	serving := map[string]context.CancelFunc{}
+	serving := map[string]*served{}
 	defer func() {
-		for _, stop := range serving { // Any order: each is ended.
-			stop()
+		for _, n := range serving { // Any order: each is ended.
+			n.stop()
 		}
 	}()
 	for {
@@ -86,17 +88,23 @@ func (s *Server) Run(ctx context.Context) {
 			wanted[n] = true
 		}
 		s.mu.Unlock()
-		for n, stop := range serving { // Any order: each is ended.
-			if !wanted[n] {
-				stop()
-				delete(serving, n)
+		for name, n := range serving { // Any order: each is ended, or told.
+			if !wanted[name] {
+				n.stop()
+				delete(serving, name)
+				continue
+			}
+			select {
+			case n.changed <- struct{}{}:
+			default:
 			}
 		}
-		for n := range wanted { // Any order: each is begun.
-			if serving[n] == nil {
+		for name := range wanted { // Any order: each is begun.
+			if serving[name] == nil {
 				one, stop := context.WithCancel(ctx)
-				serving[n] = stop
-				all.Go(func() { s.keep(one, n) })
+				n := &served{stop: stop, changed: make(chan struct{}, 1)}
+				serving[name] = n
+				all.Go(func() { s.keep(one, name, n.changed) })
 			}
 		}
 		select {
@@ -107,10 +115,17 @@ func (s *Server) Run(ctx context.Context) {
 	}
 }
 
+// served is one network that is served.
+type served struct {
+	stop context.CancelFunc
+	// changed holds one signal: other guests may be there.
+	changed chan struct{}
+}
+
 // keep serves one network, again when its listener ends.
-func (s *Server) keep(ctx context.Context, network string) {
+func (s *Server) keep(ctx context.Context, network string, changed <-chan struct{}) {
 	for ctx.Err() == nil {
-		err := s.serve(ctx, network)
+		err := s.serve(ctx, network, changed)
 		if ctx.Err() != nil {
 			return
 		}
@@ -122,7 +137,7 @@ func (s *Server) keep(ctx context.Context, network string) {
 	}
 }
 
-func (s *Server) serve(ctx context.Context, network string) error {
+func (s *Server) serve(ctx context.Context, network string, changed <-chan struct{}) error {
 	bounded, cancel := context.WithTimeout(ctx, askLimit)
 	l, err := s.o.Networks.ListenMetadata(bounded, network)
 	cancel()
@@ -133,20 +148,64 @@ func (s *Server) serve(ctx context.Context, network string) error {
 		Handler: s.handler(network), ReadTimeout: requestLimit, WriteTimeout: requestLimit, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // Guests can make as many errors as they like.
 	}
-	// Each request is identified by its connection's answers; a kept one would outlive that.
+	// Each request is of the machine that was admitted when it was made; a kept connection would outlive that.
 	server.SetKeepAlivesEnabled(false)
-	stop := context.AfterFunc(ctx, func() {
-		if err := server.Close(); err != nil {
-			s.o.Log.Debug("metadata connections not closed", "network", network, "error", err)
-		}
-	})
-	defer stop()
-	s.o.Log.Info("metadata served", "network", network)
-	err = server.Serve(&boundedListener{Listener: l, from: map[string]int{}})
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(&boundedListener{Listener: l, from: map[string]int{}}) }()
+	err = s.admit(ctx, network, changed, ended)
+	if closing := server.Close(); closing != nil {
+		s.o.Log.Debug("metadata connections not closed", "network", network, "error", closing)
 	}
-	return errors.Join(err, server.Close())
+	return err
+}
+
+// admit lets the guests of a network in, and others when there are others, until the server has ended.
+func (s *Server) admit(ctx context.Context, network string, changed <-chan struct{}, ended <-chan error) error {
+	var admitted []sdn.Card
+	for first := true; ; first = false {
+		cards := s.cards(network)
+		if first || !slices.EqualFunc(cards, admitted, sameCard) {
+			bounded, cancel := context.WithTimeout(ctx, askLimit)
+			err := s.o.Networks.Admit(bounded, network, cards)
+			cancel()
+			if err != nil {
+				return err
+			}
+			admitted = cards
+		}
+		if first {
+			s.o.Log.Info("metadata served", "network", network)
+		}
+		select {
+		case <-changed:
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func sameCard(a, b sdn.Card) bool { return a.Address == b.Address && slices.Equal(a.MAC, b.MAC) }
+
+// cards are those of the guests on a network that have an address by which they can be known, in order.
+func (s *Server) cards(network string) []sdn.Card {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []sdn.Card
+	for _, g := range s.guests {
+		for _, n := range g.Spec.GetNics() {
+			prefix, err := netip.ParsePrefix(n.GetAddress())
+			mac, macErr := net.ParseMAC(n.GetMac())
+			if n.GetNetwork() == network && err == nil && macErr == nil && prefix.Addr().Is4() {
+				out = append(out, sdn.Card{MAC: mac, Address: prefix.Addr()})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b sdn.Card) int {
+		return cmp.Or(a.Address.Compare(b.Address), slices.Compare(a.MAC, b.MAC))
+	})
+	return out
 }
 
 // boundedListener closes what comes beyond the bounds at once.

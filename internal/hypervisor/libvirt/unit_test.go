@@ -95,7 +95,7 @@ func TestDomainXML(t *testing.T) {
 		},
 		Nics: []*pb.Nic{
 			{Bridge: "br0", Mac: "52:54:00:00:00:01", Address: "10.0.0.2/24", Gateway: "10.0.0.1"},
-			{Bridge: "br1", Mac: "52:54:00:00:00:02"},
+			{Bridge: "br1", Network: "lent", Mac: "52:54:00:00:00:AB"},
 		},
 		Boot: &pb.Boot{Kernel: "/k", Initrd: "/i", Cmdline: "console=ttyS0 "},
 	}}
@@ -108,7 +108,7 @@ func TestDomainXML(t *testing.T) {
 			`<domain type="qemu">`, `<name>hs-db</name>`, `<cpu mode="maximum">`, `<tb-cache unit="MiB">64</tb-cache>`,
 			`<cmdline>console=ttyS0 hs.name=db hs.nic=52:54:00:00:00:01,10.0.0.2/24,10.0.0.1</cmdline>`,
 			`<source protocol="nbd" name="db">`, `<host transport="tcp" name="10.77.0.9" port="10901">`,
-			`<source file="` + f.disk("scratch") + `">`, `<source bridge="br1">`, `error_policy="stop"`,
+			`<source file="` + f.disk("scratch") + `">`, `<source bridge="br1">`, `<target dev="` + model.PortName("lent", "52:54:00:00:00:ab") + `">`, `error_policy="stop"`,
 			`<hotspare:id>instance/db</hotspare:id>`, `<rom enabled="no">`,
 		}},
 		{"kvm", []string{`<domain type="kvm">`, `<cpu mode="host-model">`}},

@@ -181,6 +181,7 @@ func deviceXML(s *pb.InstanceSpec, f files) (*libvirtxml.DomainDeviceList, error
 		}
 		if n.GetMac() != "" {
 			card.MAC = &libvirtxml.DomainInterfaceMAC{Address: n.GetMac()}
+			card.Target = &libvirtxml.DomainInterfaceTarget{Dev: model.PortName(n.GetNetwork(), n.GetMac())}
 		}
 		out.Interfaces = append(out.Interfaces, card)
 	}

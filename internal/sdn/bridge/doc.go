@@ -22,9 +22,10 @@
 // A lent network also has the metadata address, 169.254.169.254, on the far end of its probe port: in the
 // probe's namespace, not on the bridge, so that machines reach one port that the agent opens there, and the
 // host's own stack stays as closed as it was. Probe port and uplink are isolated from each other, because the
-// address is the same on every host. Who asks is told by the port that answers go to (Machine): the tap device that
-// libvirt made for a card, with the bridge's entry pinned to it. Not covered: a machine that takes another's address
-// and changes the neighbour entry between its connection and the question passes for it.
+// address is the same on every host. The network's guard, a table of the bridge family, lets only admitted machines
+// ask, each by its own port, MAC and address, and answers leave by that port only, whatever the kernel has learned
+// from forged frames. Among admitted machines none can speak by another's card or say that it has another's address.
+// Not covered: a foreign machine on the bridge can still keep one of ours from its answers, by forged ARP.
 //
 // # How
 //

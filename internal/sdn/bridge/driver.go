@@ -145,7 +145,7 @@ func (d *Driver) build(ctx context.Context, n network) error {
 		return err
 	}
 	for _, step := range []func(context.Context, network) error{
-		d.filter, d.buildBridge, d.joinUplink, d.buildProbe, d.isolate, d.bridgeUp,
+		d.filter, d.guard, d.buildBridge, d.joinUplink, d.buildProbe, d.isolate, d.bridgeUp,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -206,6 +206,11 @@ func (d *Driver) demolish(ctx context.Context, n network) (bool, error) {
 		if err := d.deleteLink(link); err != nil {
 			return removed, err
 		}
+	}
+	unguarded, err := d.removeGuard(n)
+	removed = removed || unguarded
+	if err != nil {
+		return removed, err
 	}
 	for _, name := range bridges {
 		if otherNetwork(links, name, n) {

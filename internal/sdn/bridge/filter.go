@@ -136,7 +136,7 @@ func readFilter(conn *nftables.Conn) (filterState, error) {
 			state.closed[name] = true
 		}
 	}
-	same, err := sameChains(conn, tables[at])
+	same, err := sameChains(conn, tables[at], chains())
 	if err != nil {
 		return state, err
 	}
@@ -145,19 +145,18 @@ func readFilter(conn *nftables.Conn) (filterState, error) {
 	return state, nil
 }
 
-// sameChains reports whether the table has exactly our chains and rules, told by their comments.
-func sameChains(conn *nftables.Conn, table *nftables.Table) (bool, error) {
-	all, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+// sameChains reports whether the table has exactly these chains and rules, told by their comments.
+func sameChains(conn *nftables.Conn, table *nftables.Table, want []chain) (bool, error) {
+	all, err := conn.ListChainsOfTableFamily(table.Family)
 	if err != nil {
 		return false, fmt.Errorf("list filter chains: %w", err)
 	}
 	found := map[string]*nftables.Chain{}
 	for _, c := range all {
-		if c.Table.Name == tableName {
+		if c.Table.Name == table.Name {
 			found[c.Name] = c
 		}
 	}
-	want := chains()
 	if len(found) != len(want) {
 		return false, nil
 	}
@@ -271,17 +270,22 @@ func buildTable(conn *nftables.Conn, table *nftables.Table, bridges []string) er
 			return err
 		}
 	}
+	addChains(conn, table, nftables.ChainPriorityFilter, chains())
+	return nil
+}
+
+// addChains adds base chains with their rules to the transaction.
+func addChains(conn *nftables.Conn, table *nftables.Table, priority *nftables.ChainPriority, all []chain) {
 	accept := nftables.ChainPolicyAccept
-	for _, c := range chains() {
+	for _, c := range all {
 		made := conn.AddChain(&nftables.Chain{
 			Name: c.name, Table: table, Type: nftables.ChainTypeFilter,
-			Hooknum: c.hook, Priority: nftables.ChainPriorityFilter, Policy: &accept,
+			Hooknum: c.hook, Priority: priority, Policy: &accept,
 		})
 		for _, r := range c.rules {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: made, Exprs: r.exprs, UserData: r.userData()})
 		}
 	}
-	return nil
 }
 
 func newSets(table *nftables.Table) []*nftables.Set {

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/sdn"
 	"github.com/hotspare/hotspare/internal/sdn/bridge"
 	"github.com/hotspare/hotspare/internal/sdn/conformance"
 )
@@ -159,10 +161,10 @@ func (h *host) harness() conformance.NetworkHarness {
 			t.Cleanup(func() { m.unplug(t) })
 			return m.serve(t)
 		},
-		Connect: func(t *testing.T, s *pb.NetworkSpec) (netip.Addr, net.HardwareAddr, bool) {
+		Plug: func(t *testing.T, s *pb.NetworkSpec) conformance.Machine {
 			m := h.plug(t, s)
 			t.Cleanup(func() { m.unplug(t) })
-			return netip.MustParseAddr(m.address), m.mac, m.connects(metadataService)
+			return conformance.Machine{Card: m.card(), Asks: func(*testing.T) bool { return m.connects(metadataService) }}
 		},
 		Traffic:     h.traffic,
 		HostTraffic: h.hostTraffic,
@@ -179,7 +181,8 @@ func (h *host) inventory(t *testing.T) []string {
 	for line := range strings.Lines(run(t, "ip", "-n", h.ns, "-o", "link")) {
 		all = append(all, strings.Join(strings.Fields(volatile.ReplaceAllString(line, "")), " "))
 	}
-	all = append(all, run(t, "ip", "netns", "exec", h.ns, "nft", "-s", "list", "ruleset"))
+	// The order of tables is that of their making.
+	all = append(all, strings.SplitAfter(run(t, "ip", "netns", "exec", h.ns, "nft", "-s", "list", "ruleset"), "\n}\n")...)
 	entries, err := os.ReadDir("/run/netns")
 	if err != nil {
 		t.Fatal(err)
@@ -259,6 +262,10 @@ type machine struct {
 	stop              func()
 }
 
+func (m *machine) card() sdn.Card {
+	return sdn.Card{MAC: m.mac, Address: netip.MustParseAddr(m.address)}
+}
+
 // metadataService is where machines of lent networks reach their host's agent.
 const metadataService = "169.254.169.254:80"
 
@@ -269,12 +276,12 @@ func (h *host) plug(t *testing.T, s *pb.NetworkSpec) *machine {
 	subnet := h.subnets[s.GetName()]
 	m := &machine{
 		ns:      fmt.Sprintf("%s-m%d", h.ns, h.machines),
-		port:    fmt.Sprintf("vm%d", h.machines),
 		address: fmt.Sprintf("10.%d.0.%d", subnet, h.machines),
 		mac:     net.HardwareAddr{0x52, 0x54, 0, 0, byte(subnet), byte(h.machines)},
 		host:    h,
 		stop:    func() {},
 	}
+	m.port = model.PortName(s.GetName(), m.mac.String())
 	run(t, "ip", "netns", "add", m.ns)
 	// As libvirt does: the port has the card's address with FE in front.
 	outer := slices.Clone(m.mac)

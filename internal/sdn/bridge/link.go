@@ -91,6 +91,9 @@ func (d *Driver) verify(ctx context.Context, n network) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := d.verifyGuard(n); err != nil {
+		return err
+	}
 	return d.verifyFilter(n)
 }
 

@@ -1,13 +1,11 @@
 package bridge
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -139,114 +137,4 @@ func (d *Driver) ListenMetadata(ctx context.Context, name string) (net.Listener,
 	defer d.listeners.mu.Unlock()
 	d.listeners.open[name] = l
 	return l, nil
-}
-
-// Machine implements sdn.Metadata. Three things must agree: the MAC that the address has on the wire, the port
-// that libvirt made for a card with this MAC, and the port to which the bridge sends frames for it. The entry of
-// the bridge is then pinned to that port, so that what is answered reaches nobody else, whoever sends with that
-// MAC from now on; it leaves with the port.
-func (d *Driver) Machine(ctx context.Context, name string, address netip.Addr) (net.HardwareAddr, error) {
-	mac, err := d.machine(ctx, named(name), address)
-	if err != nil {
-		return nil, fmt.Errorf("look for the machine with address %s on network %s: %w", address, name, err)
-	}
-	return mac, nil
-}
-
-func (d *Driver) machine(ctx context.Context, n network, address netip.Addr) (net.HardwareAddr, error) {
-	mac, err := d.neighbour(n, address)
-	if err != nil {
-		return nil, err
-	}
-	links, err := d.allLinks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var bridge, port int
-	for _, link := range links {
-		if link.Type() == bridgeType && link.Attrs().Alias == n.alias {
-			bridge = link.Attrs().Index
-		}
-	}
-	for _, link := range links {
-		a := link.Attrs()
-		if a.MasterIndex == bridge && bytes.Equal(a.HardwareAddr, portMAC(mac)) && !isOurs(link, n) {
-			port = a.Index
-		}
-	}
-	if bridge == 0 || port == 0 {
-		return nil, fmt.Errorf("no machine of this host has a card with MAC %s: %w", mac, sdn.ErrNotFound)
-	}
-	if err := d.pinned(mac, bridge, port, false); err != nil {
-		return nil, err
-	}
-	pin := &netlink.Neigh{
-		LinkIndex: port, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER | netlink.NTF_STICKY,
-		HardwareAddr: mac,
-	}
-	if err := d.links.NeighSet(pin); err != nil {
-		return nil, fmt.Errorf("pin MAC %s to its port: %w", mac, err)
-	}
-	return mac, d.pinned(mac, bridge, port, true)
-}
-
-// neighbour reads which MAC an address has on the wire of a network.
-func (d *Driver) neighbour(n network, address netip.Addr) (net.HardwareAddr, error) {
-	ns, err := openNamespace(d.namespace(n))
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close()
-	inside, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink of the probe namespace: %w", err)
-	}
-	defer inside.Close()
-	all, err := inside.NeighList(0, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, fmt.Errorf("list neighbours: %w", err)
-	}
-	for _, e := range all {
-		if got, ok := netip.AddrFromSlice(e.IP.To4()); ok && got == address.Unmap() && len(e.HardwareAddr) == macBytes {
-			return e.HardwareAddr, nil
-		}
-	}
-	return nil, fmt.Errorf("nobody has the address: %w", sdn.ErrNotFound)
-}
-
-// macBytes is the length of a MAC address.
-const macBytes = 6
-
-// portMAC is the address of the tap device that libvirt makes for a card: the card's with FE in front, or FA for a
-// card that begins with FE itself.
-func portMAC(mac net.HardwareAddr) net.HardwareAddr {
-	out := bytes.Clone(mac)
-	out[0] = 0xfe
-	if mac[0] == 0xfe {
-		out[0] = 0xfa
-	}
-	return out
-}
-
-// pinned checks that a bridge sends frames for a MAC to this port and to no other; sticky: and will not learn
-// anything else.
-func (d *Driver) pinned(mac net.HardwareAddr, bridge, port int, sticky bool) error {
-	all, err := d.links.NeighList(0, unix.AF_BRIDGE)
-	if err != nil {
-		return fmt.Errorf("list the entries of the bridge: %w", err)
-	}
-	found := !sticky // One that has aged is no conflict.
-	for _, e := range all {
-		if e.MasterIndex != bridge || !strings.EqualFold(e.HardwareAddr.String(), mac.String()) {
-			continue
-		}
-		if e.LinkIndex != port {
-			return fmt.Errorf("somebody else's port speaks with MAC %s: %w", mac, sdn.ErrConflict)
-		}
-		found = found || e.Flags&netlink.NTF_STICKY != 0
-	}
-	if !found {
-		return fmt.Errorf("pin MAC %s to its port: accepted and not applied", mac)
-	}
-	return nil
 }

@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -38,9 +36,8 @@ type NetworkHarness struct {
 	AddForeign func(t *testing.T, spec *pb.NetworkSpec)
 	// Answer starts something on the network that answers HTTP requests and returns its "host:port".
 	Answer func(t *testing.T, spec *pb.NetworkSpec) string
-	// Connect attaches a machine to a network, connects to the metadata address and port, and reports whether
-	// that was accepted, with the machine's address and MAC.
-	Connect func(t *testing.T, spec *pb.NetworkSpec) (netip.Addr, net.HardwareAddr, bool)
+	// Plug attaches a machine to a network.
+	Plug func(t *testing.T, spec *pb.NetworkSpec) Machine
 	// Traffic attaches a machine to each of two networks of this host and reports whether the first
 	// reaches the second: by TCP and by ping. Nil: the driver moves no frames, and the traffic cases
 	// are not run.
@@ -48,6 +45,13 @@ type NetworkHarness struct {
 	// HostTraffic attaches a machine to a network and reports whether it reaches any address of the
 	// host itself. Nil together with Traffic.
 	HostTraffic func(t *testing.T, from *pb.NetworkSpec) bool
+}
+
+// Machine is one that the harness attached.
+type Machine struct {
+	Card sdn.Card
+	// Asks connects to the metadata address and port, and reports whether that was accepted.
+	Asks func(t *testing.T) bool
 }
 
 type networkCase struct {
@@ -77,7 +81,8 @@ func networkCases() []networkCase {
 		{"dial reaches what answers on the network", false, dialAnswers},
 		{"dial to nothing ends with its context", false, dialNothing},
 		{"dial from a missing network is not found", false, dialMissing},
-		{"a machine of a lent network reaches the metadata service and is known", false, metadataServed},
+		{"an admitted machine of a lent network reaches the metadata service and is known", false, metadataServed},
+		{"who is not admitted does not reach the metadata service", false, metadataAdmits},
 		{"only a lent network has the metadata service", false, metadataOnlyLent},
 		{"the metadata listener ends with its network", false, metadataEnds},
 		{"machines of one network reach each other", true, sameNetwork},

@@ -10,6 +10,7 @@ const (
 	Remove   = "Remove"
 	Dial     = "Dial"
 	Listen   = "ListenMetadata"
+	Admit    = "Admit"
 	Machine  = "Machine"
 	Read     = "Read"
 	Announce = "Announce"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -53,6 +54,7 @@ func (c *conn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: c.from.AsSlice(),
 // drop takes a network away, its listener with it. The caller holds mu.
 func (n *Networks) drop(name string) {
 	delete(n.networks, name)
+	delete(n.admitted, name)
 	if l := n.listeners[name]; l != nil {
 		l.once.Do(func() { close(l.done) })
 		delete(n.listeners, name)
@@ -87,13 +89,36 @@ func (n *Networks) ListenMetadata(ctx context.Context, name string) (net.Listene
 	return out, err
 }
 
+// Admit implements sdn.Metadata.
+func (n *Networks) Admit(ctx context.Context, name string, cards []sdn.Card) error {
+	return n.Through(ctx, Admit, name, func(context.Context) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		have := n.networks[name]
+		if have == nil || !have.probe || have.spec.GetRole() != pb.NetworkRole_NETWORK_ROLE_LENT {
+			return fmt.Errorf("admit machines on network %s: %w", name, sdn.ErrNotFound)
+		}
+		n.admitted[name] = slices.Clone(cards)
+		return nil
+	})
+}
+
 // Machine implements sdn.Metadata.
 func (n *Networks) Machine(ctx context.Context, name string, address netip.Addr) (net.HardwareAddr, error) {
 	var out net.HardwareAddr
 	err := n.Through(ctx, Machine, name, func(context.Context) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if out = n.machines[name+" "+address.String()]; out == nil {
+		for _, c := range n.admitted[name] {
+			if c.Address != address {
+				continue
+			}
+			if out != nil {
+				return fmt.Errorf("look for the machine with address %s on network %s: two are admitted: %w", address, name, sdn.ErrConflict)
+			}
+			out = c.MAC
+		}
+		if out == nil {
 			return fmt.Errorf("look for the machine with address %s on network %s: %w", address, name, sdn.ErrNotFound)
 		}
 		return nil
@@ -105,10 +130,12 @@ func (n *Networks) Machine(ctx context.Context, name string, address netip.Addr)
 func (n *Networks) Connect(ctx context.Context, name string, mac net.HardwareAddr, address netip.Addr) (net.Conn, error) {
 	n.mu.Lock()
 	l := n.listeners[name]
-	n.machines[name+" "+address.String()] = mac
+	known := slices.ContainsFunc(n.admitted[name], func(c sdn.Card) bool {
+		return c.Address == address && slices.Equal(c.MAC, mac)
+	})
 	n.mu.Unlock()
-	if l == nil {
-		return nil, fmt.Errorf("connect to %s on network %s: nobody listens", sdn.MetadataAddress, name)
+	if l == nil || !known {
+		return nil, fmt.Errorf("connect to %s on network %s: nobody answers", sdn.MetadataAddress, name)
 	}
 	near, far := net.Pipe()
 	select {

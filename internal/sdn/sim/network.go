@@ -28,9 +28,9 @@ type Networks struct {
 	networks map[string]*network
 	// foreign holds bridges that somebody else made.
 	foreign map[string]bool
-	// listeners are the open metadata listeners by network, and machines the MAC behind "network address".
+	// listeners are the open metadata listeners by network, and admitted who may connect.
 	listeners map[string]*listener
-	machines  map[string]net.HardwareAddr
+	admitted  map[string][]sdn.Card
 }
 
 // network is what Ensure made; a part that somebody deleted is false.
@@ -55,7 +55,7 @@ func NewNetworks(answers func(address string) bool) *Networks {
 		foreign:  map[string]bool{},
 
 		listeners: map[string]*listener{},
-		machines:  map[string]net.HardwareAddr{},
+		admitted:  map[string][]sdn.Card{},
 	}
 }
 

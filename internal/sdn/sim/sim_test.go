@@ -22,6 +22,7 @@ import (
 func TestNetworksConform(t *testing.T) {
 	conformance.RunNetworks(t, func(t *testing.T) conformance.NetworkHarness {
 		answering := map[string]bool{}
+		var machines byte
 		host := sim.NewNetworks(func(address string) bool { return answering[address] })
 		return conformance.NetworkHarness{
 			Driver:       host,
@@ -34,13 +35,18 @@ func TestNetworksConform(t *testing.T) {
 				answering[address] = true
 				return address
 			},
-			Connect: func(t *testing.T, s *pb.NetworkSpec) (netip.Addr, net.HardwareAddr, bool) {
-				address, mac := netip.MustParseAddr("10.1.0.7"), net.HardwareAddr{0x52, 0x54, 0, 0, 0, 7}
-				conn, err := host.Connect(t.Context(), s.GetName(), mac, address)
-				if err == nil {
-					conn.Close()
+			Plug: func(_ *testing.T, s *pb.NetworkSpec) conformance.Machine {
+				machines++
+				card := sdn.Card{
+					MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, machines}, Address: netip.AddrFrom4([4]byte{10, 1, 0, machines}),
 				}
-				return address, mac, err == nil
+				return conformance.Machine{Card: card, Asks: func(t *testing.T) bool {
+					conn, err := host.Connect(t.Context(), s.GetName(), card.MAC, card.Address)
+					if err == nil {
+						conn.Close()
+					}
+					return err == nil
+				}}
 			},
 		}
 	})
