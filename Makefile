@@ -67,6 +67,14 @@ soak: ## a million sites against the oracle, the mutants, the strict simulation 
 e2e: ## end to end: the whole story and the bad luck, on real parts; needs root
 	tools/test.sh --setup e2e
 
+# How often `make chaos` goes through all of it.
+CHAOS_ROUNDS := 3
+
+.PHONY: chaos
+chaos: ## kills and broken parts on real VMs, again and again; needs root; CHAOS_ROUNDS=3 (CI runs one)
+	tools/setup.sh base libvirt network monitoring
+	HOTSPARE_CI=1 go test -count=$(CHAOS_ROUNDS) -failfast -timeout=4h -v ./e2e -run 'TestBadLuck$$|TestWholeStoryWithKills$$'
+
 .PHONY: bench
 bench: $(TEST_TOOLS) ## benchmarks in benchstat format, and the guarantee's figures with their goals; BENCH=name BENCH_PKGS=./internal/x BENCH_COUNT=7
 	mkdir -p build
@@ -100,6 +108,19 @@ install: build ## programs, units, example configuration and completion below DE
 	for f in deploy/etc/*.yaml; do \
 		[ -e $(DESTDIR)/etc/hotspare/$${f##*/} ] || install -m 0640 $$f $(DESTDIR)/etc/hotspare; done
 	bin/hotspare completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/hotspare
+
+# What a release is: a tree to unpack at /, with its checksum. The same commit gives the same bytes.
+RELEASE := hotspare-$(VERSION)-linux-$(shell go env GOARCH)
+
+.PHONY: release
+release: ## build/hotspare-VERSION-linux-ARCH.tar.gz with programs, units and examples, and its SHA-256
+	rm -rf build/release
+	umask 022 && $(MAKE) install DESTDIR=build/release/$(RELEASE)
+	install -d build/release/$(RELEASE)/usr/share/doc/hotspare
+	install -m 0644 LICENSE README.md CHANGELOG.md build/release/$(RELEASE)/usr/share/doc/hotspare
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime='@$(shell git log -1 --format=%ct)' \
+		-C build/release -c $(RELEASE) | gzip -n >build/$(RELEASE).tar.gz
+	cd build && sha256sum $(RELEASE).tar.gz >$(RELEASE).tar.gz.sha256 && cat $(RELEASE).tar.gz.sha256
 
 .PHONY: lint
 lint: $(LINT_TOOLS) $(PROTO_TOOLS) ## golangci-lint, buf lint, API compatibility with the last release

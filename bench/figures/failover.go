@@ -239,20 +239,24 @@ func (b *bed) handRound(ctx context.Context, script *byhand.Script) (l figure.Li
 }
 
 // freeze stops hotspare's processes at a moment in which no agent talks to the storage daemon, which
-// serves one client at a time, and returns what the daemon exports to the mirror.
+// serves one client at a time, and returns what the daemon exports to the mirror. On an error they go on.
 func (b *bed) freeze(ctx context.Context) (byhand.Replica, error) {
 	ctx, cancel := context.WithTimeout(ctx, quietLimit)
 	defer cancel()
 	socket := filepath.Join(b.Store.Dir, "data", "west", ".daemon", "qmp.sock")
 	for {
 		if err := b.signal(syscall.SIGSTOP); err != nil {
-			return byhand.Replica{}, err
+			// Some of them stand still.
+			return byhand.Replica{}, errors.Join(err, b.signal(syscall.SIGCONT))
 		}
 		once, done := context.WithTimeout(ctx, time.Second)
 		r, err := byhand.FindReplica(once, socket, volumeName)
 		done()
-		if err == nil || ctx.Err() != nil {
-			return r, err
+		if err == nil {
+			return r, nil
+		}
+		if ctx.Err() != nil {
+			return r, errors.Join(err, b.signal(syscall.SIGCONT))
 		}
 		if err := b.signal(syscall.SIGCONT); err != nil {
 			return byhand.Replica{}, err
