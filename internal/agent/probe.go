@@ -26,7 +26,7 @@ const (
 	// Until the first success a connection may take a part of the time since the start, at least firstDial: a
 	// guest that has just said that it is there may lose the first packet, which TCP repeats after a second.
 	dialPart  = 20
-	firstDial = 200 * time.Millisecond
+	firstDial = 100 * time.Millisecond
 	// defaultWithin is how long a start may take when the spec says nothing.
 	defaultWithin = 2 * time.Minute
 	// failuresUntilUnhealthy in a row: a single lost packet is no verdict.

@@ -38,7 +38,7 @@ func TestProbeInterval(t *testing.T) {
 
 func TestProbePatience(t *testing.T) {
 	for since, want := range map[time.Duration]time.Duration{
-		0: 200 * time.Millisecond, 10 * time.Second: 500 * time.Millisecond, time.Hour: 2 * time.Second,
+		0: 100 * time.Millisecond, 10 * time.Second: 500 * time.Millisecond, time.Hour: 2 * time.Second,
 	} {
 		if got := (&verdict{}).patience(since); got != want {
 			t.Errorf("%v after the start a connection may take %v, want %v", since, got, want)
