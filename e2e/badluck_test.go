@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -39,13 +40,11 @@ func TestBadLuck(t *testing.T) {
 		{"leader killed right after declare", sworn(killLeader)},
 		{"agent killed in mid-save", sworn(killAgentInSave)},
 		{"libvirtd restarted in mid-save", sworn(restartLibvirtInSave)},
-		{"leader and agent killed at once", sworn(func(ctx context.Context, t *testing.T, s *site.Site) {
-			killAgentInSave(ctx, t, s)
-			killLeader(ctx, t, s)
-		})},
+		{"leader and agent killed at once, in mid-save", sworn(killBothInSave)},
 		{"agents killed before and after every call", killAgentsAroundCalls},
 		{"leader killed in the middle of a start", killLeaderInStart},
 		{"host rebooted in the middle of a start", rebootInStart},
+		{"agent killed while a VM boots on which another one depends", dependents},
 		{"lent VMs that cannot be saved, and too little room", crowdOut}, // the last one: it ends the lease
 	} {
 		if !t.Run(misfortune.name, func(t *testing.T) { misfortune.play(ctx, t, r) }) {
@@ -77,6 +76,8 @@ type round struct {
 // acts are what one round does.
 type acts struct {
 	plan string
+	// others are the workloads that it has besides "page".
+	others []string
 	// declare declares; nil: by the command line, and somebody swears that the old side is dead.
 	declare func()
 	// strike does the harm, right after that.
@@ -125,6 +126,9 @@ func (r *round) play(ctx context.Context, t *testing.T, a acts) {
 	starts["hs-web-1-1"]++
 	starts[fmt.Sprintf("hs-%s-page-e%d", a.plan, r.number)] += 1 + r.again
 	r.again = 0
+	for _, w := range a.others {
+		starts[fmt.Sprintf("hs-%s-%s-e%d", a.plan, w, r.number)]++
+	}
 	r.verify(ctx, t, starts)
 }
 
@@ -263,6 +267,21 @@ func killAgentInSave(ctx context.Context, t *testing.T, s *site.Site) {
 	}
 	t.Logf("the agent of %s was killed in mid-save", h.Name)
 	if err := s.StartAgent(h); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// killBothInSave kills the leader and an agent that saves, before either comes back.
+func killBothInSave(ctx context.Context, t *testing.T, s *site.Site) {
+	t.Helper()
+	leader := leading(ctx, t, s, nil)
+	h := saving(ctx, t, s)
+	if err := errors.Join(s.Process(h).Kill(ctx), s.Process(leader).Kill(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	next := leading(ctx, t, s, leader)
+	t.Logf("%s and the agent of %s were killed in mid-save, %s leads", leader.Name, h.Name, next.Name)
+	if err := errors.Join(s.StartAgent(h), s.StartCoordinator(leader)); err != nil {
 		t.Fatal(err)
 	}
 }
