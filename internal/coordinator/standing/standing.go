@@ -19,7 +19,7 @@ import (
 // Site describes the site, with the proof that holds for it.
 func Site(s *state.State, v live.View) (*guarantee.Site, guarantee.Decision) {
 	site := demand.Site(s, v.Reachable)
-	if g := s.Guarantee(); holds(g, site) {
+	if g := s.Guarantee(); holds(s, site) {
 		if d, err := witness.Decode(g, len(site.Dimensions)); err == nil {
 			return site, d
 		}
@@ -27,8 +27,10 @@ func Site(s *state.State, v live.View) (*guarantee.Site, guarantee.Decision) {
 	return site, proof.Prove(site)
 }
 
-func holds(g *pb.Guarantee, site *guarantee.Site) bool {
-	return g != nil && bytes.Equal(g.GetFingerprint(), site.Fingerprint())
+// holds reports whether the proof that is kept is one of this site.
+func holds(s *state.State, site *guarantee.Site) bool {
+	g := s.Guarantee()
+	return g != nil && bytes.Equal(g.GetFingerprint(), site.Fingerprint()) && (s.GuaranteeAudited() || witness.Verify(site, g) == nil)
 }
 
 // Silent names the hosts that may get no new work because of what the leader sees of their agents. A proof depends
@@ -45,7 +47,7 @@ func Silent(s *state.State, v live.View) (out []string) {
 // Advance returns the command that keeps the proof of the site as it is now; none when what is kept holds.
 func Advance(s *state.State, v live.View) []*pb.Command {
 	site := demand.Site(s, v.Reachable)
-	if holds(s.Guarantee(), site) {
+	if holds(s, site) {
 		return nil
 	}
 	g := witness.Encode(proof.Prove(site))

@@ -10,6 +10,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/state/witness"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
@@ -133,6 +134,34 @@ func TestSnapshots(t *testing.T) {
 	}
 	if c := standing.Advance(empty.State, empty.View); len(c) != 1 || c[0].GetRecordGuarantee().GetGuarantee().GetWord() == "" {
 		t.Errorf("a new site: %v", c)
+	}
+}
+
+// A snapshot of a state that has gone on since its guarantee: nobody can check it when it is read, and nobody uses it
+// unchecked when the state comes back.
+func TestSnapshotThatHasGoneOn(t *testing.T) {
+	for name, wrong := range map[string]bool{"a true guarantee": false, "a wrong one": true} {
+		w := fixture.New(t)
+		turn := func(action string) {
+			w.Must("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: "h2", Action: action}}})
+		}
+		turn("cordon")
+		if wrong {
+			w.State.Guarantee().Certificate.Witness[0] = -1
+		}
+		again, err := state.ReadSnapshot(bytes.NewReader(fixture.Bytes(t, w.State)))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		w.State = again
+		turn("uncordon")
+		if proves := len(standing.Advance(w.State, w.View)) > 0; proves != wrong {
+			t.Errorf("%s: proven anew: %v", name, proves)
+		}
+		site, d := standing.Site(w.State, w.View)
+		if err := witness.Verify(site, witness.Encode(d)); err != nil {
+			t.Errorf("%s: what is used does not hold: %v", name, err)
+		}
 	}
 }
 

@@ -39,7 +39,7 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 		}
 		t.record(&pb.Evidence{Action: "guarantee", Object: "site", Reason: reason})
 	}
-	t.guarantee = g
+	t.guarantee, t.unaudited = g, false
 	t.changed["guarantee"] = true
 	return g.GetWord(), nil
 }
@@ -49,14 +49,19 @@ func heard(g *pb.Guarantee) func(host string) bool {
 	return func(host string) bool { return !slices.Contains(g.GetSilentHosts(), host) }
 }
 
-// checkGuarantee refuses a guarantee that does not hold for the state that it was made for.
+// checkGuarantee refuses a guarantee that does not hold for the state that it was made for. One that was made for an
+// earlier state cannot be checked; the state may come back to it (GuaranteeAudited).
 func (s *State) checkGuarantee() error {
 	if s.guarantee == nil {
 		return nil
 	}
 	site := demand.Site(s, heard(s.guarantee))
 	if !bytes.Equal(site.Fingerprint(), s.guarantee.GetFingerprint()) {
-		return nil // The state has gone on since; nobody uses it any more.
+		s.unaudited = true
+		return nil
 	}
 	return witness.Verify(site, s.guarantee)
 }
+
+// GuaranteeAudited reports whether this member has checked the guarantee that it keeps.
+func (s *State) GuaranteeAudited() bool { return !s.unaudited }

@@ -31,6 +31,8 @@ type State struct {
 	evidence   table[*pb.Evidence]
 	// guarantee is nil until something was proven.
 	guarantee *pb.Guarantee
+	// unaudited: the guarantee was read from a snapshot of a state that had gone on, and checked by nobody here.
+	unaudited bool
 }
 
 // New returns the empty state of a new site.
