@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -238,6 +239,33 @@ func (s *Site) Exports(ctx context.Context, h *lab.Host) []string {
 		}
 	}
 	return names
+}
+
+// Layers counts the layers of a volume in the pool of the storage host, from the newest one down, as qemu-img finds them on disk:
+// each promotion puts one on top.
+func (s *Site) Layers(ctx context.Context, volume string) (int, error) {
+	files, err := filepath.Glob(filepath.Join(s.Store.Dir, "data", "west", volume, "*.qcow2"))
+	if err != nil {
+		return 0, err
+	}
+	newest := 0
+	for _, f := range files {
+		number, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(f), ".qcow2"))
+		if err != nil {
+			return 0, fmt.Errorf("layer %s has no number: %w", f, err)
+		}
+		newest = max(newest, number)
+	}
+	top := filepath.Join(s.Store.Dir, "data", "west", volume, strconv.Itoa(newest)+".qcow2")
+	out, err := s.Store.Run(ctx, "qemu-img", "info", "--force-share", "--backing-chain", "--output=json", top)
+	if err != nil {
+		return 0, err
+	}
+	var chain []json.RawMessage
+	if err := json.Unmarshal([]byte(out), &chain); err != nil {
+		return 0, fmt.Errorf("read the layers of %s: %w", volume, err)
+	}
+	return len(chain), nil
 }
 
 // ProductionState is what the old side's own libvirt says of the production VM.

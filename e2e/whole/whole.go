@@ -34,6 +34,7 @@ type Story struct {
 	lent      map[string]site.Answer // what the lent guests said on the ordinary day
 	objects   string                 // what `hotspare objects list` said then
 	inventory []string               // what existed then
+	layers    int                    // how many layers the replica had
 	starts    map[string]int         // how often QEMU had started for each domain
 	lastSeen  site.Answer            // what production said last before the disaster
 }
@@ -99,6 +100,9 @@ func (s *Story) lend(ctx context.Context) error {
 		return err
 	}
 	if s.inventory, err = s.Site.Inventory(ctx); err != nil {
+		return err
+	}
+	if s.layers, err = s.Site.Layers(ctx, "webshop-db-root"); err != nil {
 		return err
 	}
 	s.starts, err = s.Site.QEMUStarts()
@@ -182,9 +186,14 @@ func (s *Story) proveFailover(ctx context.Context) error {
 		return err
 	}
 	exports := s.Site.Exports(ctx, s.Site.Store)
+	layers, err := s.Site.Layers(ctx, "webshop-db-root")
+	if err != nil {
+		return err
+	}
 	return firstError(
 		s.Check(state == "shut off", "the old hypervisor says of the old VM: %s", state),
 		s.Check(slices.Equal(exports, []string{"webshop-db-root"}), "the storage daemon exports the promoted volume only: %v", exports),
+		s.Check(layers == s.layers+1, "it was promoted once: the replica had %d layer(s), the volume has %d", s.layers, layers),
 		s.Check(a.BootID != s.lastSeen.BootID, "another VM answers at %s: boot id %.8s, not %.8s", site.ProductionAddress, a.BootID, s.lastSeen.BootID),
 		s.Check(a.Disk.Marker == s.lastSeen.Disk.Marker && a.Disk.LastRecord >= s.lastSeen.Disk.LastRecord,
 			"it has disk %q with record %d; %d was acknowledged to us", a.Disk.Marker, a.Disk.LastRecord, s.lastSeen.Disk.LastRecord),

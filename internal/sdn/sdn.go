@@ -62,8 +62,8 @@ type Metadata interface {
 	// Admit lets exactly these machines reach the listener, in place of all that were admitted before. Their ports
 	// need not exist yet. ErrNotFound as for ListenMetadata.
 	Admit(ctx context.Context, network string, cards []Card) error
-	// Machine reports the MAC address of the admitted machine that has an address. ErrNotFound: none is admitted,
-	// or what keeps others out is not in place; ErrConflict: two are.
+	// Machine reports the MAC address of the admitted machine that has an address. ErrNotFound: none is admitted;
+	// ErrConflict: two are, or what keeps others out is not in place.
 	Machine(ctx context.Context, network string, address netip.Addr) (net.HardwareAddr, error)
 }
 

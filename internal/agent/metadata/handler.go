@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -62,12 +63,16 @@ func (s *Server) handler(network string) http.Handler {
 				http.Error(w, "ask by the address "+sdn.MetadataAddress+", not by a name", http.StatusMisdirectedRequest)
 				return
 			}
-			g, ok := s.who(r.Context(), network, r.RemoteAddr)
-			if !ok {
+			g, err := s.who(r.Context(), network, r.RemoteAddr)
+			switch {
+			case err == nil:
+				a(w, r, g)
+			case errors.Is(err, sdn.ErrNotFound):
 				http.Error(w, "this machine is not a lent VM of this host", http.StatusNotFound)
-				return
+			default:
+				// Who asks at boot would take "not found" for "there is no user-data".
+				http.Error(w, "it cannot be told now which machine this is; try again", http.StatusServiceUnavailable)
 			}
-			a(w, r, g)
 		})
 	}
 	return mux
@@ -97,11 +102,11 @@ func (s *Server) routes() map[string]answer {
 	return out
 }
 
-// who finds the guest behind a connection.
-func (s *Server) who(ctx context.Context, network, remote string) (reconcile.Guest, bool) {
+// who finds the guest behind a connection; sdn.ErrNotFound: it is none of ours.
+func (s *Server) who(ctx context.Context, network, remote string) (reconcile.Guest, error) {
 	from, err := netip.ParseAddrPort(remote)
 	if err != nil {
-		return reconcile.Guest{}, false
+		return reconcile.Guest{}, fmt.Errorf("source address: %w", err)
 	}
 	address := from.Addr().Unmap()
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
@@ -109,7 +114,7 @@ func (s *Server) who(ctx context.Context, network, remote string) (reconcile.Gue
 	mac, err := s.o.Networks.Machine(ctx, network, address)
 	if err != nil {
 		s.o.Log.Debug("metadata refused", "network", network, "address", address, "error", err)
-		return reconcile.Guest{}, false
+		return reconcile.Guest{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,11 +122,11 @@ func (s *Server) who(ctx context.Context, network, remote string) (reconcile.Gue
 		for _, n := range g.Spec.GetNics() {
 			own, err := netip.ParsePrefix(n.GetAddress())
 			if err == nil && n.GetNetwork() == network && own.Addr() == address && strings.EqualFold(n.GetMac(), mac.String()) {
-				return g, true
+				return g, nil
 			}
 		}
 	}
-	return reconcile.Guest{}, false
+	return reconcile.Guest{}, fmt.Errorf("no order has %s with MAC %s: %w", address, mac, sdn.ErrNotFound)
 }
 
 func (s *Server) preemption(w http.ResponseWriter, _ *http.Request, g reconcile.Guest) {

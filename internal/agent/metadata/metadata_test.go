@@ -265,6 +265,14 @@ func TestAdmitsWhoIsThere(t *testing.T) {
 		b.server.Publish([]reconcile.Guest{vm("lent", 1)}, []string{"lent"})
 		<-time.After(3 * listenRetry)
 		served("after a driver that could not", true, false)
+		for name, f := range map[string]sim.Fault{
+			"fails": {Method: sim.Machine, Err: errors.New("nftables is busy"), Count: 1}, "cannot tell": {Method: sim.Machine, Err: sdn.ErrConflict, Count: 1},
+		} {
+			b.networks.Inject(f)
+			if code, body := b.ask(card("lent", 1), http.MethodGet, "/latest/user-data"); code != http.StatusServiceUnavailable {
+				t.Errorf("with a driver that %s: %d %q", name, code, body)
+			}
+		}
 		// Whom the driver lets in without an order gets nothing.
 		if err := b.networks.Admit(t.Context(), "lent", []sdn.Card{{MAC: mac(9), Address: address(9)}, {MAC: mac(2), Address: address(1)}}); err != nil {
 			t.Fatal(err)

@@ -368,9 +368,11 @@ func (d *Driver) Machine(ctx context.Context, name string, address netip.Addr) (
 }
 
 func (d *Driver) machine(ctx context.Context, n network, address netip.Addr) (net.HardwareAddr, error) {
-	if err := ctx.Err(); err != nil {
+	done, err := d.begin(ctx) // Half a change would look like a guard that somebody damaged.
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	conn, err := d.filterConn()
 	if err != nil {
 		return nil, err
@@ -380,7 +382,7 @@ func (d *Driver) machine(ctx context.Context, n network, address netip.Addr) (ne
 		return nil, err
 	}
 	if !state.complete {
-		return nil, incomplete("machines of network %s are not told apart", n.name)
+		return nil, fmt.Errorf("its machines are not told apart: %w", sdn.ErrConflict)
 	}
 	var found []net.HardwareAddr
 	for _, key := range slices.Sorted(maps.Keys(state.machines)) {

@@ -238,8 +238,8 @@ func TestGuardRepairs(t *testing.T) {
 			t.Fatalf("before: %v, %v", mac, err)
 		}
 		spoil()
-		if mac, err := h.driver.Machine(t.Context(), "one", m.card().Address); !errors.Is(err, sdn.ErrNotFound) {
-			t.Errorf("without %s: %v, %v, want not found", what, mac, err)
+		if mac, err := h.driver.Machine(t.Context(), "one", m.card().Address); !errors.Is(err, sdn.ErrConflict) {
+			t.Errorf("without %s: %v, %v, want a conflict", what, mac, err)
 		}
 		if err := h.driver.Admit(t.Context(), "one", nil); !errors.Is(err, sdn.ErrNotFound) {
 			t.Errorf("admit without %s: %v, want not found", what, err)
