@@ -67,7 +67,7 @@ func TestImpostor(t *testing.T) {
 	defer victim.unplug(t)
 	defer thief.unplug(t)
 	defer stranger.unplug(t)
-	// The stranger is on the bridge and not ours. All three have answers to the probe's kernel.
+	// The stranger is on the bridge and never admitted.
 	if thief.connects(metadataService) {
 		t.Error("who is not admitted connects")
 	}
