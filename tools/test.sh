@@ -42,6 +42,7 @@ TABLE
 # however often it is tested. HOTSPARE_SEED=... repeats another's; `make sim` and `make soak` draw freshly.
 HOTSPARE_SEED=${HOTSPARE_SEED:-$((16#$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1)))}
 export HOTSPARE_SEED
+export RAPID_SEED=$HOTSPARE_SEED # What pgregory.net/rapid reads; 0 would be a fresh one.
 
 # The longest a group may take before it is killed: more means that something hangs, as no
 # group may be planned longer than a third of it (docs/ci-budget.md).

@@ -201,12 +201,12 @@ func (r *run) died(v *pb.VolumeStatus, n uint64) bool {
 	return v.GetResync() == n && v.GetDegradedSince() != nil && !v.GetMirroring() && r.now.Sub(v.GetDegradedSince().AsTime()) > resyncPause
 }
 
-// arrived says whether every step of the way back that this one waits for is done, and was before this
-// command.
+// arrived says whether every step of the way back that this one waits for is done, was before this
+// command, and is not begun anew by it.
 func (r *run) arrived(st *pb.Step) bool {
 	return !slices.ContainsFunc(st.GetBackAfter(), func(id string) bool {
 		o := r.step(id)
-		return o != nil && !model.StepWasDone(o.GetPhase())
+		return o != nil && (!model.StepWasDone(o.GetPhase()) || !model.StepWasDone(r.phaseOf(o)))
 	})
 }
 

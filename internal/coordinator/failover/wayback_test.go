@@ -196,6 +196,27 @@ func TestMirrorBackDies(t *testing.T) {
 	}
 }
 
+// TestMirrorBackDiesAtTheSwitch: what runs here runs on when its mirror is found dead at the moment in
+// which it would be stopped.
+func TestMirrorBackDiesAtTheSwitch(t *testing.T) {
+	w, f := failedOver(t)
+	const name = "endpoint/vault.shop.example.A"
+	w.Stuck[name] = true
+	carryBack(t, w, f)
+	w.Quiesce()
+	phases(t, w, f.GetName(), failingBack, map[string]pb.StepPhase{mirrorBack: done, "announce vault.shop.example.A": reverting, startVault: done})
+	w.Dead[vaultDB] = 1
+	w.Stuck[returnDB] = true
+	w.Report(vaultDB, nil)
+	reports(w, name)
+	phases(t, w, f.GetName(), failingBack, map[string]pb.StepPhase{
+		receiveBack: released, mirrorBack: released, "announce vault.shop.example.A": reverted, startVault: done,
+	})
+	clear(w.Stuck)
+	w.Quiesce()
+	phases(t, w, f.GetName(), failedBack, nil)
+}
+
 // TestWayBackWaitsForTheOldVM: a disk is not handed over under a VM that runs.
 func TestWayBackWaitsForTheOldVM(t *testing.T) {
 	w, f := failedOver(t)
