@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,7 @@ func TestTenant(t *testing.T) {
 	}{
 		{"refusals", d.refusals},
 		{"a copy of production", d.copied},
+		{"the host's firewall is reloaded", d.flushed},
 		{"preempted and back", d.preempted},
 		{"released and undeleted", d.undeleted},
 		{"the term ends without a coordinator", d.termEnds},
@@ -180,6 +182,35 @@ func (d *tenant) write(ctx context.Context, t *testing.T, vm site.Instance) {
 		}
 		d.own = wrote.Last
 	}
+}
+
+// flushed takes all filters of the lease's host away. The agent notices by itself; that the metadata service
+// answers again is shown by the next part, whose notices go through it.
+func (d *tenant) flushed(ctx context.Context, t *testing.T) {
+	lease, err := d.Lease(ctx, "data-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := d.Host(lease.Instances[0].Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Elements in braces, so that an empty set does not count.
+	apart := func(ctx context.Context) error {
+		rules, err := h.Run(ctx, "nft", "list", "ruleset")
+		if err == nil && (!strings.Contains(rules, "table inet hotspare {") || !strings.Contains(rules, "table bridge hotspare-") ||
+			!regexp.MustCompile(`set machines {[^}]*elements = {`).MatchString(rules)) {
+			err = fmt.Errorf("the host has only these filters:\n%s", rules)
+		}
+		return err
+	}
+	if err := apart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Run(ctx, "nft", "flush", "ruleset"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(ctx, t, 20*time.Second, "the agent to make the filters anew", apart)
 }
 
 // steps are a failover's, as `failover describe -o json` shows them.

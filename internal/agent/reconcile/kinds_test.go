@@ -202,6 +202,19 @@ func TestAFenceIsVerifiedAgain(t *testing.T) {
 	w.began("f FENCED>FENCED")
 }
 
+func TestABrokenNetworkIsMadeAgain(t *testing.T) {
+	const n = model.ObjectID("network/n")
+	w := newWorld(t)
+	w.order(1, n, &pb.Spec{State: pb.State_STATE_PRESENT, Parameters: &pb.Spec_Network{Network: &pb.NetworkSpec{Name: "n"}}})
+	w.settle()
+	w.began("n ABSENT>PRESENT")
+	w.thing(n).state = pb.State_STATE_ABSENT // As drivers say of one of which a part is missing.
+	w.pass(5 * time.Second)
+	w.settle()
+	w.began("n ABSENT>PRESENT")
+	w.is(n, pb.State_STATE_PRESENT, settled)
+}
+
 func TestHooks(t *testing.T) {
 	const h = model.ObjectID("hook/h")
 	spec := func(s pb.State) *pb.Spec {

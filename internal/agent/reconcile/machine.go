@@ -185,11 +185,14 @@ func timeout(t model.Transition, spec *pb.Spec) time.Duration {
 const convergingPoll = 250 * time.Millisecond
 
 // pollEvery is how often an object is read again without a reason. A fence is verified for as long
-// as it holds; a volume's replication moves without an event.
+// as it holds; a volume's replication moves without an event. A network is kept apart by filters that a
+// reload of the host's firewall takes away without an event.
 func pollEvery(kind pb.Kind) time.Duration {
 	switch kind {
 	case pb.Kind_KIND_FENCE, pb.Kind_KIND_VOLUME:
 		return 2 * time.Second
+	case pb.Kind_KIND_NETWORK:
+		return 5 * time.Second
 	default:
 		return time.Minute
 	}

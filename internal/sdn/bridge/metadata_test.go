@@ -57,15 +57,25 @@ func (m *machine) becomes(t *testing.T, other *machine, mac bool) {
 	run(t, "ip", "-n", m.ns, "route", "replace", "169.254.169.254", "dev", "eth0")
 }
 
-// One tenant never speaks for another on the same network, whatever it claims, and takes nothing from it.
-func TestImpostor(t *testing.T) {
-	h := newHost(t)
-	spec := h.spec("one", lent)
+// twoTenants is a host with a served network and two machines on it that are not admitted yet.
+func twoTenants(t *testing.T) (h *host, spec *pb.NetworkSpec, victim, thief *machine) {
+	t.Helper()
+	h = newHost(t)
+	spec = h.spec("one", lent)
 	h.ensure(t, spec)
 	h.listen(t, spec)
-	victim, thief, stranger := h.plug(t, spec), h.plug(t, spec), h.plug(t, spec)
-	defer victim.unplug(t)
-	defer thief.unplug(t)
+	victim, thief = h.plug(t, spec), h.plug(t, spec)
+	t.Cleanup(func() {
+		victim.unplug(t)
+		thief.unplug(t)
+	})
+	return h, spec, victim, thief
+}
+
+// One tenant never speaks for another on the same network, whatever it claims, and takes nothing from it.
+func TestImpostor(t *testing.T) {
+	h, spec, victim, thief := twoTenants(t)
+	stranger := h.plug(t, spec)
 	defer stranger.unplug(t)
 	// The stranger is on the bridge and never admitted.
 	if thief.connects(metadataService) {
@@ -96,14 +106,7 @@ func TestImpostor(t *testing.T) {
 
 // By a frame with a tag, of which the probe's stack would take the packet out.
 func TestImpostorInVLAN(t *testing.T) {
-	h := newHost(t)
-	spec := h.spec("one", lent)
-	h.ensure(t, spec)
-	l := h.listen(t, spec)
-	defer l.Close()
-	victim, thief := h.plug(t, spec), h.plug(t, spec)
-	defer victim.unplug(t)
-	defer thief.unplug(t)
+	h, spec, victim, thief := twoTenants(t)
 	h.admit(t, spec, victim, thief)
 	address := victim.card().Address.As4()
 	sniffed := sniff(t, probeNamespace(t), "probe")
@@ -130,13 +133,7 @@ func TestImpostorInVLAN(t *testing.T) {
 
 // What is answered to a machine leaves by its port only, whatever the kernel believes about its address and MAC.
 func TestAnswersReachNobodyElse(t *testing.T) {
-	h := newHost(t)
-	spec := h.spec("one", lent)
-	h.ensure(t, spec)
-	h.listen(t, spec)
-	victim, thief := h.plug(t, spec), h.plug(t, spec)
-	defer victim.unplug(t)
-	defer thief.unplug(t)
+	h, spec, victim, thief := twoTenants(t)
 	h.admit(t, spec, victim, thief)
 	from := netip.MustParseAddr(sdn.MetadataAddress).As4()
 	sniffed := sniff(t, thief.ns, "eth0")
@@ -168,13 +165,7 @@ func TestAnswersReachNobodyElse(t *testing.T) {
 
 // What one machine says of another's address and card changes neither the probe's kernel nor the bridge.
 func TestClaims(t *testing.T) {
-	h := newHost(t)
-	spec := h.spec("one", lent)
-	h.ensure(t, spec)
-	h.listen(t, spec)
-	victim, thief := h.plug(t, spec), h.plug(t, spec)
-	defer victim.unplug(t)
-	defer thief.unplug(t)
+	h, spec, victim, thief := twoTenants(t)
 	neighbour := func() string {
 		return run(t, "ip", "-n", probeNamespace(t), "neigh", "show", victim.address)
 	}
