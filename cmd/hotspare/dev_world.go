@@ -62,9 +62,11 @@ func newDevWorld(hosts int) *devWorld {
 		name := fmt.Sprintf("h%d", i+1)
 		w.names = append(w.names, name)
 		w.hosts = append(w.hosts, sim.NewHost(sim.Options{
-			Name:     name,
-			Capacity: &pb.Capacity{Vcpus: devVCPUs, MemoryBytes: devMemory, DiskBytes: devDisk, OverheadBytes: devOverhead, CpuClass: "sim"},
-			Costs:    costs, Guest: sim.GuestBehaviour{HealthyAfter: devBoot},
+			Name: name,
+			Capacity: &pb.Capacity{
+				Vcpus: devVCPUs, MemoryBytes: devMemory, DiskBytes: devDisk, OverheadBytes: devOverhead, CpuClass: "sim", Devices: map[string]uint32{"gpu": 1},
+			},
+			Costs: costs, Guest: sim.GuestBehaviour{HealthyAfter: devBoot},
 		}))
 		w.nets[name] = sdnsim.NewNetworks(w.answers)
 	}

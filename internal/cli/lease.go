@@ -49,7 +49,7 @@ still meanwhile.`,
 	}
 	fl := c.Flags()
 	fl.StringVarP(&f.project, "project", "p", "", "project that the lease counts for")
-	fl.StringVar(&f.vm, "vm", "", "how many VMs of what size: 4cpu,8GiB or 2x4cpu,8GiB")
+	fl.StringVar(&f.vm, "vm", "", "how many VMs of what size: 2x4cpu,8GiB; with disk and\ndevices of their host: 2x4cpu,8GiB,disk=20GiB,a100=1")
 	fl.StringVar(&f.image, "image", "", "image to start from")
 	fl.StringVar(&f.cloneOf, "clone-of", "", "plan/workload whose newest consistent point is cloned")
 	fl.StringVar(&f.term, "term", "", "how long, for example 8h or 3d")

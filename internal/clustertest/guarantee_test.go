@@ -94,6 +94,14 @@ func TestConstraints(t *testing.T) {
 				workloads("resources: {vcpus: 2, memory: 40GiB}", "resources: {vcpus: 2, memory: 40GiB}", "resources: {vcpus: 2, memory: 40GiB}") +
 					scenario("{plans: [asked], tolerate: {hosts: 1}}"), "memory",
 			},
+			"local disk": {
+				workloads("resources: {vcpus: 2, memory: 4GiB, localDisk: 1TiB}"), workloads("resources: {vcpus: 2, memory: 4GiB, localDisk: 3TiB}"), "local disk",
+			},
+			"devices": {
+				workloads("resources: {vcpus: 2, memory: 4GiB, devices: {gpu: 1}}", "resources: {vcpus: 2, memory: 4GiB, devices: {gpu: 1}}"),
+				workloads("resources: {vcpus: 2, memory: 4GiB, devices: {gpu: 2}}"), "gpu",
+			},
+			"a device that no host has": {workloads(small), workloads("resources: {vcpus: 2, memory: 4GiB, devices: {fpga: 1}}"), "fpga"},
 			"label": {
 				workloads(small + ", requires: {disk: fast}"), workloads(small + ", requires: {cpu: old}"), "w0",
 			},
@@ -140,6 +148,39 @@ func TestConstraints(t *testing.T) {
 				t.Errorf("%s: %q does not name the plan and %q", name, err, c.says)
 			}
 		}
+	})
+}
+
+// What a lease has of its host's disk and devices is its own: no plan gets it, and no other lease.
+func TestLeasesOfDiskAndDevices(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		s.apply(constrained)
+		s.apply("apiVersion: hotspare/v1\nkind: Host\nmetadata: {name: h2}\nspec: {failureDomain: rack1, lending: {localDisk: 100GiB, devices: {gpu: 1}}}\n")
+		s.ready()
+		gpu := func(spec *pb.LeaseSpec) { spec.Resources.Devices = map[string]uint32{"gpu": 1} }
+		refused := func(what, says string, count uint32, change func(*pb.LeaseSpec)) {
+			t.Helper()
+			if _, err := s.tryLease(count, 1, 1, change); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: %v, want %q", what, err, says)
+			}
+		}
+		l := s.lease(1, 10, 50, gpu)
+		if h := l.GetInstances()[0].GetHost(); h != "h2" {
+			t.Fatalf("it is on %s, which lends no gpu", h)
+		}
+		s.until("it runs", time.Minute, func() bool { return s.leaseRuns(l) })
+		refused("a second gpu", "that are for leases", 1, gpu)
+		refused("a device that nobody has", "no host has a device fpga", 1, func(spec *pb.LeaseSpec) { spec.Resources.Devices = map[string]uint32{"fpga": 1} })
+		refused("RAM with a device", "cannot be saved", 1, func(spec *pb.LeaseSpec) {
+			gpu(spec)
+			spec.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SAVE
+		})
+		refused("a disk larger than any", "local disk", 1, func(spec *pb.LeaseSpec) { spec.Resources.LocalDiskBytes = 5 << 40 })
+		f := s.declare("webshop", "billing")
+		s.until("the failover is complete", 5*time.Minute, func() bool { return s.state().Failover(f.GetName()).GetPhase() == pb.RunPhase_RUN_PHASE_COMPLETED })
+		refused("the gpu of a lease, preempted or not", "gpu", 1, func(spec *pb.LeaseSpec) { spec.Resources.Devices = map[string]uint32{"gpu": 2} })
+		s.failback(f.GetName(), true)
+		s.until("the lease is back", 10*time.Minute, func() bool { return s.leasePhase(l) == leaseActive && s.leaseRuns(l) })
 	})
 }
 

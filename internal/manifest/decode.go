@@ -176,11 +176,9 @@ func (d *decoder) field(m protoreflect.Message, f field, n *strictyaml.Node, pat
 		values := m.Mutable(f.desc).Map()
 		for _, e := range n.Entries {
 			d.places[path+"."+e.Key] = e.Value.At
-			if e.Value.Kind != strictyaml.String {
-				d.wrongKind(e.Value, path+"."+e.Key, "text")
-				continue
+			if v, ok := d.scalar(field{desc: f.desc.MapValue()}, e.Value, path+"."+e.Key); ok {
+				values.Set(protoreflect.ValueOfString(e.Key).MapKey(), v)
 			}
-			values.Set(protoreflect.ValueOfString(e.Key).MapKey(), protoreflect.ValueOfString(e.Value.Text))
 		}
 	case f.desc.IsList():
 		if n.Kind != strictyaml.List {

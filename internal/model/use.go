@@ -2,6 +2,7 @@ package model
 
 import (
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,31 @@ import (
 type Use struct {
 	VCPUs, MemoryBytes           uint64
 	TotalVCPUs, TotalMemoryBytes uint64
+	// LocalDiskBytes are the empty disks of all VMs that exist there, whether they run or not.
+	LocalDiskBytes, TotalLocalDiskBytes uint64
+	Devices, TotalDevices               map[string]uint32
+}
+
+// Add counts one more VM that runs.
+func (u *Use) Add(h *pb.Host, is *pb.InstanceSpec) {
+	u.VCPUs += uint64(is.GetVcpus())
+	u.MemoryBytes += is.GetMemoryBytes() + h.GetCapacity().GetOverheadBytes()
+	for name, n := range is.GetDevices() { // Any order: a sum for each name.
+		if u.Devices == nil {
+			u.Devices = map[string]uint32{}
+		}
+		u.Devices[name] += n
+	}
+}
+
+// Fits says whether the host has all of it.
+func (u *Use) Fits() bool {
+	for name, n := range u.Devices { // Any order: all must be there.
+		if n > u.TotalDevices[name] {
+			return false
+		}
+	}
+	return u.VCPUs <= u.TotalVCPUs && u.MemoryBytes <= u.TotalMemoryBytes && u.LocalDiskBytes <= u.TotalLocalDiskBytes
 }
 
 // HostUse sums up what the objects of a host may occupy: every instance whose effective spec runs,
@@ -22,16 +48,43 @@ type Use struct {
 func HostUse(h *pb.Host, objects iter.Seq[*pb.Object]) Use {
 	u := HostTotal(h)
 	for o := range objects {
+		if o.GetKind() != pb.Kind_KIND_INSTANCE {
+			continue
+		}
 		spec := Effective(o)
+		if o.GetBase().GetState() != pb.State_STATE_ABSENT || spec.GetState() != pb.State_STATE_ABSENT {
+			u.LocalDiskBytes += LocalDiskOf(spec.GetInstance())
+		}
 		if spec.GetState() != pb.State_STATE_RUNNING {
 			spec = o.GetBase()
 		}
-		if s := spec.GetInstance(); o.GetKind() == pb.Kind_KIND_INSTANCE && spec.GetState() == pb.State_STATE_RUNNING {
-			u.VCPUs += uint64(s.GetVcpus())
-			u.MemoryBytes += s.GetMemoryBytes() + h.GetCapacity().GetOverheadBytes()
+		if spec.GetState() == pb.State_STATE_RUNNING {
+			u.Add(h, spec.GetInstance())
 		}
 	}
 	return u
+}
+
+// LocalDisk names the empty disk that a VM has on its host's own disk.
+const LocalDisk = "local"
+
+// AnyDiskBytes stands for a disk whose size the agent does not say: 1 PiB.
+const AnyDiskBytes = 1 << 50
+
+// LocalDiskOf is the size of a VM's empty disks.
+func LocalDiskOf(is *pb.InstanceSpec) (bytes uint64) {
+	for _, d := range is.GetDisks() {
+		bytes += d.GetBlankBytes()
+	}
+	return bytes
+}
+
+// GiveLocal gives an instance the disk and the devices of its host that were asked for.
+func GiveLocal(is *pb.InstanceSpec, r *pb.Resources) {
+	if n := r.GetLocalDiskBytes(); n > 0 {
+		is.Disks = append(is.Disks, &pb.Disk{Name: LocalDisk, Source: &pb.Disk_BlankBytes{BlankBytes: n}})
+	}
+	is.Devices = maps.Clone(r.GetDevices())
 }
 
 // WholeLease is why a VM of a lease is preempted whose own room is not needed.
@@ -44,7 +97,12 @@ func HostTotal(h *pb.Host) Use {
 	if ratio <= 0 {
 		ratio = 1
 	}
+	disk := c.GetDiskBytes()
+	if disk == 0 {
+		disk = AnyDiskBytes
+	}
 	return Use{
+		TotalLocalDiskBytes: less(disk, h.GetPolicy().GetReserveLocalDiskBytes()), TotalDevices: c.GetDevices(),
 		TotalVCPUs:       less(uint64(float64(c.GetVcpus())*ratio), uint64(c.GetForeignVcpus())),
 		TotalMemoryBytes: less(less(c.GetMemoryBytes(), h.GetPolicy().GetReserveMemoryBytes()), c.GetForeignMemoryBytes()),
 	}

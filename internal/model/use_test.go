@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -32,11 +33,15 @@ func TestFreeAddress(t *testing.T) {
 
 func TestHostUse(t *testing.T) {
 	h := &pb.Host{
-		Capacity: &pb.Capacity{Vcpus: 8, MemoryBytes: 100, OverheadBytes: 1, ForeignVcpus: 2, ForeignMemoryBytes: 10},
-		Policy:   &pb.HostPolicySpec{Overcommit: 2, ReserveMemoryBytes: 20},
+		Capacity: &pb.Capacity{
+			Vcpus: 8, MemoryBytes: 100, OverheadBytes: 1, ForeignVcpus: 2, ForeignMemoryBytes: 10, DiskBytes: 40, Devices: map[string]uint32{"gpu": 1},
+		},
+		Policy: &pb.HostPolicySpec{Overcommit: 2, ReserveMemoryBytes: 20, ReserveLocalDiskBytes: 10},
 	}
 	instance := func(base, override pb.State) *pb.Object {
-		params := &pb.Spec_Instance{Instance: &pb.InstanceSpec{Vcpus: 2, MemoryBytes: 9}}
+		params := &pb.Spec_Instance{Instance: &pb.InstanceSpec{
+			Vcpus: 2, MemoryBytes: 9, Devices: map[string]uint32{"gpu": 1}, Disks: []*pb.Disk{{Source: &pb.Disk_BlankBytes{BlankBytes: 16}}},
+		}}
 		o := &pb.Object{Kind: pb.Kind_KIND_INSTANCE, Base: &pb.Spec{State: base, Parameters: params}}
 		if override != 0 {
 			o.Overrides = []*pb.Override{{Epoch: 1, Spec: &pb.Spec{State: override, Parameters: params}}}
@@ -54,12 +59,20 @@ func TestHostUse(t *testing.T) {
 		{"ended", instance(pb.State_STATE_SAVED, 0), false},
 		{"a volume", &pb.Object{Kind: pb.Kind_KIND_VOLUME, Base: &pb.Spec{State: pb.State_STATE_PRIMARY}}, false},
 	} {
-		want := Use{TotalVCPUs: 14, TotalMemoryBytes: 70}
+		want := Use{TotalVCPUs: 14, TotalMemoryBytes: 70, TotalLocalDiskBytes: 30, TotalDevices: map[string]uint32{"gpu": 1}}
 		if c.uses {
-			want.VCPUs, want.MemoryBytes = 2, 10
+			want.VCPUs, want.MemoryBytes, want.Devices = 2, 10, map[string]uint32{"gpu": 1}
 		}
-		if got := HostUse(h, slices.Values([]*pb.Object{c.o})); got != want {
-			t.Errorf("%s: %+v, want %+v", c.name, got, want)
+		if c.o.GetKind() == pb.Kind_KIND_INSTANCE {
+			want.LocalDiskBytes = 16
+		}
+		got := HostUse(h, slices.Values([]*pb.Object{c.o}))
+		if !cmp.Equal(got, want) {
+			t.Errorf("%s: %s", c.name, cmp.Diff(want, got))
+		}
+		two := HostUse(h, slices.Values([]*pb.Object{c.o, c.o}))
+		if !got.Fits() || two.Fits() != (c.o.GetKind() != pb.Kind_KIND_INSTANCE) {
+			t.Errorf("%s: one fits: %v, two: %v", c.name, got.Fits(), two.Fits())
 		}
 	}
 	h.Capacity.ForeignMemoryBytes = 1000

@@ -31,6 +31,7 @@ const ordinalMark = "{ordinal}"
 func (c *checker) plan(name string, s *pb.PlanSpec) {
 	c.positive("spec.rtoTarget", s.GetRtoTarget())
 	c.positive("spec.rpoTarget", s.GetRpoTarget())
+	c.positive("spec.reclaimBudget", s.GetReclaimBudget())
 	c.fencing(s.GetFencing())
 	if len(s.GetWorkloads()) == 0 {
 		c.add("spec.workloads", "a plan needs at least one workload")
@@ -148,6 +149,37 @@ func (c *checker) resources(path string, r *pb.Resources) {
 	if m := r.GetMemoryBytes(); m < MinMemoryBytes || m > MaxMemoryBytes {
 		c.add(path+".memory", "is %s, want %s to %s", FormatBytes(m), FormatBytes(MinMemoryBytes), FormatBytes(MaxMemoryBytes))
 	}
+	c.localDisk(path+".localDisk", r.GetLocalDiskBytes())
+	c.devices(path+".devices", r.GetDevices())
+}
+
+// Bounds of what a VM is given on its host beside processors and memory.
+const (
+	// MinLocalDiskBytes is the smallest disk that is made; less is none.
+	MinLocalDiskBytes = 1 << 20
+	// MaxLocalDiskBytes of one VM.
+	MaxLocalDiskBytes = 64 << 40
+	// MaxDevices of one name.
+	MaxDevices = 1024
+	// MaxDeviceNames that one host or VM has.
+	MaxDeviceNames = 16
+)
+
+func (c *checker) localDisk(path string, n uint64) {
+	if n > 0 && (n < MinLocalDiskBytes || n > MaxLocalDiskBytes) {
+		c.add(path, "is %s, want %s to %s", FormatBytes(n), FormatBytes(MinLocalDiskBytes), FormatBytes(MaxLocalDiskBytes))
+	}
+}
+
+func (c *checker) devices(path string, devices map[string]uint32) {
+	if len(devices) > MaxDeviceNames {
+		c.add(path, "%d names, at most %d", len(devices), MaxDeviceNames)
+	}
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		if c.name(path+"."+name, name, "device") && (devices[name] < 1 || devices[name] > MaxDevices) {
+			c.add(path+"."+name, "is %d, want 1 to %d", devices[name], MaxDevices)
+		}
+	}
 }
 
 func (c *checker) volumes(path string, w *pb.Workload) {
@@ -162,6 +194,9 @@ func (c *checker) volumes(path string, w *pb.Workload) {
 			c.add(at+".name", "volume %q is declared twice", v.GetName())
 		}
 		seen[v.GetName()] = true
+		if v.GetName() == LocalDisk && w.GetResources().GetLocalDiskBytes() > 0 {
+			c.add(at+".name", "%q is the name of the disk that resources.localDisk gives: choose another", LocalDisk)
+		}
 		c.name(at+".pool", v.GetPool(), "pool")
 		c.replica(at+".replica", v.GetReplica(), replicas(w))
 		if src := v.GetSource(); src != nil {

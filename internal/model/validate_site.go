@@ -202,6 +202,7 @@ func (c *checker) hostPolicy(s *pb.HostPolicySpec) {
 	if o := s.GetOvercommit(); o != 0 && (o < 1 || o > maxOvercommit || math.IsNaN(o)) {
 		c.add("spec.overcommit", "is %g, want 1 to %d virtual CPUs for each real one", o, maxOvercommit)
 	}
+	c.devices("spec.lending.devices", s.GetLending().GetDevices())
 }
 
 func (c *checker) roleBinding(s *pb.RoleBindingSpec) {

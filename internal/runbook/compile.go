@@ -218,6 +218,7 @@ func (c *compiler) replica(p *pb.Plan, r model.Replica, fenced *pb.Gate) error {
 	if err := c.volumes(r, fenced, s, spec); err != nil {
 		return err
 	}
+	model.GiveLocal(spec, r.Workload.GetResources())
 	c.memory(at.GetHost(), s, &after)
 	c.dependencies(p, r, s)
 	spec.Health = health(r, spec)

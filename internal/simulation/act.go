@@ -81,6 +81,13 @@ func (s *sim) createLease() {
 			pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN, pb.ReclaimAction_RECLAIM_ACTION_DISCARD,
 		}),
 	}}
+	if s.chance(0.3) {
+		req.Spec.Resources.LocalDiskBytes = uint64(s.number(1, 30)) * gib
+	}
+	if s.chance(0.2) {
+		req.Spec.Resources.Devices = map[string]uint32{gpu: 1}
+		req.Spec.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN
+	}
 	if s.chance(0.2) {
 		req.Spec.CloneOf = "webshop/db"
 	}

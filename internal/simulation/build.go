@@ -44,7 +44,8 @@ func (s *sim) build() {
 	for i := range s.number(2, 4) {
 		name := fmt.Sprintf("h%d", i+1)
 		h := &host{w: w, name: name, domains: map[model.ObjectID]*domain{}, networks: map[string]*pb.NetworkSpec{}, capacity: &pb.Capacity{
-			Vcpus: 32, MemoryBytes: uint64(s.number(12, 24)) * gib, OverheadBytes: overhead,
+			Vcpus: 32, MemoryBytes: uint64(s.number(12, 24)) * gib, OverheadBytes: overhead, DiskBytes: uint64(s.number(40, 200)) * gib,
+			Devices: map[string]uint32{gpu: uint32(s.number(1, 2))}, SaveBytesPerSecond: gib,
 		}}
 		w.hosts[name] = h
 		s.site.hosts = append(s.site.hosts, name)
@@ -99,6 +100,9 @@ func (s *sim) agentOf(name string) *agent {
 	return nil
 }
 
+// gpu is the device that hosts have.
+const gpu = "gpu"
+
 // plans draws the recovery plans.
 func (s *sim) plans() []*pb.Plan {
 	db := &pb.Workload{
@@ -124,6 +128,12 @@ func (s *sim) plans() []*pb.Plan {
 	}
 	if s.chance(0.5) {
 		app.DependsOn = []string{"webshop/db"}
+	}
+	if s.chance(0.2) {
+		app.Resources.Devices = map[string]uint32{gpu: 1}
+	}
+	if s.chance(0.3) {
+		db.Resources.LocalDiskBytes = uint64(s.number(1, 20)) * gib
 	}
 	target := "east-a"
 	if s.chance(0.5) {
@@ -195,6 +205,13 @@ func (s *sim) resources() []*pb.Resource {
 	}
 	for _, p := range s.site.plans {
 		out = append(out, &pb.Resource{Resource: &pb.Resource_Plan{Plan: p}})
+	}
+	for _, h := range s.site.hosts {
+		if s.chance(0.5) {
+			out = append(out, &pb.Resource{Resource: &pb.Resource_Host{Host: &pb.HostPolicy{
+				Metadata: &pb.Metadata{Name: h}, Spec: &pb.HostPolicySpec{Lending: &pb.Lending{Devices: map[string]uint32{gpu: 1}}},
+			}}})
+		}
 	}
 	return out
 }

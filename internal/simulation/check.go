@@ -50,13 +50,19 @@ func (s *sim) check() {
 	where := map[string]string{}
 	for _, name := range s.site.hosts {
 		h := w.hosts[name]
-		var used uint64
+		var used, disk uint64
+		var gpus uint32
 		for _, id := range h.ids() {
 			d := h.domains[id]
+			disk += model.LocalDiskOf(d.def.Spec)
+			if d.image != nil {
+				disk += d.def.Spec.GetMemoryBytes()
+			}
 			if !d.running {
 				continue
 			}
 			used += d.def.Spec.GetMemoryBytes() + h.capacity.GetOverheadBytes()
+			gpus += d.def.Spec.GetDevices()[gpu]
 			key := string(id)
 			if d.def.Spec.GetBand() == pb.Band_BAND_PROTECTED {
 				key = workloadOf(id)
@@ -66,6 +72,10 @@ func (s *sim) check() {
 				s.fail("1 single run", "%s runs on %s and on %s", key, at, name)
 			}
 			where[key] = name
+		}
+		if disk > h.capacity.GetDiskBytes() || gpus > h.capacity.GetDevices()[gpu] {
+			s.fail("3 capacity", "host %s keeps %s of %s on its disk and gives away %d of %v", name, model.Bytes(disk),
+				model.Bytes(h.capacity.GetDiskBytes()), gpus, h.capacity.GetDevices())
 		}
 		if used > h.capacity.GetMemoryBytes() {
 			s.fail("3 capacity", "host %s runs %s of %s: %s", name, model.Bytes(used), model.Bytes(h.capacity.GetMemoryBytes()), h.describe())

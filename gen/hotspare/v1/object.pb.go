@@ -1008,7 +1008,9 @@ type InstanceSpec struct {
 	// End of the lease's term, enforced by the agent itself (R12). Unset: no end.
 	TermEnd *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=term_end,json=termEnd,proto3" json:"term_end,omitempty"`
 	// Set while a failover preempts the instance: what its guest is told.
-	Preemption    *Preemption `protobuf:"bytes,13,opt,name=preemption,proto3" json:"preemption,omitempty"`
+	Preemption *Preemption `protobuf:"bytes,13,opt,name=preemption,proto3" json:"preemption,omitempty"`
+	// Devices of the host, by the names that its capacity has.
+	Devices       map[string]uint32 `protobuf:"bytes,14,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1130,6 +1132,13 @@ func (x *InstanceSpec) GetTermEnd() *timestamppb.Timestamp {
 func (x *InstanceSpec) GetPreemption() *Preemption {
 	if x != nil {
 		return x.Preemption
+	}
+	return nil
+}
+
+func (x *InstanceSpec) GetDevices() map[string]uint32 {
+	if x != nil {
+		return x.Devices
 	}
 	return nil
 }
@@ -2861,7 +2870,7 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"parameters\"O\n" +
 	"\tLocalGate\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12*\n" +
-	"\x06states\x18\x02 \x03(\x0e2\x12.hotspare.v1.StateR\x06states\"\x85\x04\n" +
+	"\x06states\x18\x02 \x03(\x0e2\x12.hotspare.v1.StateR\x06states\"\x83\x05\n" +
 	"\fInstanceSpec\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x14\n" +
 	"\x05vcpus\x18\x02 \x01(\rR\x05vcpus\x12!\n" +
@@ -2878,7 +2887,11 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\bterm_end\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\atermEnd\x127\n" +
 	"\n" +
 	"preemption\x18\r \x01(\v2\x17.hotspare.v1.PreemptionR\n" +
-	"preemption\"a\n" +
+	"preemption\x12@\n" +
+	"\adevices\x18\x0e \x03(\v2&.hotspare.v1.InstanceSpec.DevicesEntryR\adevices\x1a:\n" +
+	"\fDevicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"a\n" +
 	"\n" +
 	"Preemption\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
@@ -3097,7 +3110,7 @@ func file_hotspare_v1_object_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_object_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_hotspare_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_hotspare_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_hotspare_v1_object_proto_goTypes = []any{
 	(Kind)(0),                     // 0: hotspare.v1.Kind
 	(State)(0),                    // 1: hotspare.v1.State
@@ -3133,15 +3146,16 @@ var file_hotspare_v1_object_proto_goTypes = []any{
 	(*NetworkStatus)(nil),         // 31: hotspare.v1.NetworkStatus
 	(*EndpointStatus)(nil),        // 32: hotspare.v1.EndpointStatus
 	(*FenceStatus)(nil),           // 33: hotspare.v1.FenceStatus
-	nil,                           // 34: hotspare.v1.HookSpec.EnvironmentEntry
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	nil,                           // 34: hotspare.v1.InstanceSpec.DevicesEntry
+	nil,                           // 35: hotspare.v1.HookSpec.EnvironmentEntry
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
 }
 var file_hotspare_v1_object_proto_depIdxs = []int32{
 	0,  // 0: hotspare.v1.Object.kind:type_name -> hotspare.v1.Kind
 	11, // 1: hotspare.v1.Object.base:type_name -> hotspare.v1.Spec
 	10, // 2: hotspare.v1.Object.overrides:type_name -> hotspare.v1.Override
-	35, // 3: hotspare.v1.Object.confirmed_point:type_name -> google.protobuf.Timestamp
+	36, // 3: hotspare.v1.Object.confirmed_point:type_name -> google.protobuf.Timestamp
 	2,  // 4: hotspare.v1.Override.run:type_name -> hotspare.v1.RunKind
 	11, // 5: hotspare.v1.Override.spec:type_name -> hotspare.v1.Spec
 	1,  // 6: hotspare.v1.Spec.state:type_name -> hotspare.v1.State
@@ -3159,42 +3173,43 @@ var file_hotspare_v1_object_proto_depIdxs = []int32{
 	18, // 18: hotspare.v1.InstanceSpec.boot:type_name -> hotspare.v1.Boot
 	15, // 19: hotspare.v1.InstanceSpec.reclaim:type_name -> hotspare.v1.Reclaim
 	19, // 20: hotspare.v1.InstanceSpec.health:type_name -> hotspare.v1.Health
-	35, // 21: hotspare.v1.InstanceSpec.term_end:type_name -> google.protobuf.Timestamp
+	36, // 21: hotspare.v1.InstanceSpec.term_end:type_name -> google.protobuf.Timestamp
 	14, // 22: hotspare.v1.InstanceSpec.preemption:type_name -> hotspare.v1.Preemption
-	4,  // 23: hotspare.v1.Reclaim.action:type_name -> hotspare.v1.ReclaimAction
-	36, // 24: hotspare.v1.Reclaim.grace:type_name -> google.protobuf.Duration
-	36, // 25: hotspare.v1.Reclaim.deadline:type_name -> google.protobuf.Duration
-	36, // 26: hotspare.v1.Health.within:type_name -> google.protobuf.Duration
-	36, // 27: hotspare.v1.Health.interval:type_name -> google.protobuf.Duration
-	5,  // 28: hotspare.v1.NetworkSpec.role:type_name -> hotspare.v1.NetworkRole
-	23, // 29: hotspare.v1.EndpointSpec.dns:type_name -> hotspare.v1.DnsRecord
-	24, // 30: hotspare.v1.EndpointSpec.preimage:type_name -> hotspare.v1.EndpointValue
-	36, // 31: hotspare.v1.DnsRecord.ttl:type_name -> google.protobuf.Duration
-	36, // 32: hotspare.v1.EndpointValue.ttl:type_name -> google.protobuf.Duration
-	6,  // 33: hotspare.v1.FenceSpec.method:type_name -> hotspare.v1.FenceMethod
-	36, // 34: hotspare.v1.HookSpec.timeout:type_name -> google.protobuf.Duration
-	34, // 35: hotspare.v1.HookSpec.environment:type_name -> hotspare.v1.HookSpec.EnvironmentEntry
-	1,  // 36: hotspare.v1.Status.state:type_name -> hotspare.v1.State
-	7,  // 37: hotspare.v1.Status.phase:type_name -> hotspare.v1.Phase
-	35, // 38: hotspare.v1.Status.call_began:type_name -> google.protobuf.Timestamp
-	35, // 39: hotspare.v1.Status.call_returned:type_name -> google.protobuf.Timestamp
-	28, // 40: hotspare.v1.Status.instance:type_name -> hotspare.v1.InstanceStatus
-	29, // 41: hotspare.v1.Status.volume:type_name -> hotspare.v1.VolumeStatus
-	31, // 42: hotspare.v1.Status.network:type_name -> hotspare.v1.NetworkStatus
-	32, // 43: hotspare.v1.Status.endpoint:type_name -> hotspare.v1.EndpointStatus
-	33, // 44: hotspare.v1.Status.fence:type_name -> hotspare.v1.FenceStatus
-	8,  // 45: hotspare.v1.InstanceStatus.health:type_name -> hotspare.v1.HealthState
-	35, // 46: hotspare.v1.InstanceStatus.grace_until:type_name -> google.protobuf.Timestamp
-	30, // 47: hotspare.v1.VolumeStatus.point:type_name -> hotspare.v1.ConsistentPoint
-	35, // 48: hotspare.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
-	35, // 49: hotspare.v1.ConsistentPoint.time:type_name -> google.protobuf.Timestamp
-	24, // 50: hotspare.v1.EndpointStatus.observed:type_name -> hotspare.v1.EndpointValue
-	35, // 51: hotspare.v1.FenceStatus.observed_at:type_name -> google.protobuf.Timestamp
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	34, // 23: hotspare.v1.InstanceSpec.devices:type_name -> hotspare.v1.InstanceSpec.DevicesEntry
+	4,  // 24: hotspare.v1.Reclaim.action:type_name -> hotspare.v1.ReclaimAction
+	37, // 25: hotspare.v1.Reclaim.grace:type_name -> google.protobuf.Duration
+	37, // 26: hotspare.v1.Reclaim.deadline:type_name -> google.protobuf.Duration
+	37, // 27: hotspare.v1.Health.within:type_name -> google.protobuf.Duration
+	37, // 28: hotspare.v1.Health.interval:type_name -> google.protobuf.Duration
+	5,  // 29: hotspare.v1.NetworkSpec.role:type_name -> hotspare.v1.NetworkRole
+	23, // 30: hotspare.v1.EndpointSpec.dns:type_name -> hotspare.v1.DnsRecord
+	24, // 31: hotspare.v1.EndpointSpec.preimage:type_name -> hotspare.v1.EndpointValue
+	37, // 32: hotspare.v1.DnsRecord.ttl:type_name -> google.protobuf.Duration
+	37, // 33: hotspare.v1.EndpointValue.ttl:type_name -> google.protobuf.Duration
+	6,  // 34: hotspare.v1.FenceSpec.method:type_name -> hotspare.v1.FenceMethod
+	37, // 35: hotspare.v1.HookSpec.timeout:type_name -> google.protobuf.Duration
+	35, // 36: hotspare.v1.HookSpec.environment:type_name -> hotspare.v1.HookSpec.EnvironmentEntry
+	1,  // 37: hotspare.v1.Status.state:type_name -> hotspare.v1.State
+	7,  // 38: hotspare.v1.Status.phase:type_name -> hotspare.v1.Phase
+	36, // 39: hotspare.v1.Status.call_began:type_name -> google.protobuf.Timestamp
+	36, // 40: hotspare.v1.Status.call_returned:type_name -> google.protobuf.Timestamp
+	28, // 41: hotspare.v1.Status.instance:type_name -> hotspare.v1.InstanceStatus
+	29, // 42: hotspare.v1.Status.volume:type_name -> hotspare.v1.VolumeStatus
+	31, // 43: hotspare.v1.Status.network:type_name -> hotspare.v1.NetworkStatus
+	32, // 44: hotspare.v1.Status.endpoint:type_name -> hotspare.v1.EndpointStatus
+	33, // 45: hotspare.v1.Status.fence:type_name -> hotspare.v1.FenceStatus
+	8,  // 46: hotspare.v1.InstanceStatus.health:type_name -> hotspare.v1.HealthState
+	36, // 47: hotspare.v1.InstanceStatus.grace_until:type_name -> google.protobuf.Timestamp
+	30, // 48: hotspare.v1.VolumeStatus.point:type_name -> hotspare.v1.ConsistentPoint
+	36, // 49: hotspare.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
+	36, // 50: hotspare.v1.ConsistentPoint.time:type_name -> google.protobuf.Timestamp
+	24, // 51: hotspare.v1.EndpointStatus.observed:type_name -> hotspare.v1.EndpointValue
+	36, // 52: hotspare.v1.FenceStatus.observed_at:type_name -> google.protobuf.Timestamp
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_object_proto_init() }
@@ -3228,7 +3243,7 @@ func file_hotspare_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_object_proto_rawDesc), len(file_hotspare_v1_object_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

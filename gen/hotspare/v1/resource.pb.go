@@ -481,9 +481,11 @@ type PlanSpec struct {
 	RtoTarget *durationpb.Duration `protobuf:"bytes,2,opt,name=rto_target,json=rtoTarget,proto3" json:"rto_target,omitempty"`
 	RpoTarget *durationpb.Duration `protobuf:"bytes,3,opt,name=rpo_target,json=rpoTarget,proto3" json:"rpo_target,omitempty"`
 	// How the old side is proven dead, in this order.
-	Fencing       []*Fencing      `protobuf:"bytes,4,rep,name=fencing,proto3" json:"fencing,omitempty"`
-	Workloads     []*Workload     `protobuf:"bytes,5,rep,name=workloads,proto3" json:"workloads,omitempty"`
-	Endpoints     []*PlanEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Fencing   []*Fencing      `protobuf:"bytes,4,rep,name=fencing,proto3" json:"fencing,omitempty"`
+	Workloads []*Workload     `protobuf:"bytes,5,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	Endpoints []*PlanEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// How long taking lent VMs back may hold up a failover of the plan. Unset: half of rto_target, else no bound.
+	ReclaimBudget *durationpb.Duration `protobuf:"bytes,7,opt,name=reclaim_budget,json=reclaimBudget,proto3" json:"reclaim_budget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,6 +558,13 @@ func (x *PlanSpec) GetWorkloads() []*Workload {
 func (x *PlanSpec) GetEndpoints() []*PlanEndpoint {
 	if x != nil {
 		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *PlanSpec) GetReclaimBudget() *durationpb.Duration {
+	if x != nil {
+		return x.ReclaimBudget
 	}
 	return nil
 }
@@ -853,9 +862,13 @@ func (x *Workload) GetTogether() string {
 
 // Resources is what a VM needs.
 type Resources struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vcpus         uint32                 `protobuf:"varint,1,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
-	MemoryBytes   uint64                 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Vcpus       uint32                 `protobuf:"varint,1,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
+	MemoryBytes uint64                 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// An empty disk of the VM alone, on its host's own disk; zero: none.
+	LocalDiskBytes uint64 `protobuf:"varint,3,opt,name=local_disk_bytes,json=localDiskBytes,proto3" json:"local_disk_bytes,omitempty"`
+	// Devices of its host by the names that hosts give them ("a100"), with how many.
+	Devices       map[string]uint32 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -902,6 +915,20 @@ func (x *Resources) GetMemoryBytes() uint64 {
 		return x.MemoryBytes
 	}
 	return 0
+}
+
+func (x *Resources) GetLocalDiskBytes() uint64 {
+	if x != nil {
+		return x.LocalDiskBytes
+	}
+	return 0
+}
+
+func (x *Resources) GetDevices() map[string]uint32 {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
 }
 
 // WorkloadVolume binds a disk to a replica in a pool.
@@ -1866,7 +1893,9 @@ type ImageSpec struct {
 	Initrd  string                 `protobuf:"bytes,2,opt,name=initrd,proto3" json:"initrd,omitempty"`
 	Cmdline string                 `protobuf:"bytes,3,opt,name=cmdline,proto3" json:"cmdline,omitempty"`
 	// Disk image that a private layer is put on; empty: no disk.
-	Disk          string `protobuf:"bytes,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	Disk string `protobuf:"bytes,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	// What a private layer may grow to; zero: it is not counted.
+	DiskSizeBytes uint64 `protobuf:"varint,5,opt,name=disk_size_bytes,json=diskSizeBytes,proto3" json:"disk_size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1927,6 +1956,13 @@ func (x *ImageSpec) GetDisk() string {
 		return x.Disk
 	}
 	return ""
+}
+
+func (x *ImageSpec) GetDiskSizeBytes() uint64 {
+	if x != nil {
+		return x.DiskSizeBytes
+	}
+	return 0
 }
 
 // FenceTarget is something that can be proven dead.
@@ -2283,8 +2319,12 @@ type HostPolicySpec struct {
 	// Virtual CPUs for each real one. Zero means one.
 	Overcommit         float64 `protobuf:"fixed64,2,opt,name=overcommit,proto3" json:"overcommit,omitempty"`
 	ReserveMemoryBytes uint64  `protobuf:"varint,3,opt,name=reserve_memory_bytes,json=reserveMemoryBytes,proto3" json:"reserve_memory_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Space on its own disk that hotspare leaves alone.
+	ReserveLocalDiskBytes uint64 `protobuf:"varint,4,opt,name=reserve_local_disk_bytes,json=reserveLocalDiskBytes,proto3" json:"reserve_local_disk_bytes,omitempty"`
+	// What of its disk and devices is there for leases, and never for recovery plans.
+	Lending       *Lending `protobuf:"bytes,5,opt,name=lending,proto3" json:"lending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostPolicySpec) Reset() {
@@ -2338,6 +2378,75 @@ func (x *HostPolicySpec) GetReserveMemoryBytes() uint64 {
 	return 0
 }
 
+func (x *HostPolicySpec) GetReserveLocalDiskBytes() uint64 {
+	if x != nil {
+		return x.ReserveLocalDiskBytes
+	}
+	return 0
+}
+
+func (x *HostPolicySpec) GetLending() *Lending {
+	if x != nil {
+		return x.Lending
+	}
+	return nil
+}
+
+// Lending is the share of a host that leases may keep while they are preempted.
+type Lending struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For saved RAM and private disks. Unset: half of the disk.
+	LocalDiskBytes *uint64 `protobuf:"varint,1,opt,name=local_disk_bytes,json=localDiskBytes,proto3,oneof" json:"local_disk_bytes,omitempty"`
+	// Devices by name; those that are not named are for recovery plans.
+	Devices       map[string]uint32 `protobuf:"bytes,2,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lending) Reset() {
+	*x = Lending{}
+	mi := &file_hotspare_v1_resource_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lending) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lending) ProtoMessage() {}
+
+func (x *Lending) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_resource_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lending.ProtoReflect.Descriptor instead.
+func (*Lending) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Lending) GetLocalDiskBytes() uint64 {
+	if x != nil && x.LocalDiskBytes != nil {
+		return *x.LocalDiskBytes
+	}
+	return 0
+}
+
+func (x *Lending) GetDevices() map[string]uint32 {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
 // RoleBinding gives named users a role, whatever their certificates say; at each call.
 type RoleBinding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2349,7 +2458,7 @@ type RoleBinding struct {
 
 func (x *RoleBinding) Reset() {
 	*x = RoleBinding{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[31]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2470,7 @@ func (x *RoleBinding) String() string {
 func (*RoleBinding) ProtoMessage() {}
 
 func (x *RoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[31]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2483,7 @@ func (x *RoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBinding.ProtoReflect.Descriptor instead.
 func (*RoleBinding) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{31}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RoleBinding) GetMetadata() *Metadata {
@@ -2403,7 +2512,7 @@ type RoleBindingSpec struct {
 
 func (x *RoleBindingSpec) Reset() {
 	*x = RoleBindingSpec{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[32]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2524,7 @@ func (x *RoleBindingSpec) String() string {
 func (*RoleBindingSpec) ProtoMessage() {}
 
 func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[32]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2537,7 @@ func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
 func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{32}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RoleBindingSpec) GetUsers() []string {
@@ -2457,7 +2566,7 @@ type Scenario struct {
 
 func (x *Scenario) Reset() {
 	*x = Scenario{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2578,7 @@ func (x *Scenario) String() string {
 func (*Scenario) ProtoMessage() {}
 
 func (x *Scenario) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[33]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2591,7 @@ func (x *Scenario) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scenario.ProtoReflect.Descriptor instead.
 func (*Scenario) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{33}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Scenario) GetMetadata() *Metadata {
@@ -2512,7 +2621,7 @@ type ScenarioSpec struct {
 
 func (x *ScenarioSpec) Reset() {
 	*x = ScenarioSpec{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2633,7 @@ func (x *ScenarioSpec) String() string {
 func (*ScenarioSpec) ProtoMessage() {}
 
 func (x *ScenarioSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[34]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2646,7 @@ func (x *ScenarioSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScenarioSpec.ProtoReflect.Descriptor instead.
 func (*ScenarioSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{34}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ScenarioSpec) GetPlans() []string {
@@ -2572,7 +2681,7 @@ type Tolerate struct {
 
 func (x *Tolerate) Reset() {
 	*x = Tolerate{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2693,7 @@ func (x *Tolerate) String() string {
 func (*Tolerate) ProtoMessage() {}
 
 func (x *Tolerate) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[35]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2706,7 @@ func (x *Tolerate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tolerate.ProtoReflect.Descriptor instead.
 func (*Tolerate) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{35}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Tolerate) GetHosts() uint32 {
@@ -2647,7 +2756,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2768,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[36]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2781,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{36}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Host) GetName() string {
@@ -2799,13 +2908,17 @@ type Capacity struct {
 	ForeignVcpus       uint32 `protobuf:"varint,5,opt,name=foreign_vcpus,json=foreignVcpus,proto3" json:"foreign_vcpus,omitempty"`
 	ForeignMemoryBytes uint64 `protobuf:"varint,6,opt,name=foreign_memory_bytes,json=foreignMemoryBytes,proto3" json:"foreign_memory_bytes,omitempty"`
 	CpuClass           string `protobuf:"bytes,7,opt,name=cpu_class,json=cpuClass,proto3" json:"cpu_class,omitempty"`
+	// Devices that VMs can be given, by name.
+	Devices map[string]uint32 `protobuf:"bytes,8,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// How fast RAM was seen to be saved here; zero: not measured yet.
+	SaveBytesPerSecond uint64 `protobuf:"varint,9,opt,name=save_bytes_per_second,json=saveBytesPerSecond,proto3" json:"save_bytes_per_second,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2930,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[37]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2943,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{37}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Capacity) GetVcpus() uint32 {
@@ -2882,6 +2995,20 @@ func (x *Capacity) GetCpuClass() string {
 	return ""
 }
 
+func (x *Capacity) GetDevices() map[string]uint32 {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *Capacity) GetSaveBytesPerSecond() uint64 {
+	if x != nil {
+		return x.SaveBytesPerSecond
+	}
+	return 0
+}
+
 // AgentOffer names what an agent can reach.
 type AgentOffer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2898,7 +3025,7 @@ type AgentOffer struct {
 
 func (x *AgentOffer) Reset() {
 	*x = AgentOffer{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2910,7 +3037,7 @@ func (x *AgentOffer) String() string {
 func (*AgentOffer) ProtoMessage() {}
 
 func (x *AgentOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2923,7 +3050,7 @@ func (x *AgentOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentOffer.ProtoReflect.Descriptor instead.
 func (*AgentOffer) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AgentOffer) GetHypervisor() bool {
@@ -2969,13 +3096,15 @@ type HostLive struct {
 	Since              *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	LentInstances      uint32                 `protobuf:"varint,3,opt,name=lent_instances,json=lentInstances,proto3" json:"lent_instances,omitempty"`
 	ProtectedInstances uint32                 `protobuf:"varint,4,opt,name=protected_instances,json=protectedInstances,proto3" json:"protected_instances,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Why its lent VMs might not be taken back in time; empty: they would be.
+	AtRisk        string `protobuf:"bytes,5,opt,name=at_risk,json=atRisk,proto3" json:"at_risk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostLive) Reset() {
 	*x = HostLive{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3116,7 @@ func (x *HostLive) String() string {
 func (*HostLive) ProtoMessage() {}
 
 func (x *HostLive) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3129,7 @@ func (x *HostLive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostLive.ProtoReflect.Descriptor instead.
 func (*HostLive) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HostLive) GetSession() string {
@@ -3031,6 +3160,13 @@ func (x *HostLive) GetProtectedInstances() uint32 {
 	return 0
 }
 
+func (x *HostLive) GetAtRisk() string {
+	if x != nil {
+		return x.AtRisk
+	}
+	return ""
+}
+
 // Lease is a developer's claim on capacity for a term.
 type Lease struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -3056,14 +3192,16 @@ type Lease struct {
 	// Why it is preempted, one entry for each failover; filled in on reading only.
 	Preempting []*LeasePreemption `protobuf:"bytes,17,rep,name=preempting,proto3" json:"preempting,omitempty"`
 	// When it was back from its last preemption.
-	ReturnedAt    *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=returned_at,json=returnedAt,proto3" json:"returned_at,omitempty"`
+	ReturnedAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=returned_at,json=returnedAt,proto3" json:"returned_at,omitempty"`
+	// Why its VMs might not be taken back in time, and nothing is done about it; filled in by GetLease only.
+	AtRisk        string `protobuf:"bytes,25,opt,name=at_risk,json=atRisk,proto3" json:"at_risk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3213,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3226,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Lease) GetName() string {
@@ -3217,6 +3355,13 @@ func (x *Lease) GetReturnedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Lease) GetAtRisk() string {
+	if x != nil {
+		return x.AtRisk
+	}
+	return ""
+}
+
 // LeasePreemption is what the owner is told of a preemption.
 type LeasePreemption struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -3238,7 +3383,7 @@ type LeasePreemption struct {
 
 func (x *LeasePreemption) Reset() {
 	*x = LeasePreemption{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3250,7 +3395,7 @@ func (x *LeasePreemption) String() string {
 func (*LeasePreemption) ProtoMessage() {}
 
 func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3263,7 +3408,7 @@ func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeasePreemption.ProtoReflect.Descriptor instead.
 func (*LeasePreemption) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{41}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LeasePreemption) GetFailover() string {
@@ -3348,7 +3493,7 @@ type LeaseSpec struct {
 
 func (x *LeaseSpec) Reset() {
 	*x = LeaseSpec{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3505,7 @@ func (x *LeaseSpec) String() string {
 func (*LeaseSpec) ProtoMessage() {}
 
 func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3518,7 @@ func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseSpec.ProtoReflect.Descriptor instead.
 func (*LeaseSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{42}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaseSpec) GetCount() uint32 {
@@ -3454,7 +3599,7 @@ type LeaseInstance struct {
 
 func (x *LeaseInstance) Reset() {
 	*x = LeaseInstance{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3466,7 +3611,7 @@ func (x *LeaseInstance) String() string {
 func (*LeaseInstance) ProtoMessage() {}
 
 func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3479,7 +3624,7 @@ func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseInstance.ProtoReflect.Descriptor instead.
 func (*LeaseInstance) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{43}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LeaseInstance) GetObject() string {
@@ -3535,7 +3680,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3692,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3705,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{44}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Evidence) GetSequence() uint64 {
@@ -3655,7 +3800,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\bresource\"d\n" +
 	"\x04Plan\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12)\n" +
-	"\x04spec\x18\x02 \x01(\v2\x15.hotspare.v1.PlanSpecR\x04spec\"\xb0\x02\n" +
+	"\x04spec\x18\x02 \x01(\v2\x15.hotspare.v1.PlanSpecR\x04spec\"\xf2\x02\n" +
 	"\bPlanSpec\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\rR\x04rank\x128\n" +
 	"\n" +
@@ -3664,7 +3809,8 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"rpo_target\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\trpoTarget\x12.\n" +
 	"\afencing\x18\x04 \x03(\v2\x14.hotspare.v1.FencingR\afencing\x123\n" +
 	"\tworkloads\x18\x05 \x03(\v2\x15.hotspare.v1.WorkloadR\tworkloads\x127\n" +
-	"\tendpoints\x18\x06 \x03(\v2\x19.hotspare.v1.PlanEndpointR\tendpoints\"\x9d\x01\n" +
+	"\tendpoints\x18\x06 \x03(\v2\x19.hotspare.v1.PlanEndpointR\tendpoints\x12@\n" +
+	"\x0ereclaim_budget\x18\a \x01(\v2\x19.google.protobuf.DurationR\rreclaimBudget\"\x9d\x01\n" +
 	"\aFencing\x12/\n" +
 	"\x05power\x18\x01 \x01(\v2\x19.hotspare.v1.PowerFencingR\x05power\x12,\n" +
 	"\x04oath\x18\x02 \x01(\v2\x18.hotspare.v1.OathFencingR\x04oath\x123\n" +
@@ -3690,10 +3836,15 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\btogether\x18\r \x01(\tR\btogether\x1a;\n" +
 	"\rRequiresEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x01\n" +
 	"\tResources\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
-	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\"\xa9\x01\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12(\n" +
+	"\x10local_disk_bytes\x18\x03 \x01(\x04R\x0elocalDiskBytes\x12=\n" +
+	"\adevices\x18\x04 \x03(\v2#.hotspare.v1.Resources.DevicesEntryR\adevices\x1a:\n" +
+	"\fDevicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xa9\x01\n" +
 	"\x0eWorkloadVolume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x18\n" +
@@ -3761,12 +3912,13 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05hosts\x18\x03 \x03(\tR\x05hosts\"f\n" +
 	"\x05Image\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12*\n" +
-	"\x04spec\x18\x02 \x01(\v2\x16.hotspare.v1.ImageSpecR\x04spec\"i\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.hotspare.v1.ImageSpecR\x04spec\"\x91\x01\n" +
 	"\tImageSpec\x12\x16\n" +
 	"\x06kernel\x18\x01 \x01(\tR\x06kernel\x12\x16\n" +
 	"\x06initrd\x18\x02 \x01(\tR\x06initrd\x12\x18\n" +
 	"\acmdline\x18\x03 \x01(\tR\acmdline\x12\x12\n" +
-	"\x04disk\x18\x04 \x01(\tR\x04disk\"r\n" +
+	"\x04disk\x18\x04 \x01(\tR\x04disk\x12&\n" +
+	"\x0fdisk_size_bytes\x18\x05 \x01(\x04R\rdiskSizeBytes\"r\n" +
 	"\vFenceTarget\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x120\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.hotspare.v1.FenceTargetSpecR\x04spec\"'\n" +
@@ -3792,13 +3944,22 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\n" +
 	"HostPolicy\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12/\n" +
-	"\x04spec\x18\x02 \x01(\v2\x1b.hotspare.v1.HostPolicySpecR\x04spec\"\x89\x01\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1b.hotspare.v1.HostPolicySpecR\x04spec\"\xf2\x01\n" +
 	"\x0eHostPolicySpec\x12%\n" +
 	"\x0efailure_domain\x18\x01 \x01(\tR\rfailureDomain\x12\x1e\n" +
 	"\n" +
 	"overcommit\x18\x02 \x01(\x01R\n" +
 	"overcommit\x120\n" +
-	"\x14reserve_memory_bytes\x18\x03 \x01(\x04R\x12reserveMemoryBytes\"r\n" +
+	"\x14reserve_memory_bytes\x18\x03 \x01(\x04R\x12reserveMemoryBytes\x127\n" +
+	"\x18reserve_local_disk_bytes\x18\x04 \x01(\x04R\x15reserveLocalDiskBytes\x12.\n" +
+	"\alending\x18\x05 \x01(\v2\x14.hotspare.v1.LendingR\alending\"\xc6\x01\n" +
+	"\aLending\x12-\n" +
+	"\x10local_disk_bytes\x18\x01 \x01(\x04H\x00R\x0elocalDiskBytes\x88\x01\x01\x12;\n" +
+	"\adevices\x18\x02 \x03(\v2!.hotspare.v1.Lending.DevicesEntryR\adevices\x1a:\n" +
+	"\fDevicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01B\x13\n" +
+	"\x11_local_disk_bytes\"r\n" +
 	"\vRoleBinding\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x120\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.hotspare.v1.RoleBindingSpecR\x04spec\";\n" +
@@ -3837,7 +3998,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\vlost_reason\x18\x15 \x01(\tR\n" +
 	"lostReason\x12A\n" +
 	"\x0ecordoned_until\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\rcordonedUntil\x12%\n" +
-	"\x0euses_tolerance\x18\x17 \x01(\bR\rusesTolerance\"\xfd\x01\n" +
+	"\x0euses_tolerance\x18\x17 \x01(\bR\rusesTolerance\"\xaa\x03\n" +
 	"\bCapacity\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1d\n" +
@@ -3846,7 +4007,12 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x0eoverhead_bytes\x18\x04 \x01(\x04R\roverheadBytes\x12#\n" +
 	"\rforeign_vcpus\x18\x05 \x01(\rR\fforeignVcpus\x120\n" +
 	"\x14foreign_memory_bytes\x18\x06 \x01(\x04R\x12foreignMemoryBytes\x12\x1b\n" +
-	"\tcpu_class\x18\a \x01(\tR\bcpuClass\"\xa4\x01\n" +
+	"\tcpu_class\x18\a \x01(\tR\bcpuClass\x12<\n" +
+	"\adevices\x18\b \x03(\v2\".hotspare.v1.Capacity.DevicesEntryR\adevices\x121\n" +
+	"\x15save_bytes_per_second\x18\t \x01(\x04R\x12saveBytesPerSecond\x1a:\n" +
+	"\fDevicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xa4\x01\n" +
 	"\n" +
 	"AgentOffer\x12\x1e\n" +
 	"\n" +
@@ -3855,12 +4021,13 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05pools\x18\x02 \x03(\tR\x05pools\x12\x14\n" +
 	"\x05zones\x18\x03 \x03(\tR\x05zones\x12#\n" +
 	"\rfence_targets\x18\x04 \x03(\tR\ffenceTargets\x12%\n" +
-	"\x0eprotected_site\x18\x05 \x01(\bR\rprotectedSite\"\xae\x01\n" +
+	"\x0eprotected_site\x18\x05 \x01(\bR\rprotectedSite\"\xc7\x01\n" +
 	"\bHostLive\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12%\n" +
 	"\x0elent_instances\x18\x03 \x01(\rR\rlentInstances\x12/\n" +
-	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\"\x98\x06\n" +
+	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\x12\x17\n" +
+	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\"\xb1\x06\n" +
 	"\x05Lease\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x18\n" +
@@ -3884,7 +4051,8 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"preempting\x18\x11 \x03(\v2\x1c.hotspare.v1.LeasePreemptionR\n" +
 	"preempting\x12;\n" +
 	"\vreturned_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"returnedAt\"\xd3\x02\n" +
+	"returnedAt\x12\x17\n" +
+	"\aat_risk\x18\x19 \x01(\tR\x06atRisk\"\xd3\x02\n" +
 	"\x0fLeasePreemption\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -3951,7 +4119,7 @@ func file_hotspare_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_hotspare_v1_resource_proto_goTypes = []any{
 	(LeaseClass)(0),               // 0: hotspare.v1.LeaseClass
 	(LeasePhase)(0),               // 1: hotspare.v1.LeasePhase
@@ -3986,32 +4154,36 @@ var file_hotspare_v1_resource_proto_goTypes = []any{
 	(*TriggerStatus)(nil),         // 30: hotspare.v1.TriggerStatus
 	(*HostPolicy)(nil),            // 31: hotspare.v1.HostPolicy
 	(*HostPolicySpec)(nil),        // 32: hotspare.v1.HostPolicySpec
-	(*RoleBinding)(nil),           // 33: hotspare.v1.RoleBinding
-	(*RoleBindingSpec)(nil),       // 34: hotspare.v1.RoleBindingSpec
-	(*Scenario)(nil),              // 35: hotspare.v1.Scenario
-	(*ScenarioSpec)(nil),          // 36: hotspare.v1.ScenarioSpec
-	(*Tolerate)(nil),              // 37: hotspare.v1.Tolerate
-	(*Host)(nil),                  // 38: hotspare.v1.Host
-	(*Capacity)(nil),              // 39: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 40: hotspare.v1.AgentOffer
-	(*HostLive)(nil),              // 41: hotspare.v1.HostLive
-	(*Lease)(nil),                 // 42: hotspare.v1.Lease
-	(*LeasePreemption)(nil),       // 43: hotspare.v1.LeasePreemption
-	(*LeaseSpec)(nil),             // 44: hotspare.v1.LeaseSpec
-	(*LeaseInstance)(nil),         // 45: hotspare.v1.LeaseInstance
-	(*Evidence)(nil),              // 46: hotspare.v1.Evidence
-	nil,                           // 47: hotspare.v1.Metadata.LabelsEntry
-	nil,                           // 48: hotspare.v1.Workload.RequiresEntry
-	nil,                           // 49: hotspare.v1.TriggerSpec.MatchEntry
-	nil,                           // 50: hotspare.v1.ScenarioSpec.SelectorEntry
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(NetworkRole)(0),              // 52: hotspare.v1.NetworkRole
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
-	(*Status)(nil),                // 54: hotspare.v1.Status
-	(ReclaimAction)(0),            // 55: hotspare.v1.ReclaimAction
+	(*Lending)(nil),               // 33: hotspare.v1.Lending
+	(*RoleBinding)(nil),           // 34: hotspare.v1.RoleBinding
+	(*RoleBindingSpec)(nil),       // 35: hotspare.v1.RoleBindingSpec
+	(*Scenario)(nil),              // 36: hotspare.v1.Scenario
+	(*ScenarioSpec)(nil),          // 37: hotspare.v1.ScenarioSpec
+	(*Tolerate)(nil),              // 38: hotspare.v1.Tolerate
+	(*Host)(nil),                  // 39: hotspare.v1.Host
+	(*Capacity)(nil),              // 40: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 41: hotspare.v1.AgentOffer
+	(*HostLive)(nil),              // 42: hotspare.v1.HostLive
+	(*Lease)(nil),                 // 43: hotspare.v1.Lease
+	(*LeasePreemption)(nil),       // 44: hotspare.v1.LeasePreemption
+	(*LeaseSpec)(nil),             // 45: hotspare.v1.LeaseSpec
+	(*LeaseInstance)(nil),         // 46: hotspare.v1.LeaseInstance
+	(*Evidence)(nil),              // 47: hotspare.v1.Evidence
+	nil,                           // 48: hotspare.v1.Metadata.LabelsEntry
+	nil,                           // 49: hotspare.v1.Workload.RequiresEntry
+	nil,                           // 50: hotspare.v1.Resources.DevicesEntry
+	nil,                           // 51: hotspare.v1.TriggerSpec.MatchEntry
+	nil,                           // 52: hotspare.v1.Lending.DevicesEntry
+	nil,                           // 53: hotspare.v1.ScenarioSpec.SelectorEntry
+	nil,                           // 54: hotspare.v1.Capacity.DevicesEntry
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(NetworkRole)(0),              // 56: hotspare.v1.NetworkRole
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*Status)(nil),                // 58: hotspare.v1.Status
+	(ReclaimAction)(0),            // 59: hotspare.v1.ReclaimAction
 }
 var file_hotspare_v1_resource_proto_depIdxs = []int32{
-	47, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
+	48, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
 	4,  // 1: hotspare.v1.Resource.plan:type_name -> hotspare.v1.Plan
 	17, // 2: hotspare.v1.Resource.project:type_name -> hotspare.v1.Project
 	20, // 3: hotspare.v1.Resource.network:type_name -> hotspare.v1.Network
@@ -4020,87 +4192,92 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	26, // 6: hotspare.v1.Resource.fence_target:type_name -> hotspare.v1.FenceTarget
 	28, // 7: hotspare.v1.Resource.trigger:type_name -> hotspare.v1.Trigger
 	31, // 8: hotspare.v1.Resource.host:type_name -> hotspare.v1.HostPolicy
-	33, // 9: hotspare.v1.Resource.role_binding:type_name -> hotspare.v1.RoleBinding
-	35, // 10: hotspare.v1.Resource.scenario:type_name -> hotspare.v1.Scenario
+	34, // 9: hotspare.v1.Resource.role_binding:type_name -> hotspare.v1.RoleBinding
+	36, // 10: hotspare.v1.Resource.scenario:type_name -> hotspare.v1.Scenario
 	2,  // 11: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
 	5,  // 12: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
-	51, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
-	51, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
+	55, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
+	55, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
 	6,  // 15: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
 	9,  // 16: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
 	15, // 17: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
-	7,  // 18: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
-	8,  // 19: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
-	51, // 20: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
-	10, // 21: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
-	11, // 22: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
-	13, // 23: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
-	14, // 24: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
-	48, // 25: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
-	12, // 26: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
-	51, // 27: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
-	16, // 28: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
-	51, // 29: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
-	2,  // 30: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
-	18, // 31: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
-	19, // 32: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
-	51, // 33: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
-	51, // 34: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
-	2,  // 35: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
-	21, // 36: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
-	52, // 37: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
-	2,  // 38: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
-	23, // 39: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
-	2,  // 40: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
-	25, // 41: hotspare.v1.Image.spec:type_name -> hotspare.v1.ImageSpec
-	2,  // 42: hotspare.v1.FenceTarget.metadata:type_name -> hotspare.v1.Metadata
-	27, // 43: hotspare.v1.FenceTarget.spec:type_name -> hotspare.v1.FenceTargetSpec
-	2,  // 44: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
-	29, // 45: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
-	30, // 46: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
-	49, // 47: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
-	51, // 48: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
-	53, // 49: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
-	2,  // 50: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
-	32, // 51: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
-	2,  // 52: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
-	34, // 53: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
-	2,  // 54: hotspare.v1.Scenario.metadata:type_name -> hotspare.v1.Metadata
-	36, // 55: hotspare.v1.Scenario.spec:type_name -> hotspare.v1.ScenarioSpec
-	50, // 56: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
-	37, // 57: hotspare.v1.ScenarioSpec.tolerate:type_name -> hotspare.v1.Tolerate
-	39, // 58: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
-	53, // 59: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	40, // 60: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
-	32, // 61: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
-	41, // 62: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
-	53, // 63: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
-	53, // 64: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
-	53, // 65: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
-	0,  // 66: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	44, // 67: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
-	1,  // 68: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	53, // 69: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	53, // 70: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	53, // 71: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	45, // 72: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	53, // 73: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	54, // 74: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	43, // 75: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
-	53, // 76: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
-	53, // 77: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
-	55, // 78: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
-	53, // 79: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
-	10, // 80: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	55, // 81: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	51, // 82: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	51, // 83: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	53, // 84: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	55, // 18: hotspare.v1.PlanSpec.reclaim_budget:type_name -> google.protobuf.Duration
+	7,  // 19: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
+	8,  // 20: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
+	55, // 21: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
+	10, // 22: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
+	11, // 23: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
+	13, // 24: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
+	14, // 25: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
+	49, // 26: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
+	50, // 27: hotspare.v1.Resources.devices:type_name -> hotspare.v1.Resources.DevicesEntry
+	12, // 28: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
+	55, // 29: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
+	16, // 30: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
+	55, // 31: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
+	2,  // 32: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
+	18, // 33: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
+	19, // 34: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
+	55, // 35: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
+	55, // 36: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
+	2,  // 37: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
+	21, // 38: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
+	56, // 39: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
+	2,  // 40: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
+	23, // 41: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
+	2,  // 42: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
+	25, // 43: hotspare.v1.Image.spec:type_name -> hotspare.v1.ImageSpec
+	2,  // 44: hotspare.v1.FenceTarget.metadata:type_name -> hotspare.v1.Metadata
+	27, // 45: hotspare.v1.FenceTarget.spec:type_name -> hotspare.v1.FenceTargetSpec
+	2,  // 46: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
+	29, // 47: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
+	30, // 48: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
+	51, // 49: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
+	55, // 50: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
+	57, // 51: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
+	2,  // 52: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
+	32, // 53: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
+	33, // 54: hotspare.v1.HostPolicySpec.lending:type_name -> hotspare.v1.Lending
+	52, // 55: hotspare.v1.Lending.devices:type_name -> hotspare.v1.Lending.DevicesEntry
+	2,  // 56: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
+	35, // 57: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
+	2,  // 58: hotspare.v1.Scenario.metadata:type_name -> hotspare.v1.Metadata
+	37, // 59: hotspare.v1.Scenario.spec:type_name -> hotspare.v1.ScenarioSpec
+	53, // 60: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
+	38, // 61: hotspare.v1.ScenarioSpec.tolerate:type_name -> hotspare.v1.Tolerate
+	40, // 62: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
+	57, // 63: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	41, // 64: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
+	32, // 65: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
+	42, // 66: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
+	57, // 67: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
+	57, // 68: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
+	54, // 69: hotspare.v1.Capacity.devices:type_name -> hotspare.v1.Capacity.DevicesEntry
+	57, // 70: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	0,  // 71: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
+	45, // 72: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	1,  // 73: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
+	57, // 74: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	57, // 75: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	57, // 76: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	46, // 77: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	57, // 78: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	58, // 79: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	44, // 80: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
+	57, // 81: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
+	57, // 82: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	59, // 83: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	57, // 84: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10, // 85: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	59, // 86: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	55, // 87: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	55, // 88: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	57, // 89: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	90, // [90:90] is the sub-list for method output_type
+	90, // [90:90] is the sub-list for method input_type
+	90, // [90:90] is the sub-list for extension type_name
+	90, // [90:90] is the sub-list for extension extendee
+	0,  // [0:90] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }
@@ -4121,13 +4298,14 @@ func file_hotspare_v1_resource_proto_init() {
 		(*Resource_RoleBinding)(nil),
 		(*Resource_Scenario)(nil),
 	}
+	file_hotspare_v1_resource_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_resource_proto_rawDesc), len(file_hotspare_v1_resource_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   49,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -25,14 +25,14 @@ import (
 // maxUserData bounds what cloud-init gets: it travels through the replicated log.
 const maxUserData = 64 << 10
 
-// vmPattern reads "2x4cpu,8GiB".
-var vmPattern = regexp.MustCompile(`^(?:(\d{1,4})x)?(\d{1,4})cpu,(\d+[KMGT]iB)$`)
+// vmPattern reads "2x4cpu,8GiB", and what follows of disk and devices.
+var vmPattern = regexp.MustCompile(`^(?:(\d{1,4})x)?(\d{1,4})cpu,(\d+[KMGT]iB)((?:,[a-z0-9-]+=[0-9A-Za-z]+)*)$`)
 
-// VM reads how many VMs of what size: "4cpu,8GiB" or "2x4cpu,8GiB".
+// VM reads how many VMs of what size: "4cpu,8GiB", "2x4cpu,8GiB" or "4cpu,8GiB,disk=20GiB,a100=1".
 func VM(text string) (uint32, *pb.Resources, error) {
 	m := vmPattern.FindStringSubmatch(text)
 	if m == nil {
-		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
+		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB or 4cpu,8GiB,disk=20GiB,a100=1", text)
 	}
 	count := uint64(1)
 	if m[1] != "" {
@@ -43,7 +43,38 @@ func VM(text string) (uint32, *pb.Resources, error) {
 	if err != nil || count == 0 || vcpus == 0 || memory == 0 {
 		return 0, nil, outcome.Usagef("--vm %q: want for example 4cpu,8GiB or 2x4cpu,8GiB", text)
 	}
-	return uint32(count), &pb.Resources{Vcpus: uint32(vcpus), MemoryBytes: memory}, nil
+	r := &pb.Resources{Vcpus: uint32(vcpus), MemoryBytes: memory}
+	for part := range strings.SplitSeq(strings.TrimPrefix(m[4], ","), ",") {
+		if err := extra(r, part); err != nil {
+			return 0, nil, outcome.Usagef("--vm %q: %v", text, err)
+		}
+	}
+	return uint32(count), r, nil
+}
+
+// extra reads one more part of a VM: "disk=20GiB", or how many of a device.
+func extra(r *pb.Resources, part string) (err error) {
+	name, value, _ := strings.Cut(part, "=")
+	switch {
+	case part == "":
+		return nil
+	case name == "disk" && r.GetLocalDiskBytes() > 0 || r.GetDevices()[name] > 0:
+		return fmt.Errorf("%s is there twice", name)
+	case name == "disk":
+		if r.LocalDiskBytes, err = model.ParseBytes(value); err != nil || r.GetLocalDiskBytes() == 0 {
+			return fmt.Errorf("disk is %q, want a size with a unit, for example 20GiB", value)
+		}
+		return nil
+	}
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || n == 0 {
+		return fmt.Errorf("device %s is %q, want how many", name, value)
+	}
+	if r.Devices == nil {
+		r.Devices = map[string]uint32{}
+	}
+	r.Devices[name] = uint32(n)
+	return nil
 }
 
 // Duration reads the optional duration of a flag, longer than zero.

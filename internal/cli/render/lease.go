@@ -98,7 +98,11 @@ func sizeText(r *pb.Resources) string {
 	if r == nil {
 		return ""
 	}
-	return fmt.Sprintf("%dcpu,%s", r.GetVcpus(), model.FormatBytes(r.GetMemoryBytes()))
+	out := []string{fmt.Sprintf("%dcpu", r.GetVcpus()), model.FormatBytes(r.GetMemoryBytes())}
+	if d := r.GetLocalDiskBytes(); d > 0 {
+		out = append(out, "disk="+model.FormatBytes(d))
+	}
+	return strings.Join(append(out, devices(r.GetDevices())...), ",")
 }
 
 // Lease describes one lease and its VMs.
@@ -116,6 +120,7 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 		"owner", l.GetOwner(),
 		"state", leaseState(l),
 		"why", l.GetReason(),
+		"at risk", l.GetAtRisk(),
 		"preempted", preempted,
 		"by", by,
 		"returns", returns,

@@ -2,6 +2,8 @@ package render
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,17 +147,18 @@ func Hosts(hs []*pb.Host, width int, wide bool, now time.Time) string {
 	}
 	header := []string{"NAME", "STATE", "FOR", "LENT+PROT", "VCPU", "MEMORY", "OFFERS"}
 	if wide {
-		header = append(header, "FAILURE DOMAIN", "JOINED")
+		header = append(header, "FAILURE DOMAIN", "DISK", "DEVICES", "JOINED")
 	}
 	t := NewTable(6, header...)
 	for _, h := range hs {
-		vcpus, memory := "", ""
+		vcpus, memory, disk := "", "", ""
 		if h.GetOffer().GetHypervisor() {
 			vcpus, memory = fmt.Sprint(h.GetCapacity().GetVcpus()), model.ApproxBytes(h.GetCapacity().GetMemoryBytes())
+			disk = model.ApproxBytes(h.GetCapacity().GetDiskBytes())
 		}
 		t.Row(h.GetName(), hostState(h), since(h.GetLive().GetSince(), now),
 			fmt.Sprintf("%d+%d", h.GetLive().GetLentInstances(), h.GetLive().GetProtectedInstances()), vcpus, memory, offerText(h.GetOffer()),
-			h.GetPolicy().GetFailureDomain(), at(h.GetJoinedAt()))
+			h.GetPolicy().GetFailureDomain(), disk, strings.Join(devices(h.GetCapacity().GetDevices()), " "), at(h.GetJoinedAt()))
 	}
 	return t.Text(width)
 }
@@ -174,7 +177,18 @@ func hostState(h *pb.Host) string {
 	if h.GetCordoned() {
 		s += ",cordoned"
 	}
+	if h.GetLive().GetAtRisk() != "" {
+		s += ",AT RISK"
+	}
 	return s
+}
+
+// devices lists them with their numbers: "a100=2".
+func devices(d map[string]uint32) (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(d)) {
+		out = append(out, fmt.Sprintf("%s=%d", name, d[name]))
+	}
+	return out
 }
 
 func offerText(o *pb.AgentOffer) string {
@@ -202,6 +216,12 @@ func Host(h *pb.Host, now time.Time) string {
 	capacity := ""
 	if h.GetOffer().GetHypervisor() {
 		capacity = fmt.Sprintf("%d vCPU, %s memory, %s disk", c.GetVcpus(), model.ApproxBytes(c.GetMemoryBytes()), model.ApproxBytes(c.GetDiskBytes()))
+		if len(c.GetDevices()) > 0 {
+			capacity += ", " + strings.Join(devices(c.GetDevices()), " ")
+		}
+		if n := c.GetSaveBytesPerSecond(); n > 0 {
+			capacity += ", saves " + model.ApproxBytes(n) + " a second"
+		}
 		if c.GetForeignVcpus() > 0 || c.GetForeignMemoryBytes() > 0 {
 			capacity += fmt.Sprintf("; others use %d vCPU, %s", c.GetForeignVcpus(), model.ApproxBytes(c.GetForeignMemoryBytes()))
 		}
@@ -215,7 +235,7 @@ func Host(h *pb.Host, now time.Time) string {
 	if h.GetUsesTolerance() {
 		cordon += ", uses up tolerance"
 	}
-	return fields("host", h.GetName(), "state", state, "cordoned until", cordon, "capacity", capacity, "cpu class", c.GetCpuClass(),
+	return fields("host", h.GetName(), "state", state, "at risk", h.GetLive().GetAtRisk(), "cordoned until", cordon, "capacity", capacity, "cpu class", c.GetCpuClass(),
 		"offers", offerText(h.GetOffer()), "joined", at(h.GetJoinedAt()), "journal", h.GetJournalId())
 }
 

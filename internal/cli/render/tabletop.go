@@ -82,7 +82,11 @@ func marginText(ms []*pb.Margin) string {
 		case "memory":
 			parts = append(parts, model.ApproxBytes(uint64(free))+" of "+model.ApproxBytes(uint64(m.GetTotal())))
 		default:
-			parts = append(parts, fmt.Sprintf("%d of %d %s", free, m.GetTotal(), m.GetDimension()))
+			if device, ok := strings.CutPrefix(m.GetDimension(), "device/"); ok {
+				parts = append(parts, fmt.Sprintf("%d of %d %s", free, m.GetTotal(), device))
+			} else if m.GetObliged() > 0 { // A disk that no plan asks for says nothing.
+				parts = append(parts, fmt.Sprintf("%s of %s disk", model.ApproxBytes(uint64(free)), model.ApproxBytes(uint64(m.GetTotal()))))
+			}
 		}
 	}
 	if len(parts) == 0 {

@@ -178,7 +178,9 @@ func capacity(c *check) {
 	}
 	for _, lent := range [][]guarantee.Instance{site.Firm, site.Preemptible} {
 		for i := range lent {
-			if !lent[i].Held {
+			if lent[i].Held {
+				add(lent[i].Host, lent[i].Residue)
+			} else {
 				add(lent[i].Host, lent[i].Demand)
 			}
 		}

@@ -75,7 +75,11 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 // admit chooses the hosts.
 func (b *builder) admit(v live.View, spec *pb.LeaseSpec, class pb.LeaseClass, name string) ([]string, error) {
 	site, proven := standing.Site(b.s, v)
-	vm := demand.NewReader(b.s).Instance(name, spec)
+	reader := demand.NewReader(b.s)
+	if device := reader.Lacks(spec.GetResources()); device != "" {
+		return nil, model.Errorf(model.FaultNoFit, "", "no host has a device %s", device).WithRemedy("see what hosts have: hotspare host list -o wide")
+	}
+	vm := reader.Instance(name, spec)
 	if n := b.project.GetSpec().GetNetwork(); n != "" {
 		vm.Networks = []string{n}
 	}
@@ -116,6 +120,7 @@ func (b *builder) instance(i int, host string) ([]*pb.Object, error) {
 		li.Volume = clone.GetId()
 		objects = append(objects, clone)
 	}
+	model.GiveLocal(is, spec.GetResources())
 	after, err := b.network(host, id, is, li)
 	if err != nil {
 		return nil, err

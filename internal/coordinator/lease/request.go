@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -34,11 +35,18 @@ func bounds(s *pb.LeaseSpec) error {
 	case s.GetResources().GetVcpus() > maxVCPUs || s.GetResources().GetMemoryBytes() > maxMemory:
 		return model.Errorf(model.FaultInvalid, "", "a VM of %d vcpus, %s", s.GetResources().GetVcpus(), model.Bytes(s.GetResources().GetMemoryBytes())).
 			WithRemedy("at most %d vcpus, %s", maxVCPUs, model.Bytes(maxMemory))
+	case s.GetResources().GetLocalDiskBytes() > model.MaxLocalDiskBytes,
+		s.GetResources().GetLocalDiskBytes() > 0 && s.GetResources().GetLocalDiskBytes() < model.MinLocalDiskBytes:
+		return model.Errorf(model.FaultInvalid, "", "a local disk of %s", model.Bytes(s.GetResources().GetLocalDiskBytes())).
+			WithRemedy("%s to %s", model.Bytes(model.MinLocalDiskBytes), model.Bytes(model.MaxLocalDiskBytes))
 	case len(s.GetUserData()) > maxUserData:
 		return model.Errorf(model.FaultInvalid, "", "user-data of %s", model.Bytes(uint64(len(s.GetUserData())))).
 			WithRemedy("at most %s", model.Bytes(maxUserData))
 	case len(s.GetSshKeys()) > maxSSHKeys:
 		return model.Errorf(model.FaultInvalid, "", "%d ssh keys", len(s.GetSshKeys())).WithRemedy("at most %d", maxSSHKeys)
+	}
+	if err := devices(s); err != nil {
+		return err
 	}
 	for i, k := range s.GetSshKeys() {
 		if !model.IsSSHKey(k) {
@@ -47,6 +55,31 @@ func bounds(s *pb.LeaseSpec) error {
 		}
 	}
 	return nil
+}
+
+// devices refuses those that no host can have, and what a VM that has some cannot do.
+func devices(s *pb.LeaseSpec) error {
+	d := s.GetResources().GetDevices()
+	if len(d) > model.MaxDeviceNames {
+		return model.Errorf(model.FaultInvalid, "", "devices of %d names", len(d)).WithRemedy("at most %d", model.MaxDeviceNames)
+	}
+	for _, name := range slices.Sorted(maps.Keys(d)) {
+		if !model.ValidName(name) || d[name] == 0 || d[name] > model.MaxDevices {
+			return model.Errorf(model.FaultInvalid, "", "%d of device %q", d[name], name).WithRemedy("1 to %d, of a name that a host has", model.MaxDevices)
+		}
+	}
+	if len(d) > 0 && s.GetOnPreempt() == pb.ReclaimAction_RECLAIM_ACTION_SAVE {
+		return model.Errorf(model.FaultInvalid, "", "the RAM of a VM with devices cannot be saved").WithRemedy("with --on-preempt=shutdown its disks are kept")
+	}
+	return nil
+}
+
+// usualAction keeps as much as a VM can keep.
+func usualAction(r *pb.Resources) pb.ReclaimAction {
+	if len(r.GetDevices()) > 0 {
+		return pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN
+	}
+	return pb.ReclaimAction_RECLAIM_ACTION_SAVE
 }
 
 // complete fills in what the request left open and refuses what the project does not allow.
@@ -62,7 +95,7 @@ func complete(p *pb.Project, s *pb.LeaseSpec, owner string) error {
 		}
 	}
 	if s.GetOnPreempt() == pb.ReclaimAction_RECLAIM_ACTION_UNSPECIFIED {
-		s.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SAVE
+		s.OnPreempt = usualAction(s.GetResources())
 	}
 	s.Grace = model.Grace(p, s)
 	if err := bounds(s); err != nil {

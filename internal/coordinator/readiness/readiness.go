@@ -16,6 +16,7 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
 	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/placement/admission"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 	"github.com/hotspare/hotspare/internal/placement/proof"
 	"github.com/hotspare/hotspare/internal/runbook"
@@ -123,9 +124,18 @@ func (c *check) volume(name string, w *pb.WorkloadVolume) {
 	}
 }
 
+// Risks says of hosts why their lent VMs might not be taken back in time. Nothing is preempted for it.
+func Risks(s *state.State, v live.View) map[string]string {
+	out := map[string]string{}
+	for _, r := range admission.Risks(standing.Site(s, v)) {
+		out[r.Host] = r.String()
+	}
+	return out
+}
+
 // Alarms lists what an operator should look at now, most urgent first.
 func Alarms(s *state.State, v live.View) []string {
-	out := slices.Clone(v.Clock.Alarms)
+	out, risks := slices.Clone(v.Clock.Alarms), Risks(s, v)
 	for a := range v.Agents() {
 		if a.Held != "" {
 			out = append(out, fmt.Sprintf("host %s gets no orders: %s", a.Name, a.Held))
@@ -143,6 +153,9 @@ func Alarms(s *state.State, v live.View) []string {
 		if h.GetUsesTolerance() {
 			out = append(out, fmt.Sprintf("host %s is cordoned until %s and uses up tolerance: hotspare host uncordon %s ends it earlier",
 				h.GetName(), h.GetCordonedUntil().AsTime().Format("2006-01-02 15:04"), h.GetName()))
+		}
+		if risk := risks[h.GetName()]; risk != "" {
+			out = append(out, fmt.Sprintf("host %s is at risk: %s; nothing is preempted for it, and nothing more is lent there", h.GetName(), risk))
 		}
 		if h.GetQuarantined() {
 			out = append(out, fmt.Sprintf("host %s is quarantined: look at it, then hotspare host readmit %s", h.GetName(), h.GetName()))

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
@@ -84,6 +86,42 @@ func TestGuarantee(t *testing.T) {
 	want("Degraded(0)")
 	cordon("h2")
 	want("GuaranteeLost")
+}
+
+// A disk that turns out slower than it was puts a host at risk: everybody sees it, nothing more is lent there, and
+// nothing is preempted.
+func TestAtRisk(t *testing.T) {
+	w := fixture.New(t)
+	w.Quiesce()
+	name := w.Lease(1, 2, 40<<30)
+	w.Quiesce()
+	host := w.State.Lease(name).GetInstances()[0].GetHost()
+	if risks := readiness.Risks(w.State, w.View); len(risks) > 0 {
+		t.Fatalf("at risk from the start: %v", risks)
+	}
+	for _, h := range fixture.Hosts() {
+		a := w.View.Agent(h)
+		a.Capacity = proto.CloneOf(a.Capacity)
+		a.Capacity.SaveBytesPerSecond = 256 << 20 // 160 s for 40 GiB, after 10 s of grace.
+		w.View = w.View.WithAgent(a)
+	}
+	w.Quiesce()
+	risks := readiness.Risks(w.State, w.View)
+	if len(risks) != 1 || !strings.Contains(risks[host], "2m50s") || !strings.Contains(risks[host], "leave 1m0s") {
+		t.Errorf("at risk is %v, want only %s", risks, host)
+	}
+	if all := strings.Join(readiness.Alarms(w.State, w.View), "; "); !strings.Contains(all, "host "+host+" is at risk") {
+		t.Errorf("alarms: %q", all)
+	}
+	if l := w.State.Lease(name); l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ACTIVE {
+		t.Errorf("the lease is %v", l.GetPhase())
+	}
+	if word, why, _ := readiness.Guarantee(w.State, w.View); word != "Proven(1)" {
+		t.Errorf("the site is %s: %s", word, why)
+	}
+	if next := w.State.Lease(w.Lease(1, 2, 2<<30)).GetInstances()[0].GetHost(); next == host {
+		t.Error("more is lent on the host at risk")
+	}
 }
 
 func TestAlarms(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/trust"
@@ -85,7 +86,13 @@ func (s *Server) GetLease(ctx context.Context, req *pb.GetLeaseRequest) (*pb.Get
 	if l == nil {
 		return nil, model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "no such lease").WithRemedy("see: hotspare lease list")
 	}
-	return &pb.GetLeaseResponse{Lease: s.show(ctx, l)}, nil
+	out, risks := s.show(ctx, l), readiness.Risks(st, s.site.Live())
+	for _, i := range out.GetInstances() {
+		if risk := risks[i.GetHost()]; risk != "" && out.GetAtRisk() == "" {
+			out.AtRisk = "on " + i.GetHost() + ": " + risk
+		}
+	}
+	return &pb.GetLeaseResponse{Lease: out}, nil
 }
 
 // ListLeases lists leases by name.

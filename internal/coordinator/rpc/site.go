@@ -95,8 +95,11 @@ func (s *Server) ListHosts(ctx context.Context, req *pb.ListHostsRequest) (*pb.L
 		return nil, err
 	}
 	var all []*pb.Host
+	risks := readiness.Risks(st, s.site.Live())
 	for h := range st.Hosts() {
-		all = append(all, withLive(st, s.site.Live(), h))
+		h = withLive(st, s.site.Live(), h)
+		h.Live.AtRisk = risks[h.GetName()]
+		all = append(all, h)
 	}
 	hosts, next := page(all, (*pb.Host).GetName, rows(req.GetPageSize()), req.GetPageToken())
 	return &pb.ListHostsResponse{Hosts: hosts, NextPageToken: next}, nil

@@ -61,12 +61,11 @@ func (t *tx) checkRoom(host string) error {
 	h := t.Host(host)
 	use := model.HostUse(h, t.ObjectsOf(host))
 	for o := range t.ObjectsOf(host) {
-		if spec := o.GetBase().GetInstance(); t.promised(o) {
-			use.VCPUs += uint64(spec.GetVcpus())
-			use.MemoryBytes += spec.GetMemoryBytes() + h.GetCapacity().GetOverheadBytes()
+		if t.promised(o) {
+			use.Add(h, o.GetBase().GetInstance())
 		}
 	}
-	if use.VCPUs > use.TotalVCPUs || use.MemoryBytes > use.TotalMemoryBytes {
+	if !use.Fits() {
 		return model.Errorf(model.FaultStale, "host/"+host, "has no room left")
 	}
 	return nil

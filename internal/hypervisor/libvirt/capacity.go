@@ -62,6 +62,9 @@ func (d *Driver) capacity(ctx context.Context) (*pb.Capacity, error) {
 		return nil, fmt.Errorf("size of %s: %w", d.state, err)
 	}
 	out.DiskBytes = fs.Blocks * uint64(fs.Bsize)
+	if out.SaveBytesPerSecond, err = d.saveRate(ctx); err != nil {
+		return nil, err
+	}
 	return out, d.countForeign(ctx, out)
 }
 

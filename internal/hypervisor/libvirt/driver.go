@@ -50,6 +50,7 @@ type Driver struct {
 	closed     bool
 	domainType string           // empty until it was probed
 	caps       *libvirtxml.Caps // nil until read; they stay while this process lives
+	rate       uint64           // of saves, in bytes per second; 0 until measured
 	busy       map[model.ObjectID]*work
 	names      map[string]model.ObjectID // domains of ours that were seen, for events about removed ones
 	watchers   map[*watcher]struct{}

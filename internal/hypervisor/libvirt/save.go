@@ -34,7 +34,11 @@ func (d *Driver) Save(ctx context.Context, id model.ObjectID) error {
 		case !f.active:
 			return hypervisor.ErrState
 		}
+		begun := time.Now()
 		err = d.saveRAM(ctx, f.dom, d.files(id).path(ramPartial))
+		if err == nil {
+			d.saved(d.files(id).path(ramPartial), time.Since(begun))
+		}
 		if lost(err) {
 			// libvirtd may still be at it; what comes of it is settled later.
 			return &model.Error{Fault: model.FaultUnavailable, What: "the answer of libvirtd was lost", Err: err}

@@ -95,6 +95,9 @@ func parseMark(text string) (mark, error) {
 // domainXML makes the domain of a definition. The private disks must be at the places that files names.
 func domainXML(def hypervisor.Definition, domainType string, f files) (string, error) {
 	s := def.Spec
+	if len(s.GetDevices()) > 0 {
+		return "", model.Errorf(model.FaultUnsupported, string(def.ID), "the libvirt driver gives VMs no devices of their host")
+	}
 	dom := libvirtxml.Domain{
 		Type: domainType, Name: domainName(def.ID), UUID: domainUUID(def.ID),
 		Metadata: &libvirtxml.DomainMetadata{XML: mark{ID: def.ID, Owner: def.Owner, Digest: def.Digest()}.text()},

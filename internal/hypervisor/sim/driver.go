@@ -28,6 +28,7 @@ func (h *Host) Capacity(ctx context.Context) (*pb.Capacity, error) {
 		defer h.mu.Unlock()
 		c = proto.CloneOf(h.capacity)
 		c.ForeignVcpus, c.ForeignMemoryBytes = 0, 0
+		c.SaveBytesPerSecond = cmp.Or(h.costs.SaveBytesPerSecond, instantSave)
 		for _, f := range h.foreign {
 			c.ForeignVcpus += f.GetVcpus()
 			c.ForeignMemoryBytes += f.GetMemoryBytes()
@@ -302,6 +303,11 @@ func (h *Host) reserve(d *domain) error {
 	need := d.def.Spec.GetMemoryBytes() + h.capacity.GetOverheadBytes()
 	if h.memoryUsed()+need > h.capacity.GetMemoryBytes() {
 		return ErrNoMemory
+	}
+	for name, n := range d.def.Spec.GetDevices() { // Any order: all must be free.
+		if h.devicesUsed(name)+n > h.capacity.GetDevices()[name] {
+			return fmt.Errorf("%w: %s", ErrNoDevice, name)
+		}
 	}
 	d.reserved = true
 	return nil

@@ -22,6 +22,12 @@ var ErrPowerLoss = errors.New("connection to the hypervisor lost: the host went 
 // ErrNoMemory is returned when a guest is started beyond the host's memory, as QEMU would fail.
 var ErrNoMemory = errors.New("cannot set up guest memory 'pc.ram': Cannot allocate memory")
 
+// ErrNoDevice is returned when a guest is started whose device another one has, or that the host has not.
+var ErrNoDevice = errors.New("no such device is free")
+
+// instantSave is the bandwidth of a save that takes no time: 1 TiB a second.
+const instantSave = 1 << 40
+
 // ErrNoSpace is returned by a save that does not fit on the host's disk.
 var ErrNoSpace = errors.New("no space left on device")
 
@@ -246,6 +252,16 @@ func (h *Host) memoryUsed() uint64 {
 	}
 	for _, f := range h.foreign {
 		used += f.GetMemoryBytes()
+	}
+	return used
+}
+
+// devicesUsed is how many of a device running and starting guests have. The caller holds the lock.
+func (h *Host) devicesUsed(name string) (used uint32) {
+	for _, d := range h.domains {
+		if d.reserved {
+			used += d.def.Spec.GetDevices()[name]
+		}
 	}
 	return used
 }

@@ -59,6 +59,10 @@ func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 	for i := range s.Preemptible {
 		l.Place(&s.Preemptible[i])
 	}
+	for _, k := range s.Kept {
+		l.add(l.used, k.Host, k.Disks)
+		l.add(l.residue, k.Host, k.Disks)
+	}
 	return l
 }
 
@@ -171,12 +175,18 @@ func (l *Lender) Refusal(v *guarantee.Instance) *model.Error {
 		return e.WithRemedy("no usable host reaches %v", slices.Concat(v.Networks, v.Pools))
 	case !o.room && (o.most <= 0 || o.cpu <= 0):
 		return e.WithRemedy("no host has room; try again later")
+	case !o.room && o.short(l, v) != "":
+		return e.WithRemedy("the most free on one host is %s", o.short(l, v))
 	case !o.room:
 		return e.WithRemedy("the most free on one host is %d vcpus, %s", o.cpu/guarantee.Milli, model.Bytes(uint64(o.most)))
 	case !o.residue:
-		return e.WithRemedy("no host with room has disk or devices left that are lent; on preemption discard needs none")
+		return e.WithRemedy("no host with room has enough of its disk or devices left that are for leases; with --on-preempt=shutdown no RAM is kept")
 	}
-	e = model.Errorf(model.FaultNoFit, "", "could be taken back in %v on the best host with room, and the recovery plans leave %v", o.least, o.budget)
+	if o.unmeasured {
+		e = model.Errorf(model.FaultNoFit, "", "cannot be promised back in time: how fast hosts with room save RAM is not measured")
+	} else {
+		e = model.Errorf(model.FaultNoFit, "", "could be taken back in %v on the best host with room, and the recovery plans leave %v", o.least, o.budget)
+	}
 	if o.shutdown {
 		return e.WithRemedy("with --on-preempt=shutdown it fits")
 	}
@@ -188,14 +198,32 @@ type obstacle struct {
 	reached, room, residue bool
 	// most memory that is free on one host, with the processors there.
 	most, cpu int64
+	// free is the most of each dimension on one host.
+	free []int64
 	// least time to reclaim a host with room, and the budget there.
 	least, budget time.Duration
-	// shutdown instead of save would be in time.
-	shutdown bool
+	// shutdown instead of save would be in time; unmeasured: on no such host is there a bound at all.
+	shutdown, unmeasured bool
+}
+
+// short names the most that one host has of a disk or device of which none has enough; empty: there is none.
+func (o *obstacle) short(l *Lender, v *guarantee.Instance) string {
+	for d := 2; d < l.dims; d++ {
+		if v.Demand.At(d) > o.free[d] {
+			return guarantee.Quantity(l.s.Dimensions[d], max(o.free[d], 0))
+		}
+	}
+	return ""
 }
 
 func (o *obstacle) look(l *Lender, h int, v *guarantee.Instance) {
 	o.reached = true
+	if o.free == nil {
+		o.free = slices.Repeat([]int64{math.MinInt64}, l.dims)
+	}
+	for d := range o.free {
+		o.free[d] = max(o.free[d], l.capacity[h*l.dims+d]-l.used[h*l.dims+d])
+	}
 	if free := l.capacity[h*l.dims+1] - l.used[h*l.dims+1]; free > o.most {
 		o.most, o.cpu = free, l.capacity[h*l.dims]-l.used[h*l.dims]
 	}
@@ -210,9 +238,37 @@ func (o *obstacle) look(l *Lender, h int, v *guarantee.Instance) {
 	if b := l.bound(h, v.Reclaim); b < o.least {
 		o.least, o.budget = b, l.budget[h]
 	}
+	o.unmeasured = o.least == math.MaxInt64
 	quick := *v
 	quick.Reclaim.SaveBytes = 0
 	o.shutdown = o.shutdown || l.reclaims(h, &quick)
+}
+
+// Risk is a host whose lent instances could not all be taken back in time: what they were admitted under has
+// changed since. Nothing is preempted for it; it gets nothing more.
+type Risk struct {
+	Host string
+	// Bound is how long taking them back may take, Budget what the recovery plans leave.
+	Bound, Budget time.Duration
+}
+
+// String says it in words.
+func (r Risk) String() string {
+	if r.Bound == math.MaxInt64 {
+		return fmt.Sprintf("how fast it saves RAM is not measured, the recovery plans leave %v for taking its leases back", r.Budget)
+	}
+	return fmt.Sprintf("taking its leases back may take %v, the recovery plans leave %v", r.Bound, r.Budget)
+}
+
+// Risks lists the hosts at risk, in the order of the site.
+func Risks(s *guarantee.Site, d guarantee.Decision) (out []Risk) {
+	l := NewLender(s, d)
+	for h := range s.Hosts {
+		if b := l.bound(h, guarantee.Reclaim{}); l.budget[h] > 0 && b > l.budget[h] {
+			out = append(out, Risk{s.Hosts[h].Name, b, l.budget[h]})
+		}
+	}
+	return out
 }
 
 // Preemptible places lent instances where there is room now, first where no witness needs it.

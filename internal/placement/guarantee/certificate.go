@@ -114,8 +114,10 @@ func (m Missing) String() string {
 	return fmt.Sprintf("plan %s lacks %s: %s", m.Plan, Quantity(m.Dimension, m.Amount), m.Why)
 }
 
-// Quantity names an amount of a dimension: "4 vcpus", "8GiB memory".
+// Quantity names an amount of a dimension: "4 vcpus", "8GiB memory", "20GiB local disk", "1 a100".
 func Quantity(dimension string, amount int64) string {
+	pool, isDisk := strings.CutPrefix(dimension, DiskPrefix)
+	device, isDevice := strings.CutPrefix(dimension, DevicePrefix)
 	switch {
 	case dimension == VCPUs && amount == Milli:
 		return "1 vcpu"
@@ -123,8 +125,12 @@ func Quantity(dimension string, amount int64) string {
 		return fmt.Sprintf("%d vcpus", amount/Milli)
 	case dimension == VCPUs:
 		return fmt.Sprintf("%d.%03d vcpus", amount/Milli, amount%Milli)
-	case dimension == Memory || len(dimension) > 5 && dimension[:5] == "disk/":
-		return fmt.Sprintf("%s %s", model.Bytes(uint64(max(amount, 0))), dimension)
+	case dimension == Memory:
+		return model.Bytes(uint64(max(amount, 0))) + " memory"
+	case isDisk:
+		return fmt.Sprintf("%s %s disk", model.Bytes(uint64(max(amount, 0))), pool)
+	case isDevice:
+		return fmt.Sprintf("%d %s", amount, device)
 	case amount == 1:
 		return "1 " + strings.TrimSuffix(dimension, "s")
 	default:

@@ -9,12 +9,20 @@ import (
 	"time"
 )
 
-// The dimensions that every site has. Others follow: "disk/POOL" in bytes, "device/NAME" in pieces.
+// The dimensions that every site has. Devices follow.
 const (
 	// VCPUs are counted in thousandths.
 	VCPUs = "vcpus"
 	// Memory is counted in bytes.
 	Memory = "memory"
+	// LocalDisk is the hosts' own disk, in bytes.
+	LocalDisk = DiskPrefix + "local"
+)
+
+// What the names of other dimensions begin with: disks in bytes, devices in pieces.
+const (
+	DiskPrefix   = "disk/"
+	DevicePrefix = "device/"
 )
 
 // Milli is how much of dimension VCPUs one virtual CPU is.
@@ -60,6 +68,8 @@ type Site struct {
 	Workloads  []Workload
 	// Firm instances survive every scenario; Preemptible ones can all be taken back.
 	Firm, Preemptible []Instance
+	// Kept is what leases that have ended left for a while, for an undelete.
+	Kept []Kept
 	// Scenarios that must fit. Empty: one with all plans and one host lost.
 	Scenarios []Scenario
 }
@@ -131,6 +141,12 @@ type Instance struct {
 	Cost uint64
 	// Held: preempted already. It holds no room now, but comes back to it.
 	Held bool
+}
+
+// Kept is what is left on a host of an instance that will not run there again unless somebody asks for it.
+type Kept struct {
+	Host  string
+	Disks Vector
 }
 
 // Reclaim is how an instance gives its room back.

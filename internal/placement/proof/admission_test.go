@@ -101,6 +101,12 @@ func TestRefusalsSayWhatWouldBeAccepted(t *testing.T) {
 		slow.Hosts[i].Name, slow.Hosts[i].SaveBandwidth = string(rune('a'+i)), gib/4
 	}
 	slow.Hosts = slow.Hosts[:2] // Each may have to carry the workload.
+	unmeasured := &guarantee.Site{Dimensions: plain(), Hosts: slices.Clone(slow.Hosts), Workloads: slow.Workloads}
+	for i := range unmeasured.Hosts {
+		unmeasured.Hosts[i].SaveBandwidth = 0
+	}
+	devices := &guarantee.Site{Dimensions: append(plain(), "device/gpu"), Hosts: []guarantee.Host{h1}}
+	devices.Hosts[0].Capacity = append(slices.Clone(h1.Capacity), 1)
 	saved := guarantee.Instance{Demand: big.Demand, Reclaim: guarantee.Reclaim{Wait: 10 * time.Second, SaveBytes: 16 * gib}}
 	for _, c := range []struct {
 		name string
@@ -117,7 +123,9 @@ func TestRefusalsSayWhatWouldBeAccepted(t *testing.T) {
 		}, big, "no host has room"},
 		{"not proven", &guarantee.Site{Dimensions: plain(), Workloads: []guarantee.Workload{workload("p/w", 1)}}, big, "plan p lacks 1 host:"},
 		{"too slow", slow, saved, "taken back in 1m14s on the best host with room, and the recovery plans leave 30s (with --on-preempt=shutdown it fits)"},
-		{"leaves too much", both, guarantee.Instance{Demand: guarantee.Vector{1, 1}, Residue: guarantee.Vector{0, 1}}, "no host with room has disk or devices left"},
+		{"not measured", unmeasured, saved, "how fast hosts with room save RAM is not measured (with --on-preempt=shutdown it fits)"},
+		{"no such device", devices, guarantee.Instance{Demand: guarantee.Vector{1, 1, 2}}, "the most free on one host is 1 gpu"},
+		{"leaves too much", both, guarantee.Instance{Demand: guarantee.Vector{1, 1}, Residue: guarantee.Vector{0, 1}}, "no host with room has enough of its disk or devices left"},
 	} {
 		_, err := admission.Preemptible(c.site, proof.Prove(c.site), []guarantee.Instance{c.want})
 		if err == nil || !strings.Contains(err.Error(), c.text) {

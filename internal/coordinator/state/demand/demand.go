@@ -15,12 +15,63 @@ import (
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
 
-// The dimensions of a site, as placement's vectors have them.
-func dimensions() []string { return []string{guarantee.VCPUs, guarantee.Memory} }
+// The order of the dimensions that every site has; its devices follow.
+const (
+	cpu = iota
+	memory
+	disk
+	devices
+)
+
+// deviceNames lists the names of all devices that somebody has, asks for or holds. Each is a dimension.
+func deviceNames(s State) []string {
+	names := map[string]bool{}
+	note := func(d map[string]uint32) {
+		for name := range d { // Any order: sorted below.
+			names[name] = true
+		}
+	}
+	plan := func(p *pb.Plan) {
+		for _, w := range p.GetSpec().GetWorkloads() {
+			note(w.GetResources().GetDevices())
+		}
+	}
+	for h := range s.Hosts() {
+		note(h.GetCapacity().GetDevices())
+	}
+	for p := range s.Plans() {
+		plan(p)
+	}
+	for l := range s.Leases() {
+		note(l.GetSpec().GetResources().GetDevices())
+	}
+	for f := range s.OpenFailovers() {
+		for _, p := range f.GetPlacements() {
+			note(s.Object(p.GetObject()).GetBase().GetInstance().GetDevices())
+		}
+		for _, p := range f.GetWaiting() {
+			plan(p)
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// dimensions are the names of a site's dimensions.
+func (d *Reader) dimensions() []string {
+	out := []string{guarantee.VCPUs, guarantee.Memory, guarantee.LocalDisk}
+	for _, name := range d.devices {
+		out = append(out, guarantee.DevicePrefix+name)
+	}
+	return out
+}
 
 // vector is a demand or a capacity in the site's dimensions.
-func vector(vcpus, memoryBytes uint64) guarantee.Vector {
-	return guarantee.Vector{amount(vcpus, guarantee.Milli), amount(memoryBytes, 1)}
+func (d *Reader) vector(vcpus, memoryBytes, diskBytes uint64, has map[string]uint32) guarantee.Vector {
+	v := guarantee.Vector{amount(vcpus, guarantee.Milli), amount(memoryBytes, 1), amount(diskBytes, 1)}
+	for _, name := range d.devices {
+		v = append(v, int64(has[name]))
+	}
+	return v
 }
 
 // amount stops at the largest number, so that absurd demands never look small.
@@ -48,7 +99,7 @@ type State interface {
 // as preemptible instances of their host, marked as held.
 func Site(s State, reachable func(host string) bool) *guarantee.Site {
 	d := NewReader(s)
-	out := &guarantee.Site{Dimensions: dimensions(), Hosts: hosts(s, reachable)}
+	out := &guarantee.Site{Dimensions: d.dimensions(), Hosts: d.hosts(reachable)}
 	runs := d.pinned()
 	for p := range s.Plans() {
 		for _, r := range model.Replicas(p) {
@@ -103,10 +154,19 @@ func selects(selector, labels map[string]string) bool {
 type Reader struct {
 	s        State
 	overhead uint64
+	devices  []string
+	// saves is the rate at which each host was seen to save RAM, in bytes per second.
+	saves map[string]uint64
 }
 
 // NewReader looks up what all demands have in common.
-func NewReader(s State) *Reader { return &Reader{s: s, overhead: overhead(s)} }
+func NewReader(s State) *Reader {
+	d := &Reader{s: s, overhead: overhead(s), devices: deviceNames(s), saves: map[string]uint64{}}
+	for h := range s.Hosts() {
+		d.saves[h.GetName()] = h.GetCapacity().GetSaveBytesPerSecond()
+	}
+	return d
+}
 
 func (d *Reader) leases(out *guarantee.Site) {
 	for l := range d.s.Leases() {
@@ -116,6 +176,9 @@ func (d *Reader) leases(out *guarantee.Site) {
 		for _, i := range l.GetInstances() {
 			o := d.s.Object(i.GetObject())
 			if o.GetBase().GetState() != pb.State_STATE_RUNNING && !running(o) {
+				if vm := d.Instance(l.GetName(), l.GetSpec()); l.GetPhase() == pb.LeasePhase_LEASE_PHASE_ENDED && vm.Residue[disk] > 0 {
+					out.Kept = append(out.Kept, guarantee.Kept{Host: i.GetHost(), Disks: d.vector(0, 0, uint64(vm.Residue[disk]), nil)})
+				}
 				continue
 			}
 			vm := d.lent(l, i)
@@ -145,18 +208,37 @@ func hypervisor(h *pb.Host) bool {
 }
 
 // demand of a guest with what it costs beyond its own memory.
-func (d *Reader) demand(vcpus uint32, memoryBytes uint64) guarantee.Vector {
-	v := vector(uint64(vcpus), memoryBytes)
-	v[1] = guarantee.Add(v[1], amount(d.overhead, 1))
+func (d *Reader) demand(r *pb.Resources) guarantee.Vector {
+	v := d.vector(uint64(r.GetVcpus()), r.GetMemoryBytes(), r.GetLocalDiskBytes(), r.GetDevices())
+	v[memory] = guarantee.Add(v[memory], amount(d.overhead, 1))
 	return v
 }
 
-// Instance is a VM that a lease asks for.
-func (d *Reader) Instance(lease string, spec *pb.LeaseSpec) guarantee.Instance {
-	return guarantee.Instance{
-		Lease: lease, Demand: d.demand(spec.GetResources().GetVcpus(), spec.GetResources().GetMemoryBytes()),
-		Reclaim: reclaim(spec),
+// made is what an instance was made with.
+func made(is *pb.InstanceSpec) *pb.Resources {
+	return &pb.Resources{Vcpus: is.GetVcpus(), MemoryBytes: is.GetMemoryBytes(), LocalDiskBytes: model.LocalDiskOf(is), Devices: is.GetDevices()}
+}
+
+// Lacks names a device that nobody has; empty: all that are asked for are known.
+func (d *Reader) Lacks(r *pb.Resources) string {
+	for _, name := range slices.Sorted(maps.Keys(r.GetDevices())) {
+		if !slices.Contains(d.devices, name) {
+			return name
+		}
 	}
+	return ""
+}
+
+// Instance is a VM that a lease asks for. What a preemption leaves on its host are its disks, its saved RAM,
+// and its devices, which stay its own until it is back.
+func (d *Reader) Instance(lease string, spec *pb.LeaseSpec) guarantee.Instance {
+	vm := guarantee.Instance{Lease: lease, Demand: d.demand(spec.GetResources()), Reclaim: reclaim(spec)}
+	layer := d.s.Resource("image/" + spec.GetImage()).GetImage().GetSpec().GetDiskSizeBytes()
+	vm.Demand[disk] = guarantee.Add(vm.Demand[disk], amount(layer, 1))
+	vm.Residue = slices.Clone(vm.Demand)
+	vm.Residue[cpu], vm.Residue[memory] = 0, 0
+	vm.Residue[disk] = guarantee.Add(vm.Residue[disk], vm.Reclaim.SaveBytes)
+	return vm
 }
 
 // reclaim is what taking a VM back needs: its grace, and the time to write its memory.
@@ -171,16 +253,18 @@ func reclaim(spec *pb.LeaseSpec) guarantee.Reclaim {
 func running(o *pb.Object) bool { return model.Effective(o).GetState() == pb.State_STATE_RUNNING }
 
 // hosts lists the hypervisor hosts with what hotspare may use of them.
-func hosts(s State, reachable func(string) bool) []guarantee.Host {
+func (d *Reader) hosts(reachable func(string) bool) []guarantee.Host {
 	var out []guarantee.Host
+	s := d.s
 	for h := range s.Hosts() {
 		if !hypervisor(h) {
 			continue
 		}
-		t := model.HostTotal(h)
 		gh := guarantee.Host{
-			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), Capacity: vector(t.TotalVCPUs, t.TotalMemoryBytes), State: hostState(h, reachable),
+			Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), State: hostState(h, reachable),
+			SaveBandwidth: amount(h.GetCapacity().GetSaveBytesPerSecond(), 1),
 		}
+		gh.Capacity, gh.Lending = d.room(h)
 		gh.Labels = labels(s.Resource("host/" + h.GetName()).GetHost().GetMetadata().GetLabels())
 		for r := range s.Resources("network") {
 			if only := r.GetNetwork().GetSpec().GetHosts(); len(only) == 0 || slices.Contains(only, h.GetName()) {
@@ -195,6 +279,33 @@ func hosts(s State, reachable func(string) bool) []guarantee.Host {
 		out = append(out, gh)
 	}
 	return out
+}
+
+// room is what hotspare may use of a host, and the share of it that is for what preempted leases leave there.
+// Half of the disk is, where nobody says otherwise: a share that followed the plans would be too small for the
+// leases that are there when the first plan asks for disk.
+func (d *Reader) room(h *pb.Host) (capacity, lending guarantee.Vector) {
+	t, p := model.HostTotal(h), h.GetPolicy()
+	size := t.TotalLocalDiskBytes
+	lent := size / 2
+	if p.GetLending() != nil && p.GetLending().LocalDiskBytes != nil {
+		lent = min(size, p.GetLending().GetLocalDiskBytes())
+	}
+	capacity = d.vector(t.TotalVCPUs, t.TotalMemoryBytes, size, t.TotalDevices)
+	lending = d.vector(0, 0, lent, p.GetLending().GetDevices())
+	for i := range lending {
+		lending[i] = min(lending[i], capacity[i])
+	}
+	return capacity, lending
+}
+
+// budget is how long taking lent VMs back may hold up a plan; zero: nobody says. Half of its time is left to
+// everything else, until that is predicted.
+func budget(p *pb.Plan) time.Duration {
+	if b := p.GetSpec().GetReclaimBudget(); b != nil {
+		return b.AsDuration()
+	}
+	return p.GetSpec().GetRtoTarget().AsDuration() / 2
 }
 
 func hostState(h *pb.Host, reachable func(string) bool) guarantee.State {
@@ -220,7 +331,7 @@ func (d *Reader) pinned() map[string]guarantee.Workload {
 			plan := d.s.Plan(p.GetPlan())
 			vm := guarantee.Workload{
 				Name: p.GetPlan() + "/" + p.GetWorkload(), Plan: p.GetPlan(), Rank: plan.GetSpec().GetRank(), Host: p.GetHost(),
-				Demand: d.demand(is.GetVcpus(), is.GetMemoryBytes()),
+				Demand: d.demand(made(is)), Budget: budget(plan),
 			}
 			for _, w := range plan.GetSpec().GetWorkloads() {
 				if model.IsReplicaOf(p.GetWorkload(), w.GetName()) {
@@ -270,7 +381,7 @@ func labels(l map[string]string) (out []string) {
 func (d *Reader) Workload(p *pb.Plan, r model.Replica) guarantee.Workload {
 	vm := guarantee.Workload{
 		Name: r.Key(), Plan: r.Plan, Rank: p.GetSpec().GetRank(), Apart: apart(r.Plan, r.Workload),
-		Demand: d.demand(r.Workload.GetResources().GetVcpus(), r.Workload.GetResources().GetMemoryBytes()),
+		Demand: d.demand(r.Workload.GetResources()), Budget: budget(p),
 	}
 	vm.Labels, vm.Together = labels(r.Workload.GetRequires()), r.Workload.GetTogether()
 	vm.Pools = d.pools(r.Workload)
@@ -292,6 +403,20 @@ func (d *Reader) lent(l *pb.Lease, i *pb.LeaseInstance) guarantee.Instance {
 	}
 	unsaved := d.s.Time().Sub(begun).Minutes()
 	weight := max(d.s.Resource("project/"+l.GetProject()).GetProject().GetSpec().GetWeight(), 1)
-	vm.Cost = uint64(weight) * (uint64(max(unsaved, 0)) + minutesPerPreemption*uint64(l.GetPreemptions()))
+	minutes := uint64(max(unsaved, 0)) + minutesPerPreemption*uint64(l.GetPreemptions())
+	if back := l.GetReturnedAt(); back != nil {
+		minutes += recently(d.s.Time().Sub(back.AsTime()))
+	}
+	if rate := d.saves[i.GetHost()]; rate > 0 {
+		minutes += 2 * uint64(vm.Reclaim.SaveBytes) / rate / 60 // Written, and read again.
+	}
+	vm.Cost = uint64(weight) * minutes
 	return vm
+}
+
+// recently is what a preemption costs that follows another one so soon: an hour at once, nothing after a day.
+func recently(since time.Duration) uint64 {
+	const forgotten = 24 * time.Hour
+	left := forgotten - min(max(since, 0), forgotten)
+	return uint64(minutesPerPreemption * left / forgotten)
 }

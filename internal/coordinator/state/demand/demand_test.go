@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
@@ -52,9 +53,87 @@ func TestSite(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	first := s.Workloads[0]
+	if first.Budget != time.Minute { // Half of its rtoTarget.
+		t.Errorf("its budget is %v", first.Budget)
+	}
 	groups := []guarantee.Apart{{Group: "webshop/" + plan.GetSpec().GetWorkloads()[0].GetName(), Domain: true}, {Group: "noisy"}}
 	if !cmp.Equal(first.Labels, []string{"gpu=a100"}) || !cmp.Equal(first.Apart, groups) || first.Demand[0]%guarantee.Milli != 0 {
 		t.Errorf("%+v, want groups %v", first, groups)
+	}
+}
+
+// What hosts have on their disks and of devices, what of it is for leases, and what leases leave there.
+func TestLocalDiskAndDevices(t *testing.T) {
+	const gib = 1 << 30
+	w := fixture.New(t)
+	two := uint64(30 * gib)
+	for i, h := range fixture.Hosts() {
+		a := w.View.Agent(h)
+		a.Capacity = proto.CloneOf(a.Capacity)
+		a.Capacity.DiskBytes, a.Capacity.Devices = 100*gib, map[string]uint32{"gpu": uint32(i), "fpga": 1}
+		w.View = w.View.WithAgent(a)
+	}
+	apply(w, &pb.Resource{Resource: &pb.Resource_Host{Host: &pb.HostPolicy{Metadata: &pb.Metadata{Name: "h2"}, Spec: &pb.HostPolicySpec{
+		ReserveLocalDiskBytes: 20 * gib, Lending: &pb.Lending{LocalDiskBytes: &two, Devices: map[string]uint32{"gpu": 3}},
+	}}}}, &pb.Resource{Resource: &pb.Resource_Host{Host: &pb.HostPolicy{Metadata: &pb.Metadata{Name: "h1"}, Spec: &pb.HostPolicySpec{}}}},
+		&pb.Resource{Resource: &pb.Resource_Image{Image: &pb.Image{
+			Metadata: &pb.Metadata{Name: "disked"}, Spec: &pb.ImageSpec{Disk: "/d", DiskSizeBytes: 8 * gib},
+		}}})
+	plan := w.State.Plan("webshop")
+	plan.Spec.Workloads[0].Resources.LocalDiskBytes, plan.Spec.Workloads[0].Resources.Devices = 5*gib, map[string]uint32{"gpu": 1}
+	apply(w, &pb.Resource{Resource: &pb.Resource_Plan{Plan: plan}})
+	w.Quiesce()
+	s := demand.Site(w.State, w.View.Reachable)
+	if want := []string{"vcpus", "memory", "disk/local", "device/fpga", "device/gpu"}; !cmp.Equal(s.Dimensions, want) {
+		t.Fatal(s.Dimensions)
+	}
+	for i, want := range []struct{ capacity, lending guarantee.Vector }{
+		{guarantee.Vector{100 * gib, 1, 0}, guarantee.Vector{50 * gib, 0, 0}},
+		{guarantee.Vector{80 * gib, 1, 1}, guarantee.Vector{30 * gib, 0, 1}}, // No more is lent than is there.
+	} {
+		if h := s.Hosts[i]; !cmp.Equal(h.Capacity[2:], want.capacity) || !cmp.Equal(h.Lending[2:], want.lending) {
+			t.Errorf("%s has %v and lends %v, want %+v", h.Name, h.Capacity[2:], h.Lending[2:], want)
+		}
+	}
+	if v := s.Workloads[0].Demand[2:]; !cmp.Equal(v, guarantee.Vector{5 * gib, 0, 1}) {
+		t.Errorf("the workload asks for %v", v)
+	}
+	r := demand.NewReader(w.State)
+	spec := &pb.LeaseSpec{
+		Image: "disked", OnPreempt: pb.ReclaimAction_RECLAIM_ACTION_SAVE,
+		Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 4 * gib, LocalDiskBytes: gib, Devices: map[string]uint32{"fpga": 1}},
+	}
+	vm := r.Instance("l", spec)
+	if !cmp.Equal(vm.Demand[2:], guarantee.Vector{9 * gib, 1, 0}) || !cmp.Equal(vm.Residue, guarantee.Vector{0, 0, 13 * gib, 1, 0}) {
+		t.Errorf("a lease asks for %v and leaves %v", vm.Demand, vm.Residue)
+	}
+	if lacks := r.Lacks(&pb.Resources{Devices: map[string]uint32{"fpga": 9, "tpu": 1}}); lacks != "tpu" {
+		t.Errorf("nobody has %q", lacks)
+	}
+}
+
+// Disks and saved RAM of an ended lease stay, and count, until they are deleted.
+func TestKeptDisks(t *testing.T) {
+	w := fixture.New(t)
+	w.Quiesce()
+	body, expects, err := lease.Create(w.State, w.View, &pb.CreateLeaseRequest{Project: "web", Spec: &pb.LeaseSpec{
+		Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30, LocalDiskBytes: 7 << 30},
+	}}, "carol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := w.Must("carol", &pb.Command{Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}})
+	w.Quiesce()
+	w.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(w.State.Lease(name), "released", w.Now)}})
+	w.Quiesce()
+	host := body.GetLease().GetInstances()[0].GetHost()
+	s := demand.Site(w.State, w.View.Reachable)
+	if want := []guarantee.Kept{{Host: host, Disks: guarantee.Vector{0, 0, 8 << 30}}}; len(s.Preemptible) > 0 || !cmp.Equal(s.Kept, want) {
+		t.Errorf("kept %v, lent %v", s.Kept, s.Preemptible)
+	}
+	w.Wait(lease.Retention + time.Hour)
+	if s := demand.Site(w.State, w.View.Reachable); len(s.Kept) > 0 {
+		t.Errorf("deleted, and kept %v", s.Kept)
 	}
 }
 
@@ -64,8 +143,11 @@ func TestPrice(t *testing.T) {
 	name := w.Lease(3, 2, 60<<30)
 	w.Quiesce()
 	price := func() uint64 { return demand.Site(w.State, w.View.Reachable).Preemptible[0].Cost }
+	touch := func() { // The state's clock goes with its entries.
+		w.Must("ann", &pb.Command{Body: &pb.Command_StoreToken{StoreToken: &pb.StoreToken{TokenHash: []byte("t"), Host: "h1", ExpiresAt: timestamppb.New(w.Now)}}})
+	}
 	w.Wait(2 * time.Hour)
-	w.Must("ann", &pb.Command{Body: &pb.Command_StoreToken{StoreToken: &pb.StoreToken{TokenHash: []byte("t"), Host: "h1", ExpiresAt: timestamppb.New(w.Now)}}})
+	touch()
 	if p := price(); p != 120 {
 		t.Errorf("after two hours it costs %d minutes", p)
 	}
@@ -86,7 +168,12 @@ func TestPrice(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Quiesce()
-	if l := w.State.Lease(name); l.GetPreemptions() != 1 || price() > 61 {
+	if l := w.State.Lease(name); l.GetPreemptions() != 1 || price() != 120 {
 		t.Errorf("back from %d preemptions it costs %d minutes", l.GetPreemptions(), price())
+	}
+	w.Wait(4 * time.Hour)
+	touch()
+	if p := price(); p != 60+50+4*60 {
+		t.Errorf("four hours later it costs %d minutes", p)
 	}
 }
