@@ -13,7 +13,6 @@ import (
 	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
-	"github.com/hotspare/hotspare/internal/model"
 )
 
 // waitPause is the time between two looks at what is waited for.
@@ -26,111 +25,73 @@ func (a *app) leaseCommand() *cobra.Command {
 		a.leaseReleaseCommand(), a.leaseUndeleteCommand(), a.leaseConsoleCommand(), a.leaseWatchCommand())
 }
 
-// leaseFlags are what lease create reads.
-type leaseFlags struct {
-	project, vm, image, cloneOf, onPreempt, class, userData string
-	term, grace                                             string
-	sshKeys                                                 []string
-	wait                                                    bool
-}
-
 func (a *app) leaseCreateCommand() *cobra.Command {
-	var f leaseFlags
+	var f input.LeaseFlags
+	var wait bool
 	c := &cobra.Command{
 		Use:   "create -p PROJECT --vm [COUNTx]CPUcpu,MEMORY --image IMAGE --term TIME",
 		Short: "Lease one or several equal VMs",
 		Long: `Lease one or several equal VMs for a term. A failover may take them back after a warning (see
 --on-preempt); they return by themselves, with the same disk, MAC and address, and the term stands
-still meanwhile.`,
+still meanwhile.
+
+What does not fit now is refused, or waits in line with --queue: it starts by itself, and its term
+begins then. Of the projects that wait the one that has least of the site comes next. A lease that has
+waited ten minutes is not overtaken any more. Withdraw one with: hotspare lease release`,
 		Example: "  hotspare lease create -p web --vm 2x4cpu,8GiB --image debian-12 --term 8h --ssh-key ~/.ssh/id_ed25519.pub\n" +
 			"  hotspare lease create -p web --vm 8cpu,32GiB --clone-of webshop/db --term 3d --on-preempt save --wait",
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return a.leaseCreate(c.Context(), f) },
+		RunE: func(c *cobra.Command, _ []string) error { return a.leaseCreate(c.Context(), f, wait) },
 	}
 	fl := c.Flags()
-	fl.StringVarP(&f.project, "project", "p", "", "project that the lease counts for")
-	fl.StringVar(&f.vm, "vm", "", "how many VMs of what size: 2x4cpu,8GiB; with disk and\ndevices of their host: 2x4cpu,8GiB,disk=20GiB,a100=1")
-	fl.StringVar(&f.image, "image", "", "image to start from")
-	fl.StringVar(&f.cloneOf, "clone-of", "", "plan/workload whose newest consistent point is cloned")
-	fl.StringVar(&f.term, "term", "", "how long, for example 8h or 3d")
-	fl.StringVar(&f.onPreempt, "on-preempt", "", "save (RAM and disk kept), shutdown (disk kept) or discard; the coordinator chooses when left out")
-	fl.StringVar(&f.grace, "grace", "", "warning before a preemption, for example 30s")
-	fl.StringVar(&f.class, "class", "preemptible", "preemptible, or firm (survives every failover)")
-	fl.StringArrayVar(&f.sshKeys, "ssh-key", nil, "file with ssh public keys; may be repeated")
-	fl.StringVar(&f.userData, "user-data", "", "file with user data for cloud-init")
-	fl.BoolVar(&f.wait, "wait", false, "wait until all VMs run")
+	fl.StringVarP(&f.Project, "project", "p", "", "project that the lease counts for")
+	fl.StringVar(&f.VM, "vm", "", "how many VMs of what size: 2x4cpu,8GiB; with disk and\ndevices of their host: 2x4cpu,8GiB,disk=20GiB,a100=1")
+	fl.StringVar(&f.Image, "image", "", "image to start from")
+	fl.StringVar(&f.CloneOf, "clone-of", "", "plan/workload whose newest consistent point is cloned")
+	fl.StringVar(&f.Term, "term", "", "how long, for example 8h or 3d")
+	fl.StringVar(&f.OnPreempt, "on-preempt", "", "save (RAM and disk kept), shutdown (disk kept) or discard; the coordinator chooses when left out")
+	fl.StringVar(&f.Grace, "grace", "", "warning before a preemption, for example 30s")
+	fl.StringVar(&f.Class, "class", "preemptible", "preemptible, or firm (survives every failover)")
+	fl.StringArrayVar(&f.SSHKeys, "ssh-key", nil, "file with ssh public keys; may be repeated")
+	fl.StringVar(&f.UserData, "user-data", "", "file with user data for cloud-init")
+	fl.BoolVar(&f.Queue, "queue", false, "wait in line when it does not fit now, or is over the quota")
+	fl.StringVar(&f.At, "at", "", "start then, for example 2026-12-01T08:00Z; waits in line from then on")
+	fl.BoolVar(&wait, "wait", false, "wait until all VMs run")
 	return c
 }
 
-func (a *app) leaseCreate(ctx context.Context, f leaseFlags) error {
-	spec, class, err := f.spec()
+func (a *app) leaseCreate(ctx context.Context, f input.LeaseFlags, wait bool) error {
+	req, err := input.Lease(f)
 	if err != nil {
 		return err
 	}
+	req.RequestId = a.newRequestID()
 	api := a.leases()
-	answer, err := api.CreateLease(ctx, &pb.CreateLeaseRequest{RequestId: a.newRequestID(), Project: f.project, Spec: spec, Class: class})
+	answer, err := api.CreateLease(ctx, req)
 	if err != nil {
 		return err
 	}
 	lease := answer.GetLease()
-	if f.wait {
+	done := "created"
+	if lease.GetPhase() == pb.LeasePhase_LEASE_PHASE_QUEUED {
+		done = "queued"
+	}
+	if wait {
 		lease, err = a.waitLease(ctx, api, lease.GetName())
 		if err != nil {
 			return err
 		}
 	}
 	return a.showLease(lease, func(bool) string {
-		return fmt.Sprintf("lease %s created\n", lease.GetName()) + render.Leases([]*pb.Lease{lease}, a.Width, false, a.Now())
+		return fmt.Sprintf("lease %s %s\n", lease.GetName(), done) + render.Leases([]*pb.Lease{lease}, a.Width, false, a.Now())
 	})
-}
-
-func (f leaseFlags) spec() (*pb.LeaseSpec, pb.LeaseClass, error) {
-	class, ok := map[string]pb.LeaseClass{
-		"preemptible": pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE, "firm": pb.LeaseClass_LEASE_CLASS_FIRM,
-	}[f.class]
-	if !ok {
-		return nil, class, outcome.Usagef("--class %q is not preemptible or firm", f.class)
-	}
-	if f.project == "" {
-		return nil, class, outcome.Usagef("say for which project: -p PROJECT")
-	}
-	if f.image == "" && f.cloneOf == "" {
-		return nil, class, outcome.Usagef("say what to start from: --image IMAGE or --clone-of PLAN/WORKLOAD")
-	}
-	s := &pb.LeaseSpec{Image: f.image, CloneOf: f.cloneOf}
-	var err error
-	if s.Count, s.Resources, err = input.VM(f.vm); err != nil {
-		return nil, class, err
-	}
-	if f.onPreempt != "" {
-		if s.OnPreempt, ok = model.ParseReclaimAction(f.onPreempt); !ok {
-			return nil, class, outcome.Usagef("--on-preempt %q is not save, shutdown or discard", f.onPreempt)
-		}
-	}
-	if f.term == "" {
-		return nil, class, outcome.Usagef("say for how long: --term 8h")
-	}
-	if s.Term, err = input.Duration("--term", f.term); err != nil {
-		return nil, class, err
-	}
-	if s.Grace, err = input.Duration("--grace", f.grace); err != nil {
-		return nil, class, err
-	}
-	if s.SshKeys, err = input.SSHKeys(f.sshKeys); err != nil {
-		return nil, class, err
-	}
-	if f.userData != "" {
-		if s.UserData, err = input.UserData(f.userData); err != nil {
-			return nil, class, err
-		}
-	}
-	return s, class, nil
 }
 
 // waitLease waits until every VM of the lease runs, or it is clear that it will not.
 func (a *app) waitLease(ctx context.Context, api pb.LeaseServiceClient, name string) (*pb.Lease, error) {
 	ctx, cancel := a.waitContext(ctx)
 	defer cancel()
+	told := ""
 	for {
 		answer, err := api.GetLease(ctx, &pb.GetLeaseRequest{Name: name})
 		if ctx.Err() != nil {
@@ -144,6 +105,11 @@ func (a *app) waitLease(ctx context.Context, api pb.LeaseServiceClient, name str
 			return l, nil
 		}
 		switch l.GetPhase() {
+		case pb.LeasePhase_LEASE_PHASE_QUEUED:
+			if line := render.LeaseLine(l, a.Now()); line != told {
+				told = line
+				a.say("%s", line)
+			}
 		case pb.LeasePhase_LEASE_PHASE_ACTIVE, pb.LeasePhase_LEASE_PHASE_PREEMPTED, pb.LeasePhase_LEASE_PHASE_RETURNING:
 		default:
 			return nil, outcome.Exitf(outcome.Failed, "lease %s does not start: %s", name, l.GetReason())

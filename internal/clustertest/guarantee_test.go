@@ -184,6 +184,52 @@ func TestLeasesOfDiskAndDevices(t *testing.T) {
 	})
 }
 
+// Leases wait in line through the loss of the leader, and start by themselves when there is room.
+func TestQueue(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		var hold []*pb.Lease
+		for range 3 {
+			hold = append(hold, s.lease(1, 2, 55, nil))
+		}
+		ask := func(gib uint64) *pb.Lease {
+			req := &pb.CreateLeaseRequest{RequestId: s.request(), Project: "web", Queue: true, Spec: &pb.LeaseSpec{
+				Count: 1, Resources: &pb.Resources{Vcpus: 1, MemoryBytes: gib << 30}, Image: "debian-12",
+			}}
+			var l *pb.Lease
+			for range 2 { // A repeat of the request changes nothing.
+				s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+					resp, err := pb.NewLeaseServiceClient(c).CreateLease(ctx, req)
+					l = resp.GetLease()
+					return err
+				})
+			}
+			return l
+		}
+		first, second := ask(40), ask(41)
+		if q := second.GetQueue(); second.GetPhase() != pb.LeasePhase_LEASE_PHASE_QUEUED || q.GetPosition() != 2 || q.GetOf() != 2 || q.GetReason() == "" {
+			t.Fatalf("the second one is %v, told %v", second.GetPhase(), q)
+		}
+		if n := s.status().GetLent().GetQueued(); n != 2 {
+			t.Errorf("the status has %d in the queue", n)
+		}
+		s.crashLeader()
+		s.allMembersUp()
+		s.ready()
+		release := &pb.ReleaseLeaseRequest{RequestId: s.request(), Name: hold[1].GetName()}
+		s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+			_, err := pb.NewLeaseServiceClient(c).ReleaseLease(ctx, release)
+			return err
+		})
+		s.until("the first one starts", time.Minute, func() bool {
+			l := s.state().Lease(first.GetName())
+			return l.GetPhase() == leaseActive && s.leaseRuns(l)
+		})
+		if p := s.leasePhase(second); p != pb.LeasePhase_LEASE_PHASE_QUEUED {
+			t.Errorf("the second one is %v", p)
+		}
+	})
+}
+
 // A firm lease survives every failover: it is refused where a plan would not.
 func TestFirmLeases(t *testing.T) {
 	bubble(t, 3, func(s *site) {

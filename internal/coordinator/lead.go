@@ -25,6 +25,8 @@ const (
 	placeEvery = time.Second
 	// proveEvery is how often the leader looks whether the guarantee has to be proven again.
 	proveEvery = time.Second
+	// queueEvery is how often the leases that wait are tried.
+	queueEvery = time.Second
 	// barrierRetry is the pause before a new leader tries again to catch up with the log.
 	barrierRetry = 100 * time.Millisecond
 )
@@ -113,6 +115,7 @@ func (c *Coordinator) lead(ctx context.Context) {
 	set.Go(func() { c.clockLoop(ctx, since) })
 	set.Go(func() { c.controlLoop(ctx) })
 	set.Go(func() { c.proveLoop(ctx) })
+	set.Go(func() { c.queueLoop(ctx) })
 	set.Wait()
 }
 
@@ -171,6 +174,30 @@ func (c *Coordinator) prove(ctx context.Context, s *state.State, v live.View) (d
 		}
 	}
 	return done
+}
+
+// queueLoop starts leases that wait as soon as they fit. It is a loop of its own as the proof is: it admits under
+// one, and no failover waits for it.
+func (c *Coordinator) queueLoop(ctx context.Context) {
+	t := time.NewTicker(queueEvery)
+	defer t.Stop()
+	for {
+		v, now := c.seen()
+		if cmd := lease.Dequeue(c.State(), v, now); cmd != nil {
+			_, err := c.Propose(ctx, controllerActor, cmd)
+			if err == nil {
+				continue
+			}
+			if !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
+				c.o.Log.Error("a lease that waits was not started", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
 }
 
 // controlLoop runs the controllers whenever something changed, one proposal at a time, so that at

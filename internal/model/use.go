@@ -115,6 +115,33 @@ func less(a, b uint64) uint64 {
 	return a - b
 }
 
+// Bounds of the queue.
+const (
+	maxQueuedOfProject = 100
+	maxQueued          = 1000
+)
+
+// CheckQueue says whether one more lease of the project may wait.
+func CheckQueue(p *pb.Project, leases iter.Seq[*pb.Lease]) error {
+	mine, all := 0, 0
+	for l := range leases {
+		if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_QUEUED {
+			continue
+		}
+		all++
+		if l.GetProject() == p.GetMetadata().GetName() {
+			mine++
+		}
+	}
+	switch {
+	case mine >= maxQueuedOfProject:
+		return Errorf(FaultTooMany, "project/"+p.GetMetadata().GetName(), "%d of its leases wait already", mine).WithRemedy("release one that is not needed any more")
+	case all >= maxQueued:
+		return Errorf(FaultTooMany, "", "%d leases wait already", all).WithRemedy("try again later")
+	}
+	return nil
+}
+
 // CheckQuota says whether a project may hold what the spec asks for beside its other leases.
 // Preempted and ended leases cost nothing.
 func CheckQuota(p *pb.Project, leases iter.Seq[*pb.Lease], want *pb.LeaseSpec) error {

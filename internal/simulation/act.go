@@ -94,8 +94,12 @@ func (s *sim) createLease() {
 	if s.chance(0.1) {
 		req.Class = pb.LeaseClass_LEASE_CLASS_FIRM
 	}
+	req.Queue = s.chance(0.4)
+	if s.chance(0.1) {
+		req.StartAt = stamp(s.wall().Add(s.between(time.Second, 20*time.Minute)))
+	}
 	s.ask("developer/carol", func(m *member) (*pb.Command, error) {
-		body, expects, err := lease.Create(m.st, m.view, req, "carol")
+		body, expects, err := lease.Create(m.st, m.view, m.s.wall(), req, "carol")
 		return &pb.Command{Body: &pb.Command_CreateLease{CreateLease: body}, Expects: expects}, err
 	}, s.ignore("create lease"))
 }
@@ -123,7 +127,7 @@ func (s *sim) extendLease() {
 }
 
 func (s *sim) releaseLease() {
-	name := s.someLease(pb.LeasePhase_LEASE_PHASE_ACTIVE, pb.LeasePhase_LEASE_PHASE_PREEMPTED, pb.LeasePhase_LEASE_PHASE_RETURNING)
+	name := s.someLease(pb.LeasePhase_LEASE_PHASE_ACTIVE, pb.LeasePhase_LEASE_PHASE_PREEMPTED, pb.LeasePhase_LEASE_PHASE_RETURNING, pb.LeasePhase_LEASE_PHASE_QUEUED)
 	if name == "" {
 		return
 	}

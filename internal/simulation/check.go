@@ -225,6 +225,10 @@ func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.
 			s.checkEnded(after, after.Failover(name))
 		}
 	}
+	if c := cmd.GetStartLease(); c != nil {
+		s.report.Queued++
+		s.checkGuarantee(before, after, c.GetLease())
+	}
 	if c := cmd.GetCreateLease(); c != nil {
 		s.report.Leases++
 		s.checkGuarantee(before, after, c.GetLease().GetName())
@@ -243,11 +247,17 @@ func (s *sim) checkLease(before, after *pb.Lease, cmd *pb.Command) {
 		s.checks.leases[after.GetName()] = after
 		return
 	case after == nil:
-		if before.GetPhase() != pb.LeasePhase_LEASE_PHASE_DELETING {
+		if before.GetPhase() != pb.LeasePhase_LEASE_PHASE_DELETING && len(before.GetInstances()) > 0 {
 			s.fail("6 leases kept", "lease %s disappears while it is %v", before.GetName(), before.GetPhase())
 		}
 		delete(s.checks.leases, before.GetName())
 		return
+	}
+	if before.GetPhase() == pb.LeasePhase_LEASE_PHASE_QUEUED {
+		s.checks.leases[after.GetName()] = after // It has its VMs from now on.
+		if cmd.GetStartLease() == nil && len(after.GetInstances()) > 0 {
+			s.fail("6 leases kept", "lease %s starts by %s", after.GetName(), describe(cmd))
+		}
 	}
 	first := s.checks.leases[after.GetName()]
 	for i, now := range after.GetInstances() {

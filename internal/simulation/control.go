@@ -55,6 +55,12 @@ var controllers = []func(m *member) []*pb.Command{
 	func(m *member) []*pb.Command { return failover.Advance(m.st, m.view, m.s.wall()) },
 	func(m *member) []*pb.Command { return failover.Place(m.st, m.view) },
 	func(m *member) []*pb.Command { return lease.Advance(m.st, m.view, m.s.wall()) },
+	func(m *member) []*pb.Command {
+		if c := lease.Dequeue(m.st, m.view, m.s.wall()); c != nil {
+			return []*pb.Command{c}
+		}
+		return nil
+	},
 	func(m *member) []*pb.Command { return upkeep.Advance(m.st, m.view, m.s.wall()) },
 	func(m *member) []*pb.Command { return standing.Advance(m.st, m.view) },
 }

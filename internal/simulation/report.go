@@ -22,6 +22,7 @@ func (r *Report) add(o Report) {
 	r.Leases += o.Leases
 	r.Elections += o.Elections
 	r.Placed += o.Placed
+	r.Queued += o.Queued
 	r.CarriedBack += o.CarriedBack
 	r.Virtual += o.Virtual
 	for c, n := range o.Faults {

@@ -23,6 +23,8 @@ type Options struct {
 // Report is what a cycle was made of.
 type Report struct {
 	Events, Entries, Calls, Runs, Leases, Elections int
+	// Queued counts leases that started after they had waited.
+	Queued int
 	// Placed counts what runs took in later than they were declared.
 	Placed int
 	// CarriedBack counts the volumes that were dropped here because the old side holds them.

@@ -53,6 +53,9 @@ func TestSimulation(t *testing.T) {
 	})
 	t.Log(total.String())
 	if *flagCycles >= enoughForTable {
+		if total.Queued == 0 {
+			t.Error("no lease started after it had waited")
+		}
 		if total.Placed == 0 {
 			t.Error("no run placed anything later than it was declared")
 		}

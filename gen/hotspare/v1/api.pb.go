@@ -138,10 +138,14 @@ func (InvariantResult) EnumDescriptor() ([]byte, []int) {
 type CreateLeaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the caller; a repeat with the same id answers with the first outcome.
-	RequestId     string     `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Project       string     `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
-	Spec          *LeaseSpec `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
-	Class         LeaseClass `protobuf:"varint,4,opt,name=class,proto3,enum=hotspare.v1.LeaseClass" json:"class,omitempty"`
+	RequestId string     `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Project   string     `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	Spec      *LeaseSpec `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Class     LeaseClass `protobuf:"varint,4,opt,name=class,proto3,enum=hotspare.v1.LeaseClass" json:"class,omitempty"`
+	// Wait in line if it does not fit now, or is over the project's quota, instead of being refused.
+	Queue bool `protobuf:"varint,5,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Start then, and wait until then. Implies queue.
+	StartAt       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -202,6 +206,20 @@ func (x *CreateLeaseRequest) GetClass() LeaseClass {
 		return x.Class
 	}
 	return LeaseClass_LEASE_CLASS_UNSPECIFIED
+}
+
+func (x *CreateLeaseRequest) GetQueue() bool {
+	if x != nil {
+		return x.Queue
+	}
+	return false
+}
+
+func (x *CreateLeaseRequest) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
 }
 
 type CreateLeaseResponse struct {
@@ -3351,8 +3369,10 @@ type Lent struct {
 	TotalVcpus       uint32                 `protobuf:"varint,4,opt,name=total_vcpus,json=totalVcpus,proto3" json:"total_vcpus,omitempty"`
 	TotalMemoryBytes uint64                 `protobuf:"varint,5,opt,name=total_memory_bytes,json=totalMemoryBytes,proto3" json:"total_memory_bytes,omitempty"`
 	Preempted        uint32                 `protobuf:"varint,6,opt,name=preempted,proto3" json:"preempted,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Leases that wait for room or for their time.
+	Queued        uint32 `protobuf:"varint,7,opt,name=queued,proto3" json:"queued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Lent) Reset() {
@@ -3423,6 +3443,13 @@ func (x *Lent) GetTotalMemoryBytes() uint64 {
 func (x *Lent) GetPreempted() uint32 {
 	if x != nil {
 		return x.Preempted
+	}
+	return 0
+}
+
+func (x *Lent) GetQueued() uint32 {
+	if x != nil {
+		return x.Queued
 	}
 	return 0
 }
@@ -4286,13 +4313,15 @@ var File_hotspare_v1_api_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x15hotspare/v1/api.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xa8\x01\n" +
+	"\x15hotspare/v1/api.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf5\x01\n" +
 	"\x12CreateLeaseRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12*\n" +
 	"\x04spec\x18\x03 \x01(\v2\x16.hotspare.v1.LeaseSpecR\x04spec\x12-\n" +
-	"\x05class\x18\x04 \x01(\x0e2\x17.hotspare.v1.LeaseClassR\x05class\"?\n" +
+	"\x05class\x18\x04 \x01(\x0e2\x17.hotspare.v1.LeaseClassR\x05class\x12\x14\n" +
+	"\x05queue\x18\x05 \x01(\bR\x05queue\x125\n" +
+	"\bstart_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\"?\n" +
 	"\x13CreateLeaseResponse\x12(\n" +
 	"\x05lease\x18\x01 \x01(\v2\x12.hotspare.v1.LeaseR\x05lease\";\n" +
 	"\x0fGetLeaseRequest\x12\x12\n" +
@@ -4511,7 +4540,7 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x03age\x18\v \x01(\v2\x19.google.protobuf.DurationR\x03age\x12-\n" +
 	"\amargins\x18\f \x03(\v2\x13.hotspare.v1.MarginR\amargins\x12\x18\n" +
 	"\aweakest\x18\r \x01(\tR\aweakest\x12C\n" +
-	"\x0fguarantee_since\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x0eguaranteeSince\"\xca\x01\n" +
+	"\x0fguarantee_since\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x0eguaranteeSince\"\xe2\x01\n" +
 	"\x04Lent\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1c\n" +
@@ -4519,7 +4548,8 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\vtotal_vcpus\x18\x04 \x01(\rR\n" +
 	"totalVcpus\x12,\n" +
 	"\x12total_memory_bytes\x18\x05 \x01(\x04R\x10totalMemoryBytes\x12\x1c\n" +
-	"\tpreempted\x18\x06 \x01(\rR\tpreempted\"b\n" +
+	"\tpreempted\x18\x06 \x01(\rR\tpreempted\x12\x16\n" +
+	"\x06queued\x18\a \x01(\rR\x06queued\"b\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -4720,11 +4750,11 @@ var file_hotspare_v1_api_proto_goTypes = []any{
 	(*IssueClientResponse)(nil),     // 70: hotspare.v1.IssueClientResponse
 	(*LeaseSpec)(nil),               // 71: hotspare.v1.LeaseSpec
 	(LeaseClass)(0),                 // 72: hotspare.v1.LeaseClass
-	(*Lease)(nil),                   // 73: hotspare.v1.Lease
-	(*durationpb.Duration)(nil),     // 74: google.protobuf.Duration
-	(State)(0),                      // 75: hotspare.v1.State
-	(*Resource)(nil),                // 76: hotspare.v1.Resource
-	(*timestamppb.Timestamp)(nil),   // 77: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),   // 73: google.protobuf.Timestamp
+	(*Lease)(nil),                   // 74: hotspare.v1.Lease
+	(*durationpb.Duration)(nil),     // 75: google.protobuf.Duration
+	(State)(0),                      // 76: hotspare.v1.State
+	(*Resource)(nil),                // 77: hotspare.v1.Resource
 	(*Failover)(nil),                // 78: hotspare.v1.Failover
 	(*Status)(nil),                  // 79: hotspare.v1.Status
 	(*Trigger)(nil),                 // 80: hotspare.v1.Trigger
@@ -4735,124 +4765,125 @@ var file_hotspare_v1_api_proto_goTypes = []any{
 var file_hotspare_v1_api_proto_depIdxs = []int32{
 	71, // 0: hotspare.v1.CreateLeaseRequest.spec:type_name -> hotspare.v1.LeaseSpec
 	72, // 1: hotspare.v1.CreateLeaseRequest.class:type_name -> hotspare.v1.LeaseClass
-	73, // 2: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	73, // 3: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	73, // 4: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
-	74, // 5: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
-	73, // 6: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	73, // 7: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	73, // 8: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	75, // 9: hotspare.v1.ReadConsoleResponse.state:type_name -> hotspare.v1.State
-	73, // 10: hotspare.v1.WatchLeaseResponse.lease:type_name -> hotspare.v1.Lease
-	76, // 11: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
-	20, // 12: hotspare.v1.ApplyResponse.outcomes:type_name -> hotspare.v1.ApplyOutcome
-	76, // 13: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
-	28, // 14: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
-	23, // 15: hotspare.v1.GetResourceResponse.seats:type_name -> hotspare.v1.Seat
-	76, // 16: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
-	29, // 17: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
-	77, // 18: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
-	77, // 19: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
-	78, // 20: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
-	78, // 21: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	78, // 22: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
-	78, // 23: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	79, // 24: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
-	78, // 25: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
-	0,  // 26: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
-	78, // 27: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
-	78, // 28: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
-	80, // 29: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
-	48, // 30: hotspare.v1.CheckInvariantsResponse.verdicts:type_name -> hotspare.v1.InvariantVerdict
-	1,  // 31: hotspare.v1.InvariantVerdict.result:type_name -> hotspare.v1.InvariantResult
-	51, // 32: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
-	51, // 33: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
-	51, // 34: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
-	78, // 35: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
-	52, // 36: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
-	78, // 37: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
-	74, // 38: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
-	28, // 39: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
-	78, // 40: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
-	56, // 41: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
-	57, // 42: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
-	74, // 43: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
-	53, // 44: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
-	77, // 45: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
-	81, // 46: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	74, // 47: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
-	81, // 48: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	51, // 49: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
-	74, // 50: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	77, // 51: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	66, // 52: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	82, // 53: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	79, // 54: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	83, // 55: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	74, // 56: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	2,  // 57: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	4,  // 58: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	6,  // 59: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	8,  // 60: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	10, // 61: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	12, // 62: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	14, // 63: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	16, // 64: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	18, // 65: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	21, // 66: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	24, // 67: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	26, // 68: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	30, // 69: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	32, // 70: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	34, // 71: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	36, // 72: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	38, // 73: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	40, // 74: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	42, // 75: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	44, // 76: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	54, // 77: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	58, // 78: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	60, // 79: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	62, // 80: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	64, // 81: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	67, // 82: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	69, // 83: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	49, // 84: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
-	46, // 85: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
-	3,  // 86: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	5,  // 87: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	7,  // 88: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	9,  // 89: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	11, // 90: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	13, // 91: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	15, // 92: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	17, // 93: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	19, // 94: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	22, // 95: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	25, // 96: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	27, // 97: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	31, // 98: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	33, // 99: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	35, // 100: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	37, // 101: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	39, // 102: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	41, // 103: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	43, // 104: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	45, // 105: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	55, // 106: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	59, // 107: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	61, // 108: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	63, // 109: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	65, // 110: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	68, // 111: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	70, // 112: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	50, // 113: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
-	47, // 114: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
-	86, // [86:115] is the sub-list for method output_type
-	57, // [57:86] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	73, // 2: hotspare.v1.CreateLeaseRequest.start_at:type_name -> google.protobuf.Timestamp
+	74, // 3: hotspare.v1.CreateLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	74, // 4: hotspare.v1.GetLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	74, // 5: hotspare.v1.ListLeasesResponse.leases:type_name -> hotspare.v1.Lease
+	75, // 6: hotspare.v1.ExtendLeaseRequest.by:type_name -> google.protobuf.Duration
+	74, // 7: hotspare.v1.ExtendLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	74, // 8: hotspare.v1.ReleaseLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	74, // 9: hotspare.v1.UndeleteLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	76, // 10: hotspare.v1.ReadConsoleResponse.state:type_name -> hotspare.v1.State
+	74, // 11: hotspare.v1.WatchLeaseResponse.lease:type_name -> hotspare.v1.Lease
+	77, // 12: hotspare.v1.ApplyRequest.resources:type_name -> hotspare.v1.Resource
+	20, // 13: hotspare.v1.ApplyResponse.outcomes:type_name -> hotspare.v1.ApplyOutcome
+	77, // 14: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
+	28, // 15: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
+	23, // 16: hotspare.v1.GetResourceResponse.seats:type_name -> hotspare.v1.Seat
+	77, // 17: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
+	29, // 18: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
+	73, // 19: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
+	73, // 20: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 21: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 22: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 23: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
+	78, // 24: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	79, // 25: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
+	78, // 26: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
+	0,  // 27: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
+	78, // 28: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 29: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
+	80, // 30: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
+	48, // 31: hotspare.v1.CheckInvariantsResponse.verdicts:type_name -> hotspare.v1.InvariantVerdict
+	1,  // 32: hotspare.v1.InvariantVerdict.result:type_name -> hotspare.v1.InvariantResult
+	51, // 33: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
+	51, // 34: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
+	51, // 35: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
+	78, // 36: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
+	52, // 37: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
+	78, // 38: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
+	75, // 39: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
+	28, // 40: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
+	78, // 41: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
+	56, // 42: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
+	57, // 43: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
+	75, // 44: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
+	53, // 45: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
+	73, // 46: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
+	81, // 47: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	75, // 48: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
+	81, // 49: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	51, // 50: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	75, // 51: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	73, // 52: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	66, // 53: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	82, // 54: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	79, // 55: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	83, // 56: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	75, // 57: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	2,  // 58: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	4,  // 59: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	6,  // 60: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	8,  // 61: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	10, // 62: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	12, // 63: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	14, // 64: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	16, // 65: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	18, // 66: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	21, // 67: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	24, // 68: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	26, // 69: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	30, // 70: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	32, // 71: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	34, // 72: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	36, // 73: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	38, // 74: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	40, // 75: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	42, // 76: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	44, // 77: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	54, // 78: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	58, // 79: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	60, // 80: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	62, // 81: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	64, // 82: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	67, // 83: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	69, // 84: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	49, // 85: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	46, // 86: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
+	3,  // 87: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	5,  // 88: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	7,  // 89: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	9,  // 90: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	11, // 91: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	13, // 92: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	15, // 93: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	17, // 94: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	19, // 95: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	22, // 96: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	25, // 97: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	27, // 98: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	31, // 99: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	33, // 100: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	35, // 101: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	37, // 102: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	39, // 103: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	41, // 104: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	43, // 105: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	45, // 106: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	55, // 107: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	59, // 108: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	61, // 109: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	63, // 110: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	65, // 111: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	68, // 112: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	70, // 113: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	50, // 114: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	47, // 115: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
+	87, // [87:116] is the sub-list for method output_type
+	58, // [58:87] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }

@@ -120,6 +120,7 @@ type Command struct {
 	//	*Command_RecordClient
 	//	*Command_LoseHost
 	//	*Command_RecordGuarantee
+	//	*Command_StartLease
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -456,6 +457,15 @@ func (x *Command) GetRecordGuarantee() *RecordGuarantee {
 	return nil
 }
 
+func (x *Command) GetStartLease() *StartLease {
+	if x != nil {
+		if x, ok := x.Body.(*Command_StartLease); ok {
+			return x.StartLease
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -572,6 +582,10 @@ type Command_RecordGuarantee struct {
 	RecordGuarantee *RecordGuarantee `protobuf:"bytes,43,opt,name=record_guarantee,json=recordGuarantee,proto3,oneof"`
 }
 
+type Command_StartLease struct {
+	StartLease *StartLease `protobuf:"bytes,44,opt,name=start_lease,json=startLease,proto3,oneof"`
+}
+
 func (*Command_JoinHost) isCommand_Body() {}
 
 func (*Command_RecordHost) isCommand_Body() {}
@@ -627,6 +641,8 @@ func (*Command_RecordClient) isCommand_Body() {}
 func (*Command_LoseHost) isCommand_Body() {}
 
 func (*Command_RecordGuarantee) isCommand_Body() {}
+
+func (*Command_StartLease) isCommand_Body() {}
 
 // Expect is the version of one thing that a decision was based on.
 type Expect struct {
@@ -932,9 +948,11 @@ func (x *ApplyResources) GetDrop() []string {
 
 // CreateLease stores an admitted lease and its objects.
 type CreateLease struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
-	Objects       []*Object              `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Lease   *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Objects []*Object              `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
+	// It is to wait: it has neither VMs nor objects yet.
+	Queued        bool `protobuf:"varint,3,opt,name=queued,proto3" json:"queued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -983,6 +1001,74 @@ func (x *CreateLease) GetObjects() []*Object {
 	return nil
 }
 
+func (x *CreateLease) GetQueued() bool {
+	if x != nil {
+		return x.Queued
+	}
+	return false
+}
+
+// StartLease ends the wait of a queued lease, which was admitted now.
+type StartLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         string                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Instances     []*LeaseInstance       `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	Objects       []*Object              `protobuf:"bytes,3,rep,name=objects,proto3" json:"objects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartLease) Reset() {
+	*x = StartLease{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartLease) ProtoMessage() {}
+
+func (x *StartLease) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartLease.ProtoReflect.Descriptor instead.
+func (*StartLease) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StartLease) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *StartLease) GetInstances() []*LeaseInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *StartLease) GetObjects() []*Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
 // EndLease stops a lease by its reclaim action and keeps its disks.
 type EndLease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -995,7 +1081,7 @@ type EndLease struct {
 
 func (x *EndLease) Reset() {
 	*x = EndLease{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[7]
+	mi := &file_hotspare_v1_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1093,7 @@ func (x *EndLease) String() string {
 func (*EndLease) ProtoMessage() {}
 
 func (x *EndLease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[7]
+	mi := &file_hotspare_v1_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1106,7 @@ func (x *EndLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndLease.ProtoReflect.Descriptor instead.
 func (*EndLease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{7}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EndLease) GetLease() string {
@@ -1054,7 +1140,7 @@ type DeleteLease struct {
 
 func (x *DeleteLease) Reset() {
 	*x = DeleteLease{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[8]
+	mi := &file_hotspare_v1_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1152,7 @@ func (x *DeleteLease) String() string {
 func (*DeleteLease) ProtoMessage() {}
 
 func (x *DeleteLease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[8]
+	mi := &file_hotspare_v1_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1165,7 @@ func (x *DeleteLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLease.ProtoReflect.Descriptor instead.
 func (*DeleteLease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{8}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteLease) GetLease() string {
@@ -1099,7 +1185,7 @@ type ReturnLease struct {
 
 func (x *ReturnLease) Reset() {
 	*x = ReturnLease{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[9]
+	mi := &file_hotspare_v1_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1197,7 @@ func (x *ReturnLease) String() string {
 func (*ReturnLease) ProtoMessage() {}
 
 func (x *ReturnLease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[9]
+	mi := &file_hotspare_v1_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1210,7 @@ func (x *ReturnLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnLease.ProtoReflect.Descriptor instead.
 func (*ReturnLease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{9}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReturnLease) GetLease() string {
@@ -1148,7 +1234,7 @@ type Declare struct {
 
 func (x *Declare) Reset() {
 	*x = Declare{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	mi := &file_hotspare_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1246,7 @@ func (x *Declare) String() string {
 func (*Declare) ProtoMessage() {}
 
 func (x *Declare) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[10]
+	mi := &file_hotspare_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1259,7 @@ func (x *Declare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Declare.ProtoReflect.Descriptor instead.
 func (*Declare) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Declare) GetFailover() *Failover {
@@ -1216,7 +1302,7 @@ type PlaceRun struct {
 
 func (x *PlaceRun) Reset() {
 	*x = PlaceRun{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[11]
+	mi := &file_hotspare_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1314,7 @@ func (x *PlaceRun) String() string {
 func (*PlaceRun) ProtoMessage() {}
 
 func (x *PlaceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[11]
+	mi := &file_hotspare_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1327,7 @@ func (x *PlaceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceRun.ProtoReflect.Descriptor instead.
 func (*PlaceRun) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PlaceRun) GetFailover() string {
@@ -1306,7 +1392,7 @@ type AdvanceRun struct {
 
 func (x *AdvanceRun) Reset() {
 	*x = AdvanceRun{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[12]
+	mi := &file_hotspare_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1404,7 @@ func (x *AdvanceRun) String() string {
 func (*AdvanceRun) ProtoMessage() {}
 
 func (x *AdvanceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[12]
+	mi := &file_hotspare_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1417,7 @@ func (x *AdvanceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceRun.ProtoReflect.Descriptor instead.
 func (*AdvanceRun) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AdvanceRun) GetFailover() string {
@@ -1374,7 +1460,7 @@ type StepChange struct {
 
 func (x *StepChange) Reset() {
 	*x = StepChange{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[13]
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1472,7 @@ func (x *StepChange) String() string {
 func (*StepChange) ProtoMessage() {}
 
 func (x *StepChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[13]
+	mi := &file_hotspare_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1485,7 @@ func (x *StepChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepChange.ProtoReflect.Descriptor instead.
 func (*StepChange) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StepChange) GetStep() string {
@@ -1474,7 +1560,7 @@ type Failback struct {
 
 func (x *Failback) Reset() {
 	*x = Failback{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1572,7 @@ func (x *Failback) String() string {
 func (*Failback) ProtoMessage() {}
 
 func (x *Failback) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[14]
+	mi := &file_hotspare_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1585,7 @@ func (x *Failback) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failback.ProtoReflect.Descriptor instead.
 func (*Failback) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Failback) GetFailover() string {
@@ -1555,7 +1641,7 @@ type BackOrder struct {
 
 func (x *BackOrder) Reset() {
 	*x = BackOrder{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1653,7 @@ func (x *BackOrder) String() string {
 func (*BackOrder) ProtoMessage() {}
 
 func (x *BackOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[15]
+	mi := &file_hotspare_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1666,7 @@ func (x *BackOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackOrder.ProtoReflect.Descriptor instead.
 func (*BackOrder) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BackOrder) GetStep() string {
@@ -1612,7 +1698,7 @@ type LoseHost struct {
 
 func (x *LoseHost) Reset() {
 	*x = LoseHost{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1710,7 @@ func (x *LoseHost) String() string {
 func (*LoseHost) ProtoMessage() {}
 
 func (x *LoseHost) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[16]
+	mi := &file_hotspare_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1723,7 @@ func (x *LoseHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseHost.ProtoReflect.Descriptor instead.
 func (*LoseHost) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LoseHost) GetHost() string {
@@ -1682,7 +1768,7 @@ type RecordClient struct {
 
 func (x *RecordClient) Reset() {
 	*x = RecordClient{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1780,7 @@ func (x *RecordClient) String() string {
 func (*RecordClient) ProtoMessage() {}
 
 func (x *RecordClient) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[17]
+	mi := &file_hotspare_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1793,7 @@ func (x *RecordClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordClient.ProtoReflect.Descriptor instead.
 func (*RecordClient) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordClient) GetUser() string {
@@ -1750,7 +1836,7 @@ type StoreToken struct {
 
 func (x *StoreToken) Reset() {
 	*x = StoreToken{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1848,7 @@ func (x *StoreToken) String() string {
 func (*StoreToken) ProtoMessage() {}
 
 func (x *StoreToken) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[18]
+	mi := &file_hotspare_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1861,7 @@ func (x *StoreToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreToken.ProtoReflect.Descriptor instead.
 func (*StoreToken) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoreToken) GetTokenHash() []byte {
@@ -1809,7 +1895,7 @@ type ForgetObjects struct {
 
 func (x *ForgetObjects) Reset() {
 	*x = ForgetObjects{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1907,7 @@ func (x *ForgetObjects) String() string {
 func (*ForgetObjects) ProtoMessage() {}
 
 func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[19]
+	mi := &file_hotspare_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +1920,7 @@ func (x *ForgetObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetObjects.ProtoReflect.Descriptor instead.
 func (*ForgetObjects) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ForgetObjects) GetObjects() []*ObjectVersion {
@@ -1855,7 +1941,7 @@ type ObjectVersion struct {
 
 func (x *ObjectVersion) Reset() {
 	*x = ObjectVersion{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +1953,7 @@ func (x *ObjectVersion) String() string {
 func (*ObjectVersion) ProtoMessage() {}
 
 func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[20]
+	mi := &file_hotspare_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +1966,7 @@ func (x *ObjectVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectVersion.ProtoReflect.Descriptor instead.
 func (*ObjectVersion) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ObjectVersion) GetObject() string {
@@ -1908,7 +1994,7 @@ type RecordPreimage struct {
 
 func (x *RecordPreimage) Reset() {
 	*x = RecordPreimage{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2006,7 @@ func (x *RecordPreimage) String() string {
 func (*RecordPreimage) ProtoMessage() {}
 
 func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[21]
+	mi := &file_hotspare_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2019,7 @@ func (x *RecordPreimage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreimage.ProtoReflect.Descriptor instead.
 func (*RecordPreimage) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecordPreimage) GetObject() string {
@@ -1960,7 +2046,7 @@ type RecordPoints struct {
 
 func (x *RecordPoints) Reset() {
 	*x = RecordPoints{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2058,7 @@ func (x *RecordPoints) String() string {
 func (*RecordPoints) ProtoMessage() {}
 
 func (x *RecordPoints) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[22]
+	mi := &file_hotspare_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2071,7 @@ func (x *RecordPoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPoints.ProtoReflect.Descriptor instead.
 func (*RecordPoints) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RecordPoints) GetPoints() []*ObjectPoint {
@@ -2007,7 +2093,7 @@ type ObjectPoint struct {
 
 func (x *ObjectPoint) Reset() {
 	*x = ObjectPoint{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2105,7 @@ func (x *ObjectPoint) String() string {
 func (*ObjectPoint) ProtoMessage() {}
 
 func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[23]
+	mi := &file_hotspare_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2118,7 @@ func (x *ObjectPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectPoint.ProtoReflect.Descriptor instead.
 func (*ObjectPoint) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ObjectPoint) GetObject() string {
@@ -2066,7 +2152,7 @@ type RecordConfirmed struct {
 
 func (x *RecordConfirmed) Reset() {
 	*x = RecordConfirmed{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2164,7 @@ func (x *RecordConfirmed) String() string {
 func (*RecordConfirmed) ProtoMessage() {}
 
 func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[24]
+	mi := &file_hotspare_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2177,7 @@ func (x *RecordConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordConfirmed.ProtoReflect.Descriptor instead.
 func (*RecordConfirmed) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RecordConfirmed) GetAgents() []*ConfirmedOrder {
@@ -2114,7 +2200,7 @@ type ConfirmedOrder struct {
 
 func (x *ConfirmedOrder) Reset() {
 	*x = ConfirmedOrder{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2212,7 @@ func (x *ConfirmedOrder) String() string {
 func (*ConfirmedOrder) ProtoMessage() {}
 
 func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[25]
+	mi := &file_hotspare_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2225,7 @@ func (x *ConfirmedOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmedOrder.ProtoReflect.Descriptor instead.
 func (*ConfirmedOrder) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ConfirmedOrder) GetHost() string {
@@ -2180,7 +2266,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2278,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[26]
+	mi := &file_hotspare_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2291,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -2226,7 +2312,7 @@ type SetAuthority struct {
 
 func (x *SetAuthority) Reset() {
 	*x = SetAuthority{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2324,7 @@ func (x *SetAuthority) String() string {
 func (*SetAuthority) ProtoMessage() {}
 
 func (x *SetAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[27]
+	mi := &file_hotspare_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2337,7 @@ func (x *SetAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAuthority.ProtoReflect.Descriptor instead.
 func (*SetAuthority) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetAuthority) GetCertificate() []byte {
@@ -2281,7 +2367,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2379,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[28]
+	mi := &file_hotspare_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2392,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Token) GetHash() []byte {
@@ -2353,7 +2439,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2365,7 +2451,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[29]
+	mi := &file_hotspare_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +2464,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RememberedRequest) GetRequestId() string {
@@ -2440,7 +2526,7 @@ type SiteMeta struct {
 
 func (x *SiteMeta) Reset() {
 	*x = SiteMeta{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[30]
+	mi := &file_hotspare_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2538,7 @@ func (x *SiteMeta) String() string {
 func (*SiteMeta) ProtoMessage() {}
 
 func (x *SiteMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[30]
+	mi := &file_hotspare_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2551,7 @@ func (x *SiteMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteMeta.ProtoReflect.Descriptor instead.
 func (*SiteMeta) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SiteMeta) GetIndex() uint64 {
@@ -2570,7 +2656,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[31]
+	mi := &file_hotspare_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2668,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[31]
+	mi := &file_hotspare_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2681,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2634,7 +2720,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[32]
+	mi := &file_hotspare_v1_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2732,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[32]
+	mi := &file_hotspare_v1_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2745,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{32}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2849,7 +2935,7 @@ type Guarantee struct {
 
 func (x *Guarantee) Reset() {
 	*x = Guarantee{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[33]
+	mi := &file_hotspare_v1_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +2947,7 @@ func (x *Guarantee) String() string {
 func (*Guarantee) ProtoMessage() {}
 
 func (x *Guarantee) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[33]
+	mi := &file_hotspare_v1_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +2960,7 @@ func (x *Guarantee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guarantee.ProtoReflect.Descriptor instead.
 func (*Guarantee) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Guarantee) GetWord() string {
@@ -2958,7 +3044,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[34]
+	mi := &file_hotspare_v1_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3056,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[34]
+	mi := &file_hotspare_v1_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3069,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{34}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Certificate) GetScenarios() []*ProvenScenario {
@@ -3036,7 +3122,7 @@ type ProvenScenario struct {
 
 func (x *ProvenScenario) Reset() {
 	*x = ProvenScenario{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[35]
+	mi := &file_hotspare_v1_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3134,7 @@ func (x *ProvenScenario) String() string {
 func (*ProvenScenario) ProtoMessage() {}
 
 func (x *ProvenScenario) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[35]
+	mi := &file_hotspare_v1_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3147,7 @@ func (x *ProvenScenario) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvenScenario.ProtoReflect.Descriptor instead.
 func (*ProvenScenario) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProvenScenario) GetName() string {
@@ -3113,7 +3199,7 @@ type CertificatePattern struct {
 
 func (x *CertificatePattern) Reset() {
 	*x = CertificatePattern{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	mi := &file_hotspare_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3125,7 +3211,7 @@ func (x *CertificatePattern) String() string {
 func (*CertificatePattern) ProtoMessage() {}
 
 func (x *CertificatePattern) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	mi := &file_hotspare_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3224,7 @@ func (x *CertificatePattern) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatePattern.ProtoReflect.Descriptor instead.
 func (*CertificatePattern) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CertificatePattern) GetUnit() int32 {
@@ -3172,7 +3258,7 @@ type Spares struct {
 
 func (x *Spares) Reset() {
 	*x = Spares{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	mi := &file_hotspare_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3270,7 @@ func (x *Spares) String() string {
 func (*Spares) ProtoMessage() {}
 
 func (x *Spares) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	mi := &file_hotspare_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3283,7 @@ func (x *Spares) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spares.ProtoReflect.Descriptor instead.
 func (*Spares) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Spares) GetHosts() []int32 {
@@ -3211,7 +3297,7 @@ var File_hotspare_v1_command_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xbc\x0f\n" +
+	"\x19hotspare/v1/command.proto\x12\vhotspare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15hotspare/v1/api.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\x1a\x15hotspare/v1/run.proto\"\xf8\x0f\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -3253,7 +3339,9 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\tplace_run\x18( \x01(\v2\x15.hotspare.v1.PlaceRunH\x00R\bplaceRun\x12@\n" +
 	"\rrecord_client\x18) \x01(\v2\x19.hotspare.v1.RecordClientH\x00R\frecordClient\x124\n" +
 	"\tlose_host\x18* \x01(\v2\x15.hotspare.v1.LoseHostH\x00R\bloseHost\x12I\n" +
-	"\x10record_guarantee\x18+ \x01(\v2\x1c.hotspare.v1.RecordGuaranteeH\x00R\x0frecordGuaranteeB\x06\n" +
+	"\x10record_guarantee\x18+ \x01(\v2\x1c.hotspare.v1.RecordGuaranteeH\x00R\x0frecordGuarantee\x12:\n" +
+	"\vstart_lease\x18, \x01(\v2\x17.hotspare.v1.StartLeaseH\x00R\n" +
+	"startLeaseB\x06\n" +
 	"\x04body\"4\n" +
 	"\x06Expect\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
@@ -3278,10 +3366,16 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x0eApplyResources\x123\n" +
 	"\tresources\x18\x01 \x03(\v2\x15.hotspare.v1.ResourceR\tresources\x12-\n" +
 	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x12\n" +
-	"\x04drop\x18\x03 \x03(\tR\x04drop\"f\n" +
+	"\x04drop\x18\x03 \x03(\tR\x04drop\"~\n" +
 	"\vCreateLease\x12(\n" +
 	"\x05lease\x18\x01 \x01(\v2\x12.hotspare.v1.LeaseR\x05lease\x12-\n" +
-	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\"w\n" +
+	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x16\n" +
+	"\x06queued\x18\x03 \x01(\bR\x06queued\"\x8b\x01\n" +
+	"\n" +
+	"StartLease\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\tR\x05lease\x128\n" +
+	"\tinstances\x18\x02 \x03(\v2\x1a.hotspare.v1.LeaseInstanceR\tinstances\x12-\n" +
+	"\aobjects\x18\x03 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\"w\n" +
 	"\bEndLease\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12=\n" +
@@ -3472,7 +3566,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(GuaranteeAnswer)(0),          // 0: hotspare.v1.GuaranteeAnswer
 	(*Command)(nil),               // 1: hotspare.v1.Command
@@ -3482,151 +3576,156 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*RecordGuarantee)(nil),       // 5: hotspare.v1.RecordGuarantee
 	(*ApplyResources)(nil),        // 6: hotspare.v1.ApplyResources
 	(*CreateLease)(nil),           // 7: hotspare.v1.CreateLease
-	(*EndLease)(nil),              // 8: hotspare.v1.EndLease
-	(*DeleteLease)(nil),           // 9: hotspare.v1.DeleteLease
-	(*ReturnLease)(nil),           // 10: hotspare.v1.ReturnLease
-	(*Declare)(nil),               // 11: hotspare.v1.Declare
-	(*PlaceRun)(nil),              // 12: hotspare.v1.PlaceRun
-	(*AdvanceRun)(nil),            // 13: hotspare.v1.AdvanceRun
-	(*StepChange)(nil),            // 14: hotspare.v1.StepChange
-	(*Failback)(nil),              // 15: hotspare.v1.Failback
-	(*BackOrder)(nil),             // 16: hotspare.v1.BackOrder
-	(*LoseHost)(nil),              // 17: hotspare.v1.LoseHost
-	(*RecordClient)(nil),          // 18: hotspare.v1.RecordClient
-	(*StoreToken)(nil),            // 19: hotspare.v1.StoreToken
-	(*ForgetObjects)(nil),         // 20: hotspare.v1.ForgetObjects
-	(*ObjectVersion)(nil),         // 21: hotspare.v1.ObjectVersion
-	(*RecordPreimage)(nil),        // 22: hotspare.v1.RecordPreimage
-	(*RecordPoints)(nil),          // 23: hotspare.v1.RecordPoints
-	(*ObjectPoint)(nil),           // 24: hotspare.v1.ObjectPoint
-	(*RecordConfirmed)(nil),       // 25: hotspare.v1.RecordConfirmed
-	(*ConfirmedOrder)(nil),        // 26: hotspare.v1.ConfirmedOrder
-	(*RaiseLevel)(nil),            // 27: hotspare.v1.RaiseLevel
-	(*SetAuthority)(nil),          // 28: hotspare.v1.SetAuthority
-	(*Token)(nil),                 // 29: hotspare.v1.Token
-	(*RememberedRequest)(nil),     // 30: hotspare.v1.RememberedRequest
-	(*SiteMeta)(nil),              // 31: hotspare.v1.SiteMeta
-	(*SnapshotHeader)(nil),        // 32: hotspare.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),        // 33: hotspare.v1.SnapshotRecord
-	(*Guarantee)(nil),             // 34: hotspare.v1.Guarantee
-	(*Certificate)(nil),           // 35: hotspare.v1.Certificate
-	(*ProvenScenario)(nil),        // 36: hotspare.v1.ProvenScenario
-	(*CertificatePattern)(nil),    // 37: hotspare.v1.CertificatePattern
-	(*Spares)(nil),                // 38: hotspare.v1.Spares
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 40: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 41: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 42: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 43: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 44: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 45: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 46: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 47: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 48: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 49: hotspare.v1.Resource
-	(*Object)(nil),                // 50: hotspare.v1.Object
-	(*Lease)(nil),                 // 51: hotspare.v1.Lease
-	(*Failover)(nil),              // 52: hotspare.v1.Failover
-	(*Placement)(nil),             // 53: hotspare.v1.Placement
-	(*Victim)(nil),                // 54: hotspare.v1.Victim
-	(*Step)(nil),                  // 55: hotspare.v1.Step
-	(*Unplaced)(nil),              // 56: hotspare.v1.Unplaced
-	(RunPhase)(0),                 // 57: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 58: hotspare.v1.StepPhase
-	(*Plan)(nil),                  // 59: hotspare.v1.Plan
-	(*EndpointValue)(nil),         // 60: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 61: hotspare.v1.Host
-	(*Evidence)(nil),              // 62: hotspare.v1.Evidence
+	(*StartLease)(nil),            // 8: hotspare.v1.StartLease
+	(*EndLease)(nil),              // 9: hotspare.v1.EndLease
+	(*DeleteLease)(nil),           // 10: hotspare.v1.DeleteLease
+	(*ReturnLease)(nil),           // 11: hotspare.v1.ReturnLease
+	(*Declare)(nil),               // 12: hotspare.v1.Declare
+	(*PlaceRun)(nil),              // 13: hotspare.v1.PlaceRun
+	(*AdvanceRun)(nil),            // 14: hotspare.v1.AdvanceRun
+	(*StepChange)(nil),            // 15: hotspare.v1.StepChange
+	(*Failback)(nil),              // 16: hotspare.v1.Failback
+	(*BackOrder)(nil),             // 17: hotspare.v1.BackOrder
+	(*LoseHost)(nil),              // 18: hotspare.v1.LoseHost
+	(*RecordClient)(nil),          // 19: hotspare.v1.RecordClient
+	(*StoreToken)(nil),            // 20: hotspare.v1.StoreToken
+	(*ForgetObjects)(nil),         // 21: hotspare.v1.ForgetObjects
+	(*ObjectVersion)(nil),         // 22: hotspare.v1.ObjectVersion
+	(*RecordPreimage)(nil),        // 23: hotspare.v1.RecordPreimage
+	(*RecordPoints)(nil),          // 24: hotspare.v1.RecordPoints
+	(*ObjectPoint)(nil),           // 25: hotspare.v1.ObjectPoint
+	(*RecordConfirmed)(nil),       // 26: hotspare.v1.RecordConfirmed
+	(*ConfirmedOrder)(nil),        // 27: hotspare.v1.ConfirmedOrder
+	(*RaiseLevel)(nil),            // 28: hotspare.v1.RaiseLevel
+	(*SetAuthority)(nil),          // 29: hotspare.v1.SetAuthority
+	(*Token)(nil),                 // 30: hotspare.v1.Token
+	(*RememberedRequest)(nil),     // 31: hotspare.v1.RememberedRequest
+	(*SiteMeta)(nil),              // 32: hotspare.v1.SiteMeta
+	(*SnapshotHeader)(nil),        // 33: hotspare.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),        // 34: hotspare.v1.SnapshotRecord
+	(*Guarantee)(nil),             // 35: hotspare.v1.Guarantee
+	(*Certificate)(nil),           // 36: hotspare.v1.Certificate
+	(*ProvenScenario)(nil),        // 37: hotspare.v1.ProvenScenario
+	(*CertificatePattern)(nil),    // 38: hotspare.v1.CertificatePattern
+	(*Spares)(nil),                // 39: hotspare.v1.Spares
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 41: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 42: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 43: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 44: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 45: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 46: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 47: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 48: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 49: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 50: hotspare.v1.Resource
+	(*Object)(nil),                // 51: hotspare.v1.Object
+	(*Lease)(nil),                 // 52: hotspare.v1.Lease
+	(*LeaseInstance)(nil),         // 53: hotspare.v1.LeaseInstance
+	(*Failover)(nil),              // 54: hotspare.v1.Failover
+	(*Placement)(nil),             // 55: hotspare.v1.Placement
+	(*Victim)(nil),                // 56: hotspare.v1.Victim
+	(*Step)(nil),                  // 57: hotspare.v1.Step
+	(*Unplaced)(nil),              // 58: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 59: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 60: hotspare.v1.StepPhase
+	(*Plan)(nil),                  // 61: hotspare.v1.Plan
+	(*EndpointValue)(nil),         // 62: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 63: hotspare.v1.Host
+	(*Evidence)(nil),              // 64: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	39, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	40, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	2,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	3,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	4,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	40, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	41, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	6,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	41, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	42, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	7,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	42, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
-	8,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	43, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
-	9,  // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
-	11, // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
-	13, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	44, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	45, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
-	15, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	46, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
-	19, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
-	20, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
-	22, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
-	27, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
-	28, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
-	10, // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
-	23, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
-	25, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
-	12, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
-	18, // 27: hotspare.v1.Command.record_client:type_name -> hotspare.v1.RecordClient
-	17, // 28: hotspare.v1.Command.lose_host:type_name -> hotspare.v1.LoseHost
+	43, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	9,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
+	44, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	10, // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
+	12, // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
+	14, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
+	45, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	46, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	16, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
+	47, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	20, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
+	21, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
+	23, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
+	28, // 21: hotspare.v1.Command.raise_level:type_name -> hotspare.v1.RaiseLevel
+	29, // 22: hotspare.v1.Command.set_authority:type_name -> hotspare.v1.SetAuthority
+	11, // 23: hotspare.v1.Command.return_lease:type_name -> hotspare.v1.ReturnLease
+	24, // 24: hotspare.v1.Command.record_points:type_name -> hotspare.v1.RecordPoints
+	26, // 25: hotspare.v1.Command.record_confirmed:type_name -> hotspare.v1.RecordConfirmed
+	13, // 26: hotspare.v1.Command.place_run:type_name -> hotspare.v1.PlaceRun
+	19, // 27: hotspare.v1.Command.record_client:type_name -> hotspare.v1.RecordClient
+	18, // 28: hotspare.v1.Command.lose_host:type_name -> hotspare.v1.LoseHost
 	5,  // 29: hotspare.v1.Command.record_guarantee:type_name -> hotspare.v1.RecordGuarantee
-	47, // 30: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	48, // 31: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
-	34, // 32: hotspare.v1.RecordGuarantee.guarantee:type_name -> hotspare.v1.Guarantee
-	49, // 33: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	50, // 34: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	51, // 35: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	50, // 36: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	39, // 37: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	52, // 38: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	50, // 39: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	53, // 40: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	54, // 41: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	55, // 42: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	50, // 43: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	56, // 44: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
-	14, // 45: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	57, // 46: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	58, // 47: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	39, // 48: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	39, // 49: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	55, // 50: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
-	50, // 51: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
-	16, // 52: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
-	59, // 53: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
-	39, // 54: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
-	39, // 55: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
-	39, // 56: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	21, // 57: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	60, // 58: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	24, // 59: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	39, // 60: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	26, // 61: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	39, // 62: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	39, // 63: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	39, // 64: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	39, // 65: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	39, // 66: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	31, // 67: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	61, // 68: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	49, // 69: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	51, // 70: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	50, // 71: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	52, // 72: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	29, // 73: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	30, // 74: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	62, // 75: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	34, // 76: hotspare.v1.SnapshotRecord.guarantee:type_name -> hotspare.v1.Guarantee
-	39, // 77: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
-	0,  // 78: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
-	35, // 79: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
-	36, // 80: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
-	37, // 81: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
-	38, // 82: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
-	83, // [83:83] is the sub-list for method output_type
-	83, // [83:83] is the sub-list for method input_type
-	83, // [83:83] is the sub-list for extension type_name
-	83, // [83:83] is the sub-list for extension extendee
-	0,  // [0:83] is the sub-list for field type_name
+	8,  // 30: hotspare.v1.Command.start_lease:type_name -> hotspare.v1.StartLease
+	48, // 31: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	49, // 32: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	35, // 33: hotspare.v1.RecordGuarantee.guarantee:type_name -> hotspare.v1.Guarantee
+	50, // 34: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	51, // 35: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	52, // 36: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	51, // 37: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	53, // 38: hotspare.v1.StartLease.instances:type_name -> hotspare.v1.LeaseInstance
+	51, // 39: hotspare.v1.StartLease.objects:type_name -> hotspare.v1.Object
+	40, // 40: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	54, // 41: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	51, // 42: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	55, // 43: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	56, // 44: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	57, // 45: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	51, // 46: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	58, // 47: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	15, // 48: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	59, // 49: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	60, // 50: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	40, // 51: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	40, // 52: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	57, // 53: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
+	51, // 54: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
+	17, // 55: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
+	61, // 56: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
+	40, // 57: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
+	40, // 58: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 59: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 60: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	62, // 61: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	25, // 62: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	40, // 63: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	27, // 64: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	40, // 65: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 66: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	40, // 67: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	40, // 68: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	40, // 69: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	32, // 70: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	63, // 71: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	50, // 72: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	52, // 73: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	51, // 74: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	54, // 75: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	30, // 76: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	31, // 77: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	64, // 78: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	35, // 79: hotspare.v1.SnapshotRecord.guarantee:type_name -> hotspare.v1.Guarantee
+	40, // 80: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
+	0,  // 81: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
+	36, // 82: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
+	37, // 83: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
+	38, // 84: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
+	39, // 85: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
+	86, // [86:86] is the sub-list for method output_type
+	86, // [86:86] is the sub-list for method input_type
+	86, // [86:86] is the sub-list for extension type_name
+	86, // [86:86] is the sub-list for extension extendee
+	0,  // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -3667,8 +3766,9 @@ func file_hotspare_v1_command_proto_init() {
 		(*Command_RecordClient)(nil),
 		(*Command_LoseHost)(nil),
 		(*Command_RecordGuarantee)(nil),
+		(*Command_StartLease)(nil),
 	}
-	file_hotspare_v1_command_proto_msgTypes[32].OneofWrappers = []any{
+	file_hotspare_v1_command_proto_msgTypes[33].OneofWrappers = []any{
 		(*SnapshotRecord_Host)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Lease)(nil),
@@ -3686,7 +3786,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

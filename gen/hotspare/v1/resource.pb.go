@@ -87,6 +87,8 @@ const (
 	LeasePhase_LEASE_PHASE_LOST LeasePhase = 5
 	// Being removed after the retention time.
 	LeasePhase_LEASE_PHASE_DELETING LeasePhase = 6
+	// It waits for room, or for its time; it has no VMs yet and its term has not begun.
+	LeasePhase_LEASE_PHASE_QUEUED LeasePhase = 7
 )
 
 // Enum value maps for LeasePhase.
@@ -99,6 +101,7 @@ var (
 		4: "LEASE_PHASE_ENDED",
 		5: "LEASE_PHASE_LOST",
 		6: "LEASE_PHASE_DELETING",
+		7: "LEASE_PHASE_QUEUED",
 	}
 	LeasePhase_value = map[string]int32{
 		"LEASE_PHASE_UNSPECIFIED": 0,
@@ -108,6 +111,7 @@ var (
 		"LEASE_PHASE_ENDED":       4,
 		"LEASE_PHASE_LOST":        5,
 		"LEASE_PHASE_DELETING":    6,
+		"LEASE_PHASE_QUEUED":      7,
 	}
 )
 
@@ -3193,6 +3197,10 @@ type Lease struct {
 	Preempting []*LeasePreemption `protobuf:"bytes,17,rep,name=preempting,proto3" json:"preempting,omitempty"`
 	// When it was back from its last preemption.
 	ReturnedAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=returned_at,json=returnedAt,proto3" json:"returned_at,omitempty"`
+	// Not before this time; unset: as soon as there is room.
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// Where it stands in the queue, while it is queued; filled in on reading only.
+	Queue *QueuePlace `protobuf:"bytes,20,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Why its VMs might not be taken back in time, and nothing is done about it; filled in by GetLease only.
 	AtRisk        string `protobuf:"bytes,25,opt,name=at_risk,json=atRisk,proto3" json:"at_risk,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3355,9 +3363,86 @@ func (x *Lease) GetReturnedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Lease) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *Lease) GetQueue() *QueuePlace {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
 func (x *Lease) GetAtRisk() string {
 	if x != nil {
 		return x.AtRisk
+	}
+	return ""
+}
+
+// QueuePlace says where a lease stands in the queue, and what it waits for.
+type QueuePlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1; zero: its time has not come, so that it is not in line yet.
+	Position uint32 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	// How many are in line.
+	Of            uint32 `protobuf:"varint,2,opt,name=of,proto3" json:"of,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueuePlace) Reset() {
+	*x = QueuePlace{}
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueuePlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueuePlace) ProtoMessage() {}
+
+func (x *QueuePlace) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueuePlace.ProtoReflect.Descriptor instead.
+func (*QueuePlace) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *QueuePlace) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *QueuePlace) GetOf() uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *QueuePlace) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -3383,7 +3468,7 @@ type LeasePreemption struct {
 
 func (x *LeasePreemption) Reset() {
 	*x = LeasePreemption{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3395,7 +3480,7 @@ func (x *LeasePreemption) String() string {
 func (*LeasePreemption) ProtoMessage() {}
 
 func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +3493,7 @@ func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeasePreemption.ProtoReflect.Descriptor instead.
 func (*LeasePreemption) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{42}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeasePreemption) GetFailover() string {
@@ -3493,7 +3578,7 @@ type LeaseSpec struct {
 
 func (x *LeaseSpec) Reset() {
 	*x = LeaseSpec{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3590,7 @@ func (x *LeaseSpec) String() string {
 func (*LeaseSpec) ProtoMessage() {}
 
 func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3603,7 @@ func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseSpec.ProtoReflect.Descriptor instead.
 func (*LeaseSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{43}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LeaseSpec) GetCount() uint32 {
@@ -3599,7 +3684,7 @@ type LeaseInstance struct {
 
 func (x *LeaseInstance) Reset() {
 	*x = LeaseInstance{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3611,7 +3696,7 @@ func (x *LeaseInstance) String() string {
 func (*LeaseInstance) ProtoMessage() {}
 
 func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3624,7 +3709,7 @@ func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseInstance.ProtoReflect.Descriptor instead.
 func (*LeaseInstance) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{44}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LeaseInstance) GetObject() string {
@@ -3680,7 +3765,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +3777,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +3790,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{45}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Evidence) GetSequence() uint64 {
@@ -4027,7 +4112,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12%\n" +
 	"\x0elent_instances\x18\x03 \x01(\rR\rlentInstances\x12/\n" +
 	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\x12\x17\n" +
-	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\"\xb1\x06\n" +
+	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\"\x97\a\n" +
 	"\x05Lease\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x18\n" +
@@ -4051,8 +4136,15 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"preempting\x18\x11 \x03(\v2\x1c.hotspare.v1.LeasePreemptionR\n" +
 	"preempting\x12;\n" +
 	"\vreturned_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"returnedAt\x12\x17\n" +
-	"\aat_risk\x18\x19 \x01(\tR\x06atRisk\"\xd3\x02\n" +
+	"returnedAt\x125\n" +
+	"\bstart_at\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12-\n" +
+	"\x05queue\x18\x14 \x01(\v2\x17.hotspare.v1.QueuePlaceR\x05queue\x12\x17\n" +
+	"\aat_risk\x18\x19 \x01(\tR\x06atRisk\"P\n" +
+	"\n" +
+	"QueuePlace\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\rR\bposition\x12\x0e\n" +
+	"\x02of\x18\x02 \x01(\rR\x02of\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd3\x02\n" +
 	"\x0fLeasePreemption\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -4095,7 +4187,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"LeaseClass\x12\x1b\n" +
 	"\x17LEASE_CLASS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17LEASE_CLASS_PREEMPTIBLE\x10\x01\x12\x14\n" +
-	"\x10LEASE_CLASS_FIRM\x10\x02*\xbe\x01\n" +
+	"\x10LEASE_CLASS_FIRM\x10\x02*\xd6\x01\n" +
 	"\n" +
 	"LeasePhase\x12\x1b\n" +
 	"\x17LEASE_PHASE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -4104,7 +4196,8 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x15LEASE_PHASE_RETURNING\x10\x03\x12\x15\n" +
 	"\x11LEASE_PHASE_ENDED\x10\x04\x12\x14\n" +
 	"\x10LEASE_PHASE_LOST\x10\x05\x12\x18\n" +
-	"\x14LEASE_PHASE_DELETING\x10\x06B9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
+	"\x14LEASE_PHASE_DELETING\x10\x06\x12\x16\n" +
+	"\x12LEASE_PHASE_QUEUED\x10\aB9Z7github.com/hotspare/hotspare/gen/hotspare/v1;hotsparev1b\x06proto3"
 
 var (
 	file_hotspare_v1_resource_proto_rawDescOnce sync.Once
@@ -4119,7 +4212,7 @@ func file_hotspare_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_hotspare_v1_resource_proto_goTypes = []any{
 	(LeaseClass)(0),               // 0: hotspare.v1.LeaseClass
 	(LeasePhase)(0),               // 1: hotspare.v1.LeasePhase
@@ -4165,25 +4258,26 @@ var file_hotspare_v1_resource_proto_goTypes = []any{
 	(*AgentOffer)(nil),            // 41: hotspare.v1.AgentOffer
 	(*HostLive)(nil),              // 42: hotspare.v1.HostLive
 	(*Lease)(nil),                 // 43: hotspare.v1.Lease
-	(*LeasePreemption)(nil),       // 44: hotspare.v1.LeasePreemption
-	(*LeaseSpec)(nil),             // 45: hotspare.v1.LeaseSpec
-	(*LeaseInstance)(nil),         // 46: hotspare.v1.LeaseInstance
-	(*Evidence)(nil),              // 47: hotspare.v1.Evidence
-	nil,                           // 48: hotspare.v1.Metadata.LabelsEntry
-	nil,                           // 49: hotspare.v1.Workload.RequiresEntry
-	nil,                           // 50: hotspare.v1.Resources.DevicesEntry
-	nil,                           // 51: hotspare.v1.TriggerSpec.MatchEntry
-	nil,                           // 52: hotspare.v1.Lending.DevicesEntry
-	nil,                           // 53: hotspare.v1.ScenarioSpec.SelectorEntry
-	nil,                           // 54: hotspare.v1.Capacity.DevicesEntry
-	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
-	(NetworkRole)(0),              // 56: hotspare.v1.NetworkRole
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
-	(*Status)(nil),                // 58: hotspare.v1.Status
-	(ReclaimAction)(0),            // 59: hotspare.v1.ReclaimAction
+	(*QueuePlace)(nil),            // 44: hotspare.v1.QueuePlace
+	(*LeasePreemption)(nil),       // 45: hotspare.v1.LeasePreemption
+	(*LeaseSpec)(nil),             // 46: hotspare.v1.LeaseSpec
+	(*LeaseInstance)(nil),         // 47: hotspare.v1.LeaseInstance
+	(*Evidence)(nil),              // 48: hotspare.v1.Evidence
+	nil,                           // 49: hotspare.v1.Metadata.LabelsEntry
+	nil,                           // 50: hotspare.v1.Workload.RequiresEntry
+	nil,                           // 51: hotspare.v1.Resources.DevicesEntry
+	nil,                           // 52: hotspare.v1.TriggerSpec.MatchEntry
+	nil,                           // 53: hotspare.v1.Lending.DevicesEntry
+	nil,                           // 54: hotspare.v1.ScenarioSpec.SelectorEntry
+	nil,                           // 55: hotspare.v1.Capacity.DevicesEntry
+	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
+	(NetworkRole)(0),              // 57: hotspare.v1.NetworkRole
+	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
+	(*Status)(nil),                // 59: hotspare.v1.Status
+	(ReclaimAction)(0),            // 60: hotspare.v1.ReclaimAction
 }
 var file_hotspare_v1_resource_proto_depIdxs = []int32{
-	48, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
+	49, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
 	4,  // 1: hotspare.v1.Resource.plan:type_name -> hotspare.v1.Plan
 	17, // 2: hotspare.v1.Resource.project:type_name -> hotspare.v1.Project
 	20, // 3: hotspare.v1.Resource.network:type_name -> hotspare.v1.Network
@@ -4196,33 +4290,33 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	36, // 10: hotspare.v1.Resource.scenario:type_name -> hotspare.v1.Scenario
 	2,  // 11: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
 	5,  // 12: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
-	55, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
-	55, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
+	56, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
+	56, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
 	6,  // 15: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
 	9,  // 16: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
 	15, // 17: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
-	55, // 18: hotspare.v1.PlanSpec.reclaim_budget:type_name -> google.protobuf.Duration
+	56, // 18: hotspare.v1.PlanSpec.reclaim_budget:type_name -> google.protobuf.Duration
 	7,  // 19: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
 	8,  // 20: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
-	55, // 21: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
+	56, // 21: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
 	10, // 22: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
 	11, // 23: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
 	13, // 24: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
 	14, // 25: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
-	49, // 26: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
-	50, // 27: hotspare.v1.Resources.devices:type_name -> hotspare.v1.Resources.DevicesEntry
+	50, // 26: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
+	51, // 27: hotspare.v1.Resources.devices:type_name -> hotspare.v1.Resources.DevicesEntry
 	12, // 28: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
-	55, // 29: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
+	56, // 29: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
 	16, // 30: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
-	55, // 31: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
+	56, // 31: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
 	2,  // 32: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
 	18, // 33: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
 	19, // 34: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
-	55, // 35: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
-	55, // 36: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
+	56, // 35: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
+	56, // 36: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
 	2,  // 37: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
 	21, // 38: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
-	56, // 39: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
+	57, // 39: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
 	2,  // 40: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
 	23, // 41: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
 	2,  // 42: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
@@ -4232,52 +4326,54 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	2,  // 46: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
 	29, // 47: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
 	30, // 48: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
-	51, // 49: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
-	55, // 50: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
-	57, // 51: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
+	52, // 49: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
+	56, // 50: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
+	58, // 51: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
 	2,  // 52: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
 	32, // 53: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
 	33, // 54: hotspare.v1.HostPolicySpec.lending:type_name -> hotspare.v1.Lending
-	52, // 55: hotspare.v1.Lending.devices:type_name -> hotspare.v1.Lending.DevicesEntry
+	53, // 55: hotspare.v1.Lending.devices:type_name -> hotspare.v1.Lending.DevicesEntry
 	2,  // 56: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
 	35, // 57: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
 	2,  // 58: hotspare.v1.Scenario.metadata:type_name -> hotspare.v1.Metadata
 	37, // 59: hotspare.v1.Scenario.spec:type_name -> hotspare.v1.ScenarioSpec
-	53, // 60: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
+	54, // 60: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
 	38, // 61: hotspare.v1.ScenarioSpec.tolerate:type_name -> hotspare.v1.Tolerate
 	40, // 62: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
-	57, // 63: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	58, // 63: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
 	41, // 64: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
 	32, // 65: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
 	42, // 66: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
-	57, // 67: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
-	57, // 68: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
-	54, // 69: hotspare.v1.Capacity.devices:type_name -> hotspare.v1.Capacity.DevicesEntry
-	57, // 70: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	58, // 67: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
+	58, // 68: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
+	55, // 69: hotspare.v1.Capacity.devices:type_name -> hotspare.v1.Capacity.DevicesEntry
+	58, // 70: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
 	0,  // 71: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	45, // 72: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	46, // 72: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
 	1,  // 73: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	57, // 74: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	57, // 75: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	57, // 76: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	46, // 77: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	57, // 78: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	58, // 79: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	44, // 80: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
-	57, // 81: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
-	57, // 82: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
-	59, // 83: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
-	57, // 84: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
-	10, // 85: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	59, // 86: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	55, // 87: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	55, // 88: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	57, // 89: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	90, // [90:90] is the sub-list for method output_type
-	90, // [90:90] is the sub-list for method input_type
-	90, // [90:90] is the sub-list for extension type_name
-	90, // [90:90] is the sub-list for extension extendee
-	0,  // [0:90] is the sub-list for field type_name
+	58, // 74: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	58, // 75: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	58, // 76: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	47, // 77: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	58, // 78: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	59, // 79: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	45, // 80: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
+	58, // 81: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
+	58, // 82: hotspare.v1.Lease.start_at:type_name -> google.protobuf.Timestamp
+	44, // 83: hotspare.v1.Lease.queue:type_name -> hotspare.v1.QueuePlace
+	58, // 84: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	60, // 85: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	58, // 86: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10, // 87: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	60, // 88: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	56, // 89: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	56, // 90: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	58, // 91: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	92, // [92:92] is the sub-list for method output_type
+	92, // [92:92] is the sub-list for method input_type
+	92, // [92:92] is the sub-list for extension type_name
+	92, // [92:92] is the sub-list for extension extendee
+	0,  // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }
@@ -4305,7 +4401,7 @@ func file_hotspare_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_resource_proto_rawDesc), len(file_hotspare_v1_resource_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

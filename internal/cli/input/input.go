@@ -13,8 +13,10 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
@@ -75,6 +77,19 @@ func extra(r *pb.Resources, part string) (err error) {
 	}
 	r.Devices[name] = uint32(n)
 	return nil
+}
+
+// Time reads the optional point in time of a flag.
+func Time(flag, text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return timestamppb.New(t), nil
+		}
+	}
+	return nil, outcome.Usagef("%s %q: want a time with its zone, for example 2026-12-01T08:00Z or 2026-12-01T09:00+01:00", flag, text)
 }
 
 // Duration reads the optional duration of a flag, longer than zero.

@@ -32,7 +32,7 @@ func Leases(ls []*pb.Lease, width int, wide bool, now time.Time) string {
 			addresses = append(addresses, address)
 			hosts = append(hosts, i.GetHost())
 		}
-		t.Row(l.GetName(), l.GetProject(), leaseState(l), fmt.Sprint(len(l.GetInstances())), leaseLeft(l, now), strings.Join(addresses, " "),
+		t.Row(l.GetName(), l.GetProject(), leaseState(l), fmt.Sprint(l.GetSpec().GetCount()), leaseLeft(l, now), strings.Join(addresses, " "),
 			l.GetOwner(), word(l.GetClass(), "LEASE_CLASS_"), sizeText(l.GetSpec().GetResources()), strings.Join(slices.Compact(sorted(hosts)), " "), fmt.Sprint(l.GetPreemptions()))
 	}
 	return t.Text(width)
@@ -47,6 +47,9 @@ func leaseState(l *pb.Lease) string {
 	}
 	if len(by) > 0 {
 		s += " by " + strings.Join(by, ", ")
+	}
+	if q := l.GetQueue(); q.GetPosition() > 0 {
+		s += fmt.Sprintf(", %d of %d", q.GetPosition(), q.GetOf())
 	}
 	if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ACTIVE || len(l.GetLive()) == 0 {
 		return s
@@ -119,7 +122,8 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 		"project", l.GetProject(),
 		"owner", l.GetOwner(),
 		"state", leaseState(l),
-		"why", l.GetReason(),
+		"why", l.GetReason()+l.GetQueue().GetReason(),
+		"not before", at(l.GetStartAt()),
 		"at risk", l.GetAtRisk(),
 		"preempted", preempted,
 		"by", by,
@@ -197,6 +201,8 @@ func LeaseLine(l *pb.Lease, now time.Time) string {
 		b.WriteString("; its VMs come back")
 	case pb.LeasePhase_LEASE_PHASE_ACTIVE:
 		fmt.Fprintf(&b, "; ends %s", at(l.GetEndsAt()))
+	case pb.LeasePhase_LEASE_PHASE_QUEUED:
+		b.WriteString("; " + l.GetQueue().GetReason())
 	default:
 		if l.GetReason() != "" {
 			b.WriteString("; " + l.GetReason())

@@ -87,6 +87,9 @@ func lentText(l *pb.Lent) string {
 	if l.GetPreempted() > 0 {
 		s += fmt.Sprintf(", %d preempted", l.GetPreempted())
 	}
+	if l.GetQueued() > 0 {
+		s += fmt.Sprintf("; %s in the queue", plural(int(l.GetQueued()), "lease"))
+	}
 	return s
 }
 

@@ -34,8 +34,8 @@ const reclaimDeadline = 60 * time.Second
 // cloneSuffix names the clone volume of a lease's instance.
 const cloneSuffix = "-data"
 
-// Create decides a new lease: admission, hosts, addresses, objects.
-func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner string) (*pb.CreateLease, []*pb.Expect, error) {
+// Create decides a new lease: admission, hosts, addresses, objects; or that it waits, where that was asked for.
+func Create(s *state.State, v live.View, now time.Time, req *pb.CreateLeaseRequest, owner string) (*pb.CreateLease, []*pb.Expect, error) {
 	p := s.Resource("project/" + req.GetProject()).GetProject()
 	if p == nil {
 		return nil, nil, model.Errorf(model.FaultNotFound, "project/"+req.GetProject(), "no such project").WithRemedy("see: hotspare get project")
@@ -44,7 +44,8 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 	if err := complete(p, spec, owner); err != nil {
 		return nil, nil, err
 	}
-	if err := model.CheckQuota(p, s.Leases(), spec); err != nil {
+	ahead, err := starts(req, now)
+	if err != nil {
 		return nil, nil, err
 	}
 	b := &builder{s: s, project: p, taken: takenAddresses(s)}
@@ -56,30 +57,77 @@ func Create(s *state.State, v live.View, req *pb.CreateLeaseRequest, owner strin
 		class = pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE
 	}
 	name := fmt.Sprintf("%s-%d", req.GetProject(), s.Meta().GetLeaseCounter()+1)
-	hosts, err := b.admit(v, spec, class, name)
-	if err != nil {
-		return nil, nil, err
-	}
 	b.lease = &pb.Lease{Name: name, Project: req.GetProject(), Owner: owner, Class: class, Spec: spec}
-	out := &pb.CreateLease{Lease: b.lease}
-	for i, host := range hosts {
-		objects, err := b.instance(i, host)
-		if err != nil {
-			return nil, nil, err
+	if ahead {
+		out, err := b.queue(v, req, nil)
+		return out, nil, err
+	}
+	out, err := b.now(v, now)
+	if err != nil {
+		if out, err = b.queue(v, req, err); err != nil && waitable(err) && !req.GetQueue() && class == pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE {
+			err = fmt.Errorf("%w; with --queue it waits in line", err)
 		}
-		out.Objects = append(out.Objects, objects...)
+		return out, nil, err
 	}
 	return out, []*pb.Expect{{Key: "placement", Version: s.Meta().GetPlacementVersion()}}, nil
 }
 
-// admit chooses the hosts.
-func (b *builder) admit(v live.View, spec *pb.LeaseSpec, class pb.LeaseClass, name string) ([]string, error) {
+// starts says whether a lease is asked for a time to come.
+func starts(req *pb.CreateLeaseRequest, now time.Time) (ahead bool, err error) {
+	at := req.GetStartAt()
+	switch {
+	case at == nil:
+		return false, nil
+	case at.CheckValid() != nil || at.AsTime().Sub(now) > furthest:
+		return false, model.Errorf(model.FaultInvalid, "", "the start at %s is too far away", at.AsTime().UTC().Format(time.RFC3339)).
+			WithRemedy("at most 90 days ahead")
+	case !at.AsTime().After(now):
+		return false, model.Errorf(model.FaultInvalid, "", "the start at %s is not in the future", at.AsTime().UTC().Format(time.RFC3339)).
+			WithRemedy("leave --at out to start at once")
+	}
+	return true, nil
+}
+
+// now decides a lease that starts at once.
+func (b *builder) now(v live.View, now time.Time) (*pb.CreateLease, error) {
+	if err := model.CheckQuota(b.project, b.s.Leases(), b.lease.GetSpec()); err != nil {
+		return nil, err
+	}
+	if first := overdue(b.s, v, now); first != nil {
+		return nil, goesFirst(first)
+	}
 	site, proven := standing.Site(b.s, v)
+	hosts, err := b.admit(site, proven)
+	if err != nil {
+		return nil, err
+	}
+	objects, err := b.build(hosts)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CreateLease{Lease: b.lease, Objects: objects}, nil
+}
+
+// build makes the objects of the lease's VMs on their hosts.
+func (b *builder) build(hosts []string) (out []*pb.Object, err error) {
+	for i, host := range hosts {
+		objects, err := b.instance(i, host)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, objects...)
+	}
+	return out, nil
+}
+
+// admit chooses the hosts.
+func (b *builder) admit(site *guarantee.Site, proven guarantee.Decision) ([]string, error) {
+	spec := b.lease.GetSpec()
 	reader := demand.NewReader(b.s)
 	if device := reader.Lacks(spec.GetResources()); device != "" {
 		return nil, model.Errorf(model.FaultNoFit, "", "no host has a device %s", device).WithRemedy("see what hosts have: hotspare host list -o wide")
 	}
-	vm := reader.Instance(name, spec)
+	vm := reader.Instance(b.lease.GetName(), spec)
 	if n := b.project.GetSpec().GetNetwork(); n != "" {
 		vm.Networks = []string{n}
 	}
@@ -87,7 +135,7 @@ func (b *builder) admit(v live.View, spec *pb.LeaseSpec, class pb.LeaseClass, na
 		vm.Pools = []string{b.source.GetBase().GetVolume().GetPool()}
 	}
 	want := slices.Repeat([]guarantee.Instance{vm}, int(spec.GetCount()))
-	if class == pb.LeaseClass_LEASE_CLASS_FIRM {
+	if b.lease.GetClass() == pb.LeaseClass_LEASE_CLASS_FIRM {
 		return admission.Firm(site, proven, want)
 	}
 	return admission.Preemptible(site, proven, want)

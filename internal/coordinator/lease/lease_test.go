@@ -48,7 +48,7 @@ func TestRefusals(t *testing.T) {
 		"no room":           {func(r *pb.CreateLeaseRequest) { r.Spec.Resources.MemoryBytes = 70 << 30 }, "carol", model.FaultNoFit},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, _, err := lease.Create(w.State, w.View, request(c.change), c.owner); model.FaultOf(err) != c.want {
+			if _, _, err := lease.Create(w.State, w.View, w.Now, request(c.change), c.owner); model.FaultOf(err) != c.want {
 				t.Errorf("%v", err)
 			}
 		})
@@ -103,7 +103,7 @@ func TestNewLeaderWaitsForTheAgents(t *testing.T) {
 func TestCopyIsWithinReach(t *testing.T) {
 	w := fixture.New(t)
 	host := func() string {
-		c, _, err := lease.Create(w.State, w.View, request(func(r *pb.CreateLeaseRequest) { r.Spec.CloneOf = "webshop/db" }), "carol")
+		c, _, err := lease.Create(w.State, w.View, w.Now, request(func(r *pb.CreateLeaseRequest) { r.Spec.CloneOf = "webshop/db" }), "carol")
 		if err != nil {
 			t.Fatal(err)
 		}

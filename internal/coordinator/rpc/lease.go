@@ -21,7 +21,7 @@ func (s *Server) CreateLease(ctx context.Context, req *pb.CreateLeaseRequest) (*
 		if name := s.remembered(st, req.GetRequestId()); name != "" {
 			return &pb.Command{RequestId: req.GetRequestId(), Body: &pb.Command_CreateLease{}}, nil
 		}
-		body, expects, err := lease.Create(st, s.site.Live(), req, owner)
+		body, expects, err := lease.Create(st, s.site.Live(), s.site.Now(), req, owner)
 		if err != nil {
 			return nil, err
 		}
@@ -33,7 +33,7 @@ func (s *Server) CreateLease(ctx context.Context, req *pb.CreateLeaseRequest) (*
 		}
 		return nil, err
 	}
-	return &pb.CreateLeaseResponse{Lease: s.show(ctx, s.site.State().Lease(r.Name))}, nil
+	return &pb.CreateLeaseResponse{Lease: s.placed(s.show(ctx, s.site.State().Lease(r.Name)))[0]}, nil
 }
 
 // show adds what is seen of a lease's instances now. User-data and keys are for those who may change the
@@ -54,6 +54,21 @@ func (s *Server) show(ctx context.Context, l *pb.Lease) *pb.Lease {
 		l.Spec.UserData, l.Spec.SshKeys = nil, nil
 	}
 	return l
+}
+
+// placed says of those that wait where they stand in the queue.
+func (s *Server) placed(ls ...*pb.Lease) []*pb.Lease {
+	var places map[string]*pb.QueuePlace
+	for _, l := range ls {
+		if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_QUEUED {
+			continue
+		}
+		if places == nil {
+			places = lease.Queue(s.site.State(), s.site.Live(), s.site.Now())
+		}
+		l.Queue = places[l.GetName()]
+	}
+	return ls
 }
 
 // mine returns a lease that the caller may change: its own, or any for an operator.
@@ -86,7 +101,7 @@ func (s *Server) GetLease(ctx context.Context, req *pb.GetLeaseRequest) (*pb.Get
 	if l == nil {
 		return nil, model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "no such lease").WithRemedy("see: hotspare lease list")
 	}
-	out, risks := s.show(ctx, l), readiness.Risks(st, s.site.Live())
+	out, risks := s.placed(s.show(ctx, l))[0], readiness.Risks(st, s.site.Live())
 	for _, i := range out.GetInstances() {
 		if risk := risks[i.GetHost()]; risk != "" && out.GetAtRisk() == "" {
 			out.AtRisk = "on " + i.GetHost() + ": " + risk
@@ -113,6 +128,7 @@ func (s *Server) ListLeases(ctx context.Context, req *pb.ListLeasesRequest) (*pb
 	for _, l := range rows {
 		out.Leases = append(out.Leases, s.show(ctx, l))
 	}
+	s.placed(out.GetLeases()...)
 	return out, nil
 }
 

@@ -82,6 +82,8 @@ func lent(st *state.State) *pb.Lent {
 			out.MemoryBytes += uint64(n) * l.GetSpec().GetResources().GetMemoryBytes()
 		case pb.LeasePhase_LEASE_PHASE_PREEMPTED:
 			out.Preempted += n
+		case pb.LeasePhase_LEASE_PHASE_QUEUED:
+			out.Queued++
 		default:
 		}
 	}

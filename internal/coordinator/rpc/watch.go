@@ -22,7 +22,7 @@ func (s *Server) WatchLease(req *pb.WatchLeaseRequest, stream grpc.ServerStreami
 	var sent *pb.Lease
 	for {
 		changed := s.site.Changed()
-		l := s.show(ctx, s.site.State().Lease(req.GetName()))
+		l := s.placed(s.show(ctx, s.site.State().Lease(req.GetName())))[0]
 		switch {
 		case l == nil && sent == nil:
 			return model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "no such lease").WithRemedy("see: hotspare lease list")

@@ -140,6 +140,8 @@ func (t *tx) dispatchLease(c *pb.Command) (name string, err error, ok bool) {
 		name, err = t.extendLease(b.ExtendLease)
 	case *pb.Command_EndLease:
 		name, err = t.endLease(b.EndLease)
+	case *pb.Command_StartLease:
+		name, err = t.startLease(b.StartLease)
 	case *pb.Command_UndeleteLease:
 		name, err = t.undeleteLease(b.UndeleteLease)
 	case *pb.Command_DeleteLease:

@@ -27,32 +27,74 @@ func (t *tx) createLease(c *pb.CreateLease) (string, error) {
 	if p == nil {
 		return "", model.Errorf(model.FaultNotFound, "project/"+l.GetProject(), "no such project").WithRemedy("see: hotspare get project")
 	}
-	if err := model.CheckQuota(p, t.Leases(), l.GetSpec()); err != nil {
+	l.CreatedAt = t.stamp()
+	what := "create lease"
+	if c.GetQueued() {
+		if len(l.GetInstances())+len(c.GetObjects()) > 0 {
+			return "", model.Errorf(model.FaultInvalid, "lease/"+l.GetName(), "waits in the queue and has VMs already")
+		}
+		if err := model.CheckQueue(p, t.Leases()); err != nil {
+			return "", err
+		}
+		what, l.Phase = "queue lease", pb.LeasePhase_LEASE_PHASE_QUEUED
+	} else if err := t.begin(l, c.GetObjects()); err != nil {
 		return "", err
 	}
-	for _, o := range c.GetObjects() {
+	t.meta.LeaseCounter++
+	t.putLease(l)
+	t.record(&pb.Evidence{Action: what, Object: "lease/" + l.GetName()})
+	return l.GetName(), nil
+}
+
+// startLease ends the wait of a queued lease.
+func (t *tx) startLease(c *pb.StartLease) (string, error) {
+	l, err := t.lease(c.GetLease())
+	if err != nil {
+		return "", err
+	}
+	key := "lease/" + l.GetName()
+	switch {
+	case l.GetPhase() != pb.LeasePhase_LEASE_PHASE_QUEUED:
+		return "", model.Errorf(model.FaultStale, key, "does not wait any more")
+	case l.GetStartAt() != nil && t.now.Before(l.GetStartAt().AsTime()):
+		return "", model.Errorf(model.FaultStale, key, "its time has not come")
+	case len(c.GetInstances()) != int(l.GetSpec().GetCount()):
+		return "", model.Errorf(model.FaultInvalid, key, "is for %d VMs, not for %d", l.GetSpec().GetCount(), len(c.GetInstances()))
+	}
+	l.Instances = c.GetInstances()
+	if err := t.begin(l, c.GetObjects()); err != nil {
+		return "", err
+	}
+	t.putLease(l)
+	t.record(&pb.Evidence{Action: "start lease", Object: key})
+	return l.GetName(), nil
+}
+
+// begin makes a lease active with its objects. Its quota and the room on its hosts are checked once more.
+func (t *tx) begin(l *pb.Lease, objects []*pb.Object) error {
+	p := t.Resource("project/" + l.GetProject()).GetProject()
+	if err := model.CheckQuota(p, t.Leases(), l.GetSpec()); err != nil {
+		return err
+	}
+	for _, o := range objects {
 		if t.Object(o.GetId()) != nil {
-			return "", model.Errorf(model.FaultStale, o.GetId(), "exists already")
+			return model.Errorf(model.FaultStale, o.GetId(), "exists already")
 		}
 		if h := t.Host(o.GetAgent()); h == nil || o.GetKind() == pb.Kind_KIND_INSTANCE && (h.GetCordoned() || h.GetQuarantined()) {
-			return "", model.Errorf(model.FaultStale, "host/"+o.GetAgent(), "takes no lease now")
+			return model.Errorf(model.FaultStale, "host/"+o.GetAgent(), "takes no lease now")
 		}
 		t.putObject(edit(o))
 	}
 	for _, i := range l.GetInstances() {
 		if err := t.checkRoom(i.GetHost()); err != nil {
-			return "", err
+			return err
 		}
 	}
-	t.meta.LeaseCounter++
-	l.CreatedAt = t.stamp()
 	l.EndsAt = timestamppb.New(t.now.Add(l.GetSpec().GetTerm().AsDuration()))
 	l.Phase = pb.LeasePhase_LEASE_PHASE_ACTIVE
 	t.setTermEnd(l)
-	t.putLease(l)
 	t.touchPlacement()
-	t.record(&pb.Evidence{Action: "create lease", Object: "lease/" + l.GetName()})
-	return l.GetName(), nil
+	return nil
 }
 
 // checkRoom re-checks that what may run on a host fits it (R3), the claims of preempted leases
@@ -99,6 +141,9 @@ func (t *tx) extendLease(c *pb.ExtendLeaseRequest) (string, error) {
 	key := "lease/" + l.GetName()
 	switch l.GetPhase() {
 	case pb.LeasePhase_LEASE_PHASE_ACTIVE, pb.LeasePhase_LEASE_PHASE_PREEMPTED, pb.LeasePhase_LEASE_PHASE_RETURNING:
+	case pb.LeasePhase_LEASE_PHASE_QUEUED:
+		return "", model.Errorf(model.FaultPrecondition, key, "waits in the queue: its term begins when it starts").
+			WithRemedy("release it and ask for a longer --term")
 	default:
 		return "", model.Errorf(model.FaultPrecondition, key, "ended: %s", l.GetReason()).
 			WithRemedy("bring it back with: hotspare lease undelete %s", l.GetName())
@@ -130,7 +175,11 @@ func (t *tx) endLease(c *pb.EndLease) (string, error) {
 		return l.GetName(), nil
 	default:
 	}
-	l.Phase, l.Reason, l.DeleteAfter = pb.LeasePhase_LEASE_PHASE_ENDED, c.GetReason(), c.GetDeleteAfter()
+	after := c.GetDeleteAfter()
+	if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_QUEUED {
+		after = t.stamp() // There is nothing to keep.
+	}
+	l.Phase, l.Reason, l.DeleteAfter = pb.LeasePhase_LEASE_PHASE_ENDED, c.GetReason(), after
 	for _, i := range l.GetInstances() {
 		t.setBaseState(i.GetObject(), endState(l.GetSpec().GetOnPreempt()))
 	}
@@ -168,6 +217,9 @@ func (t *tx) undeleteLease(c *pb.UndeleteLeaseRequest) (string, error) {
 	key := "lease/" + l.GetName()
 	if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ENDED {
 		return "", model.Errorf(model.FaultPrecondition, key, "has not ended")
+	}
+	if len(l.GetInstances()) == 0 {
+		return "", model.Errorf(model.FaultPrecondition, key, "had not started, so that there is nothing to bring back").WithRemedy("create it again")
 	}
 	p := t.Resource("project/" + l.GetProject()).GetProject()
 	if err := model.CheckQuota(p, t.Leases(), l.GetSpec()); err != nil {

@@ -22,7 +22,7 @@ import (
 // TestCommandNumbersArePinned keeps old logs readable.
 func TestCommandNumbersArePinned(t *testing.T) {
 	pinned := map[string]int32{
-		"place_run": 40, "record_client": 41, "lose_host": 42, "record_guarantee": 43,
+		"place_run": 40, "record_client": 41, "lose_host": 42, "record_guarantee": 43, "start_lease": 44,
 		"join_host": 10, "record_host": 11, "update_host": 12, "apply_resources": 13, "delete_resource": 14, "create_lease": 15,
 		"extend_lease": 16, "end_lease": 17, "undelete_lease": 18, "delete_lease": 19, "declare": 20, "advance_run": 21, "swear": 22,
 		"control": 23, "failback": 24, "arm": 25, "store_token": 26, "forget_objects": 27, "record_preimage": 28, "raise_level": 29,

@@ -116,7 +116,7 @@ func TestLocalDiskAndDevices(t *testing.T) {
 func TestKeptDisks(t *testing.T) {
 	w := fixture.New(t)
 	w.Quiesce()
-	body, expects, err := lease.Create(w.State, w.View, &pb.CreateLeaseRequest{Project: "web", Spec: &pb.LeaseSpec{
+	body, expects, err := lease.Create(w.State, w.View, w.Now, &pb.CreateLeaseRequest{Project: "web", Spec: &pb.LeaseSpec{
 		Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30, LocalDiskBytes: 7 << 30},
 	}}, "carol")
 	if err != nil {

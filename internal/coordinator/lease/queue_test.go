@@ -1,0 +1,223 @@
+package lease_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/simulation/fixture"
+)
+
+const (
+	queued = pb.LeasePhase_LEASE_PHASE_QUEUED
+	active = pb.LeasePhase_LEASE_PHASE_ACTIVE
+)
+
+// line is a site with a second project, whose leases wait.
+type line struct {
+	t *testing.T
+	*fixture.World
+}
+
+func newLine(t *testing.T) *line {
+	w := fixture.New(t)
+	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{
+		{Resource: &pb.Resource_Project{Project: &pb.Project{Metadata: &pb.Metadata{Name: "data"}, Spec: &pb.ProjectSpec{Network: "lent"}}}},
+	}}}})
+	w.Quiesce()
+	return &line{t, w}
+}
+
+// ask asks for a lease of so many GiB in one VM, and says what came of it.
+func (l *line) ask(project string, gib uint64, change func(*pb.CreateLeaseRequest)) (string, error) {
+	l.t.Helper()
+	req := request(func(r *pb.CreateLeaseRequest) {
+		r.Project, r.Queue, r.Spec.Resources.MemoryBytes, r.Spec.Term = project, true, gib<<30, durationpb.New(time.Hour)
+	})
+	if change != nil {
+		change(req)
+	}
+	body, expects, err := lease.Create(l.State, l.View, l.Now, req, "carol")
+	if err != nil {
+		return "", err
+	}
+	return l.Must("carol", &pb.Command{Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}}), nil
+}
+
+func (l *line) must(project string, gib uint64, want pb.LeasePhase) string {
+	l.t.Helper()
+	name, err := l.ask(project, gib, nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.phase(name, want)
+	return name
+}
+
+func (l *line) phase(name string, want pb.LeasePhase) {
+	l.t.Helper()
+	if is := l.State.Lease(name).GetPhase(); is != want {
+		l.t.Errorf("lease %s is %v, want %v", name, is, want)
+	}
+}
+
+func (l *line) release(name string) {
+	l.t.Helper()
+	l.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(l.State.Lease(name), "released", l.Now)}})
+	l.Quiesce()
+}
+
+func (l *line) refused(what, says string, project string, gib uint64, change func(*pb.CreateLeaseRequest)) {
+	l.t.Helper()
+	if _, err := l.ask(project, gib, change); err == nil || !strings.Contains(err.Error(), says) {
+		l.t.Errorf("%s: %v, want %q", what, err, says)
+	}
+}
+
+// places lists where leases stand: "web-2 data-5".
+func (l *line) places() string {
+	at := map[uint32]string{}
+	for name, q := range lease.Queue(l.State, l.View, l.Now) { // Any order: put in order below.
+		at[q.GetPosition()] = name
+	}
+	var out []string
+	for i := range uint32(len(at)) {
+		out = append(out, at[i+1])
+	}
+	return strings.Join(out, " ")
+}
+
+func withoutQueue(r *pb.CreateLeaseRequest) { r.Queue = false }
+
+// Leases that do not fit wait in a fair order, start by themselves when there is room, and their term begins then.
+func TestQueue(t *testing.T) {
+	l := newLine(t)
+	first := l.must("web", 50, active)
+	l.must("web", 50, active)
+	l.must("web", 50, active)
+	l.refused("no room", "with --queue it waits in line", "web", 40, withoutQueue)
+	mine := l.must("web", 40, queued)
+	second := l.must("web", 41, queued)
+	other := l.must("data", 42, queued)
+	if got, want := l.places(), other+" "+mine+" "+second; got != want {
+		t.Errorf("the order is %s, want %s: the project that has nothing comes first, then the oldest", got, want)
+	}
+	if q := lease.Queue(l.State, l.View, l.Now)[mine]; q.GetOf() != 3 || !strings.Contains(q.GetReason(), "the most free on one host") {
+		t.Errorf("it is told %v", q)
+	}
+	l.Wait(5 * time.Minute)
+	l.release(first)
+	l.phase(other, active)
+	l.phase(mine, queued)
+	if ends := l.State.Lease(other).GetEndsAt().AsTime(); !ends.Equal(l.Now.Add(time.Hour)) {
+		t.Errorf("its term of an hour ends %v after its start", ends.Sub(l.Now))
+	}
+	if small := l.must("web", 2, active); len(l.State.Lease(small).GetInstances()) != 1 {
+		t.Error("a small one does not start beside those that wait")
+	}
+	l.release(second)
+	if l.State.Lease(second) != nil {
+		t.Errorf("withdrawn, and it is %v", l.State.Lease(second))
+	}
+	l.release(other)
+	l.phase(mine, active)
+	l.CheckReplay()
+}
+
+// What waited long enough is not overtaken any more, neither from the line nor from outside of it.
+func TestPatience(t *testing.T) {
+	l := newLine(t)
+	var hold []string
+	for range 3 {
+		hold = append(hold, l.must("web", 30, active))
+	}
+	large := l.must("data", 60, queued)
+	l.Wait(9 * time.Minute)
+	l.must("data", 2, active)
+	l.Wait(2 * time.Minute)
+	l.refused("outside of the line", large+" is in line since", "web", 2, withoutQueue)
+	small := l.must("web", 2, queued)
+	if q := lease.Queue(l.State, l.View, l.Now)[small]; !strings.Contains(q.GetReason(), "not overtaken any more") {
+		t.Errorf("it is told %v", q)
+	}
+	for _, name := range hold {
+		l.release(name)
+	}
+	l.phase(large, active)
+	l.phase(small, active)
+}
+
+// One that is over its project's quota keeps nobody else waiting.
+func TestQueuedOverQuota(t *testing.T) {
+	l := newLine(t)
+	l.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{
+		{Resource: &pb.Resource_Project{Project: &pb.Project{
+			Metadata: &pb.Metadata{Name: "data"}, Spec: &pb.ProjectSpec{Network: "lent", Quota: &pb.Quota{Instances: 1}},
+		}}},
+	}}}})
+	first := l.must("data", 2, active)
+	l.refused("over the quota", "its quota is 1", "data", 2, withoutQueue)
+	second := l.must("data", 2, queued)
+	if q := lease.Queue(l.State, l.View, l.Now)[second]; !strings.Contains(q.GetReason(), "its quota is 1") {
+		t.Errorf("it is told %v", q)
+	}
+	l.Wait(20 * time.Minute)
+	l.must("web", 2, active)
+	l.release(first)
+	l.phase(second, active)
+}
+
+func TestStartAt(t *testing.T) {
+	l := newLine(t)
+	at := func(d time.Duration) func(*pb.CreateLeaseRequest) {
+		return func(r *pb.CreateLeaseRequest) { r.StartAt = timestamppb.New(l.Now.Add(d)) }
+	}
+	name, err := l.ask("web", 4, at(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.phase(name, queued)
+	if q := lease.Queue(l.State, l.View, l.Now)[name]; q.GetPosition() != 0 || !strings.Contains(q.GetReason(), "starts at 2026-11-20 11:00 UTC") {
+		t.Errorf("it is told %v", q)
+	}
+	l.Wait(59 * time.Minute)
+	l.phase(name, queued)
+	l.Wait(2 * time.Minute)
+	l.phase(name, active)
+	l.refused("the past", "is not in the future", "web", 4, at(-time.Second))
+	l.refused("far ahead", "too far away", "web", 4, at(91*24*time.Hour))
+}
+
+func TestQueueRefusals(t *testing.T) {
+	l := newLine(t)
+	l.refused("more than any host", "even with nothing lent", "web", 70, nil)
+	l.refused("more than the quota at any time", "its quota is 20", "web", 1, func(r *pb.CreateLeaseRequest) { r.Spec.Count = 21 })
+	l.refused("a project that is none", "no such project", "x", 1, nil)
+	l.refused("a firm one", "a firm lease does not wait", "web", 60, func(r *pb.CreateLeaseRequest) { r.Class = pb.LeaseClass_LEASE_CLASS_FIRM })
+	for range 3 {
+		l.must("web", 60, active)
+	}
+	name := l.must("web", 60, queued)
+	do := func(what string, c *pb.Command, want model.Fault, says string) {
+		t.Helper()
+		if err := l.Do("carol", c).Err; model.FaultOf(err) != want || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", what, err, says)
+		}
+	}
+	do("extended", &pb.Command{Body: &pb.Command_ExtendLease{ExtendLease: &pb.ExtendLeaseRequest{Name: name, By: durationpb.New(time.Hour)}}},
+		model.FaultPrecondition, "its term begins when it starts")
+	do("started without VMs", &pb.Command{Body: &pb.Command_StartLease{StartLease: &pb.StartLease{Lease: name}}}, model.FaultInvalid, "is for 1 VMs, not for 0")
+	l.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(l.State.Lease(name), "released", l.Now)}})
+	do("undeleted", &pb.Command{Body: &pb.Command_UndeleteLease{UndeleteLease: &pb.UndeleteLeaseRequest{Name: name}}}, model.FaultPrecondition, "create it again")
+	do("started after that", &pb.Command{Body: &pb.Command_StartLease{StartLease: &pb.StartLease{Lease: name}}}, model.FaultStale, "does not wait any more")
+	for range 100 {
+		l.must("data", 60, queued)
+	}
+	l.refused("one more than may wait", "100 of its leases wait already", "data", 60, nil)
+}
