@@ -224,8 +224,12 @@ func (a *app) leaseChange(use, short, example, done string, change func(context.
 			if err != nil {
 				return err
 			}
+			what := done
+			if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_ENDED && len(l.GetInstances()) == 0 {
+				what = "withdrawn from the queue"
+			}
 			return a.showLease(l, func(bool) string {
-				return fmt.Sprintf("lease %s %s\n", l.GetName(), done) + render.Leases([]*pb.Lease{l}, a.Width, false, a.Now())
+				return fmt.Sprintf("lease %s %s\n", l.GetName(), what) + render.Leases([]*pb.Lease{l}, a.Width, false, a.Now())
 			})
 		},
 		ValidArgsFunction: a.completeLease,
@@ -251,7 +255,7 @@ func (a *app) leaseExtendCommand() *cobra.Command {
 }
 
 func (a *app) leaseReleaseCommand() *cobra.Command {
-	return a.leaseChange("release LEASE", "End a lease; its disks are kept for the retention time", "  hotspare lease release web-3",
+	return a.leaseChange("release LEASE", "End a lease, whose disks are kept for the retention time, or withdraw one that waits", "  hotspare lease release web-3",
 		"released; take it back with: hotspare lease undelete",
 		func(ctx context.Context, api pb.LeaseServiceClient, id, name string) (*pb.Lease, error) {
 			answer, err := api.ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: id, Name: name})

@@ -169,7 +169,7 @@ func TestLeasesOfDiskAndDevices(t *testing.T) {
 			t.Fatalf("it is on %s, which lends no gpu", h)
 		}
 		s.until("it runs", time.Minute, func() bool { return s.leaseRuns(l) })
-		refused("a second gpu", "that are for leases", 1, gpu)
+		refused("a second gpu", "has left for leases is 0 gpu, it needs 1 gpu", 1, gpu)
 		refused("a device that nobody has", "no host has a device fpga", 1, func(spec *pb.LeaseSpec) { spec.Resources.Devices = map[string]uint32{"fpga": 1} })
 		refused("RAM with a device", "cannot be saved", 1, func(spec *pb.LeaseSpec) {
 			gpu(spec)

@@ -131,10 +131,8 @@ func reaches(v *guarantee.Instance, h *guarantee.Host) bool {
 // leaves says whether what a preemption would not give back is within the host's lending share, and
 // beside what the host may have to carry.
 func (l *Lender) leaves(h int, v *guarantee.Instance) bool {
-	at := h * l.dims
 	for d, want := range v.Residue {
-		after := guarantee.Add(l.residue[at+d], want)
-		if want > 0 && (after > l.s.Hosts[h].Lending.At(d) || after > l.capacity[at+d]-l.obliged[at+d]) {
+		if want > 0 && want > l.left(h, d) {
 			return false
 		}
 	}
@@ -180,7 +178,7 @@ func (l *Lender) Refusal(v *guarantee.Instance) *model.Error {
 	case !o.room:
 		return e.WithRemedy("the most free on one host is %d vcpus, %s", o.cpu/guarantee.Milli, model.Bytes(uint64(o.most)))
 	case !o.residue:
-		return e.WithRemedy("no host with room has enough of its disk or devices left that are for leases; with --on-preempt=shutdown no RAM is kept")
+		return e.WithRemedy("%s", o.unlent(l, v))
 	}
 	if o.unmeasured {
 		e = model.Errorf(model.FaultNoFit, "", "cannot be promised back in time: how fast hosts with room save RAM is not measured")
@@ -198,8 +196,8 @@ type obstacle struct {
 	reached, room, residue bool
 	// most memory that is free on one host, with the processors there.
 	most, cpu int64
-	// free is the most of each dimension on one host.
-	free []int64
+	// free is the most of each dimension on one host, lent what is left of it for leases on one with room.
+	free, lent []int64
 	// least time to reclaim a host with room, and the budget there.
 	least, budget time.Duration
 	// shutdown instead of save would be in time; unmeasured: on no such host is there a bound at all.
@@ -214,6 +212,27 @@ func (o *obstacle) short(l *Lender, v *guarantee.Instance) string {
 		}
 	}
 	return ""
+}
+
+// unlent says what hosts with room do not have left for leases.
+func (o *obstacle) unlent(l *Lender, v *guarantee.Instance) string {
+	for d := range l.dims {
+		if v.Residue.At(d) > o.lent[d] {
+			text := fmt.Sprintf("the most that a host with room has left for leases is %s, it needs %s", guarantee.Quantity(l.s.Dimensions[d], max(o.lent[d], 0)),
+				guarantee.Quantity(l.s.Dimensions[d], v.Residue.At(d)))
+			if v.Reclaim.SaveBytes > 0 && l.s.Dimensions[d] == guarantee.LocalDisk {
+				text += "; with --on-preempt=shutdown it keeps no RAM"
+			}
+			return text
+		}
+	}
+	return "no host with room has both disk and devices left for leases"
+}
+
+// left is what a host has left for what preempted leases keep.
+func (l *Lender) left(h, d int) int64 {
+	at := h*l.dims + d
+	return min(l.s.Hosts[h].Lending.At(d)-l.residue[at], l.capacity[at]-l.obliged[at]-l.residue[at])
 }
 
 func (o *obstacle) look(l *Lender, h int, v *guarantee.Instance) {
@@ -231,6 +250,12 @@ func (o *obstacle) look(l *Lender, h int, v *guarantee.Instance) {
 		return
 	}
 	o.room = true
+	if o.lent == nil {
+		o.lent = slices.Repeat([]int64{math.MinInt64}, l.dims)
+	}
+	for d := range o.lent {
+		o.lent[d] = max(o.lent[d], l.left(h, d))
+	}
 	if !l.leaves(h, v) {
 		return
 	}

@@ -125,7 +125,7 @@ func TestRefusalsSayWhatWouldBeAccepted(t *testing.T) {
 		{"too slow", slow, saved, "taken back in 1m14s on the best host with room, and the recovery plans leave 30s (with --on-preempt=shutdown it fits)"},
 		{"not measured", unmeasured, saved, "how fast hosts with room save RAM is not measured (with --on-preempt=shutdown it fits)"},
 		{"no such device", devices, guarantee.Instance{Demand: guarantee.Vector{1, 1, 2}}, "the most free on one host is 1 gpu"},
-		{"leaves too much", both, guarantee.Instance{Demand: guarantee.Vector{1, 1}, Residue: guarantee.Vector{0, 1}}, "no host with room has enough of its disk or devices left"},
+		{"leaves too much", both, guarantee.Instance{Demand: guarantee.Vector{1, 1}, Residue: guarantee.Vector{0, 1}}, "the most that a host with room has left for leases is 0B memory, it needs 1B memory"},
 	} {
 		_, err := admission.Preemptible(c.site, proof.Prove(c.site), []guarantee.Instance{c.want})
 		if err == nil || !strings.Contains(err.Error(), c.text) {
