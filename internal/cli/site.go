@@ -16,6 +16,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/client"
+	"github.com/hotspare/hotspare/internal/cli/follow"
 	"github.com/hotspare/hotspare/internal/cli/input"
 	"github.com/hotspare/hotspare/internal/cli/outcome"
 	"github.com/hotspare/hotspare/internal/cli/render"
@@ -48,6 +49,7 @@ func (a *app) hostCommand() *cobra.Command {
 	return group("host", "Show and manage the site's hosts", "  hotspare host list\n  hotspare host cordon h7 --reason \"new memory\"",
 		a.hostListCommand(),
 		a.hostChange("cordon", "Lend nothing new on a host", "cordoned"),
+		a.hostChange("drain", "Take a host out of service", "drained"),
 		a.hostChange("uncordon", "Lend on a host again", "uncordoned"),
 		a.hostChange("readmit", "Trust a quarantined agent with its new journal", "readmitted"),
 		a.hostRemoveCommand())
@@ -76,9 +78,14 @@ func (a *app) hostListCommand() *cobra.Command {
 	return c
 }
 
+const drainHelp = `Take a host out of service: nothing new runs there, and what is lent there is taken back, whole leases
+at a time, each by its own --on-preempt after its warning. It is refused if a plan would not fit any more without
+the host; --use-tolerance --for TIME accepts for a while that fewer losses are survived. Protected VMs and firm
+leases are in the way: nothing moves them. 'hotspare host uncordon' opens the host again, and the leases return.`
+
 func (a *app) hostChange(action, short, done string) *cobra.Command {
 	var reason, lasts string
-	var dryRun, tolerance bool
+	var dryRun, tolerance, wait bool
 	c := &cobra.Command{
 		Use: action + " HOST", Short: short, Args: exactly("HOST"),
 		Example: "  hotspare host " + action + " h7 --dry-run\n  hotspare host " + action + " h7 --reason \"new memory\"",
@@ -94,24 +101,22 @@ func (a *app) hostChange(action, short, done string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return a.show(view{message: answer, names: []string{args[0]}, text: func(bool) string {
-					return fmt.Sprintf("dry run, nothing was changed\nhost %s would be %s; the guarantee is then %s\n", args[0], done, render.Proof(answer.GetAfter()))
-				}})
+			if run := answer.GetHost().GetLive().GetDrain(); wait && run != "" {
+				return a.follow(c.Context(), run, follow.Completed)
 			}
 			return a.show(view{message: answer, names: []string{args[0]}, text: func(bool) string {
-				text := fmt.Sprintf("host %s %s\n", args[0], done)
-				if answer.GetHost() != nil {
-					text += render.Host(answer.GetHost(), a.Now())
-				}
-				return text
+				return render.HostChange(answer, args[0], done, dryRun, a.Width, a.Now())
 			}})
 		},
 		ValidArgsFunction: a.completeHost,
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why; recorded with your name")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say whether it is possible and what it does to the guarantee, and change nothing")
-	if action == "cordon" {
+	if action == "drain" {
+		c.Long = drainHelp
+		c.Flags().BoolVar(&wait, "wait", false, "follow it until everything is taken back")
+	}
+	if action == "cordon" || action == "drain" {
 		c.Flags().StringVar(&lasts, "for", "", "uncordon by itself after this time, for example 2h")
 		c.Flags().BoolVar(&tolerance, "use-tolerance", false, "also when fewer losses are survived meanwhile; needs --for and --reason")
 	}

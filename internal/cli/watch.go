@@ -74,16 +74,12 @@ func (a *app) follow(ctx context.Context, name string, want follow.Goal) error {
 // finalText is the end of a watch: one sentence, the failed steps, the time line.
 func (a *app) finalText(f *pb.Failover, wide bool) string {
 	var b strings.Builder
-	plans := make([]string, 0, len(f.GetPlans()))
-	for _, p := range f.GetPlans() {
-		plans = append(plans, p.GetPlan())
-	}
 	began, ended := f.GetDeclaredAt(), f.GetCompletedAt()
 	back := f.GetPhase() == pb.RunPhase_RUN_PHASE_FAILED_BACK || f.GetPhase() == pb.RunPhase_RUN_PHASE_ABORTED
 	if back {
 		began, ended = f.GetFailbackAt(), f.GetEndedAt()
 	}
-	fmt.Fprintf(&b, "%s %s: %s", f.GetName(), strings.Join(plans, " "), render.Phase(f.GetPhase()))
+	fmt.Fprintf(&b, "%s %s: %s", f.GetName(), render.RunOf(f), render.Phase(f.GetPhase()))
 	if began != nil && ended != nil {
 		fmt.Fprintf(&b, " in %s", render.Seconds(ended.AsTime().Sub(began.AsTime())))
 	}

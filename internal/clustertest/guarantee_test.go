@@ -230,6 +230,55 @@ func TestQueue(t *testing.T) {
 	})
 }
 
+// A host is drained: refused where the plans need it, tried dry first, and its leases are taken back and return.
+func TestDrain(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		ask := func(change func(*pb.UpdateHostRequest)) (*pb.UpdateHostResponse, error) {
+			req := &pb.UpdateHostRequest{RequestId: s.request(), Name: "h1", Action: "drain", Reason: "new memory"}
+			change(req)
+			var resp *pb.UpdateHostResponse
+			err := s.try(func(ctx context.Context, c *grpc.ClientConn) (err error) {
+				resp, err = pb.NewSiteServiceClient(c).UpdateHost(ctx, req)
+				return err
+			})
+			return resp, err
+		}
+		s.ready()
+		l := s.lease(3, 2, 20, nil)
+		s.until("it runs", time.Minute, func() bool { return s.leaseRuns(l) })
+		if _, err := ask(func(*pb.UpdateHostRequest) {}); err == nil || !strings.Contains(err.Error(), "Degraded(0)") || !strings.Contains(err.Error(), "--use-tolerance") {
+			t.Fatalf("drained although the plans need it: %v", err)
+		}
+		tolerant := func(r *pb.UpdateHostRequest) { r.UseTolerance, r.Lasts = true, durationpb.New(2*time.Hour) }
+		resp, err := ask(func(r *pb.UpdateHostRequest) {
+			tolerant(r)
+			r.DryRun = true
+		})
+		s.must(err)
+		if resp.GetBefore().GetGuarantee() != "Proven(1)" || resp.GetAfter().GetGuarantee() != "Degraded(0)" || len(resp.GetVictims()) != 3 {
+			t.Errorf("the dry run says %v", resp)
+		}
+		if s.state().Host("h1").GetCordoned() || s.leasePhase(l) != leaseActive {
+			t.Fatal("a dry run changed something")
+		}
+		resp, err = ask(tolerant)
+		s.must(err)
+		run := resp.GetHost().GetLive().GetDrain()
+		s.until("everything is taken back", 5*time.Minute, func() bool {
+			return s.state().Failover(run).GetPhase() == pb.RunPhase_RUN_PHASE_COMPLETED && s.leasePhase(l) == pb.LeasePhase_LEASE_PHASE_PREEMPTED
+		})
+		s.crashLeader()
+		s.allMembersUp()
+		s.sleep(time.Hour)
+		if s.leasePhase(l) != pb.LeasePhase_LEASE_PHASE_PREEMPTED {
+			t.Error("the lease came back early")
+		}
+		s.sleep(time.Hour)
+		s.until("the lease is back", 5*time.Minute, func() bool { return s.leasePhase(l) == leaseActive && s.leaseRuns(l) })
+		s.ready()
+	})
+}
+
 // A firm lease survives every failover: it is refused where a plan would not.
 func TestFirmLeases(t *testing.T) {
 	bubble(t, 3, func(s *site) {

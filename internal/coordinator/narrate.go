@@ -62,7 +62,7 @@ func (n *narrator) run(before, f *pb.Failover) {
 		for _, p := range f.GetPlans() {
 			plans = append(plans, p.GetPlan())
 		}
-		log.Info("failover declared", "plans", strings.Join(plans, ","), "actor", f.GetDeclaredBy(), "reason", f.GetReason(),
+		log.Info("failover declared", "plans", strings.Join(plans, ","), "drains", f.GetDrainedHost(), "actor", f.GetDeclaredBy(), "reason", f.GetReason(),
 			"steps", len(f.GetSteps()), "victims", len(f.GetVictims()), "unplaced", len(f.GetUnplaced()))
 	}
 	if before != nil {

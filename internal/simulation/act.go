@@ -42,6 +42,7 @@ func userActs() []act {
 		{1, "", (*sim).arm},
 		{1, "", (*sim).editPlan},
 		{1, "", (*sim).cordon},
+		{1, "", (*sim).drain},
 	}
 }
 
@@ -289,6 +290,22 @@ func (s *sim) stillFits(m *member, c *pb.Command) error {
 		return model.Errorf(model.FaultNoFit, "", "the site would be %s: %s", word, why)
 	}
 	return nil
+}
+
+// drain does what the handler does.
+func (s *sim) drain() {
+	req := &pb.UpdateHostRequest{Name: pick(s, s.site.hosts), Action: "drain", Reason: "new memory"}
+	if s.chance(0.5) {
+		req.Lasts = durationpb.New(s.between(time.Minute, time.Hour))
+	}
+	s.ask("operator/ann", func(m *member) (*pb.Command, error) {
+		body, expects, err := failover.Drain(m.st, req, "ann")
+		if err != nil {
+			return nil, err
+		}
+		c := &pb.Command{Expects: expects, Body: &pb.Command_Declare{Declare: body}}
+		return c, s.stillFits(m, c)
+	}, s.ignore("drain "+req.GetName()))
 }
 
 func (s *sim) cordon() {

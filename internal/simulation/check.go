@@ -233,7 +233,10 @@ func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.
 		s.report.Leases++
 		s.checkGuarantee(before, after, c.GetLease().GetName())
 	}
-	if cmd.GetDeclare() != nil {
+	switch d := cmd.GetDeclare(); {
+	case d.GetDrain() != nil:
+		s.report.Drains++
+	case d != nil:
 		s.report.Runs++
 	}
 	if cmd.GetPlaceRun() != nil {

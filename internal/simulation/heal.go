@@ -7,6 +7,7 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -38,6 +39,11 @@ func (s *sim) heal() {
 	s.await("every run to come to its end", forwardLimit, func() string { return s.forward(retries) })
 	s.oldSiteReturns()
 	s.bringBack()
+	for _, name := range s.site.hosts {
+		if failover.DrainOf(s.state, name) != nil {
+			s.must(&pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: name, Action: "uncordon"}}})
+		}
+	}
 	s.await("every run to go back", backLimit, s.backward)
 	s.world.startOld() // Nobody waits for a way back any more.
 	for _, name := range s.site.hosts {

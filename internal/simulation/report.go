@@ -23,6 +23,7 @@ func (r *Report) add(o Report) {
 	r.Elections += o.Elections
 	r.Placed += o.Placed
 	r.Queued += o.Queued
+	r.Drains += o.Drains
 	r.CarriedBack += o.CarriedBack
 	r.Virtual += o.Virtual
 	for c, n := range o.Faults {

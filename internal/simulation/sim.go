@@ -23,6 +23,8 @@ type Options struct {
 // Report is what a cycle was made of.
 type Report struct {
 	Events, Entries, Calls, Runs, Leases, Elections int
+	// Drains counts hosts that were taken out of service.
+	Drains int
 	// Queued counts leases that started after they had waited.
 	Queued int
 	// Placed counts what runs took in later than they were declared.

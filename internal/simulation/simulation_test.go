@@ -53,6 +53,9 @@ func TestSimulation(t *testing.T) {
 	})
 	t.Log(total.String())
 	if *flagCycles >= enoughForTable {
+		if total.Drains == 0 {
+			t.Error("no host was drained")
+		}
 		if total.Queued == 0 {
 			t.Error("no lease started after it had waited")
 		}

@@ -1227,7 +1227,9 @@ type Declare struct {
 	// Objects that the run creates, base ABSENT.
 	Objects []*Object `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
 	// Steps released by this entry itself.
-	Release       []string `protobuf:"bytes,3,rep,name=release,proto3" json:"release,omitempty"`
+	Release []string `protobuf:"bytes,3,rep,name=release,proto3" json:"release,omitempty"`
+	// Of a drain: the host that this very entry closes.
+	Drain         *UpdateHostRequest `protobuf:"bytes,4,opt,name=drain,proto3" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1279,6 +1281,13 @@ func (x *Declare) GetObjects() []*Object {
 func (x *Declare) GetRelease() []string {
 	if x != nil {
 		return x.Release
+	}
+	return nil
+}
+
+func (x *Declare) GetDrain() *UpdateHostRequest {
+	if x != nil {
+		return x.Drain
 	}
 	return nil
 }
@@ -3383,11 +3392,12 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\vDeleteLease\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\"#\n" +
 	"\vReturnLease\x12\x14\n" +
-	"\x05lease\x18\x01 \x01(\tR\x05lease\"\x85\x01\n" +
+	"\x05lease\x18\x01 \x01(\tR\x05lease\"\xbb\x01\n" +
 	"\aDeclare\x121\n" +
 	"\bfailover\x18\x01 \x01(\v2\x15.hotspare.v1.FailoverR\bfailover\x12-\n" +
 	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x18\n" +
-	"\arelease\x18\x03 \x03(\tR\arelease\"\xb2\x02\n" +
+	"\arelease\x18\x03 \x03(\tR\arelease\x124\n" +
+	"\x05drain\x18\x04 \x01(\v2\x1e.hotspare.v1.UpdateHostRequestR\x05drain\"\xb2\x02\n" +
 	"\bPlaceRun\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x126\n" +
 	"\n" +
@@ -3678,54 +3688,55 @@ var file_hotspare_v1_command_proto_depIdxs = []int32{
 	40, // 40: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
 	54, // 41: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
 	51, // 42: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	55, // 43: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	56, // 44: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	57, // 45: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	51, // 46: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	58, // 47: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
-	15, // 48: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	59, // 49: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	60, // 50: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	40, // 51: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	40, // 52: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	57, // 53: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
-	51, // 54: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
-	17, // 55: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
-	61, // 56: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
-	40, // 57: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
-	40, // 58: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
-	40, // 59: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 60: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	62, // 61: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	25, // 62: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	40, // 63: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	27, // 64: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	40, // 65: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	40, // 66: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	40, // 67: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	40, // 68: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	40, // 69: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	32, // 70: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	63, // 71: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	50, // 72: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	52, // 73: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	51, // 74: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	54, // 75: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	30, // 76: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	31, // 77: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	64, // 78: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	35, // 79: hotspare.v1.SnapshotRecord.guarantee:type_name -> hotspare.v1.Guarantee
-	40, // 80: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
-	0,  // 81: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
-	36, // 82: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
-	37, // 83: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
-	38, // 84: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
-	39, // 85: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
-	86, // [86:86] is the sub-list for method output_type
-	86, // [86:86] is the sub-list for method input_type
-	86, // [86:86] is the sub-list for extension type_name
-	86, // [86:86] is the sub-list for extension extendee
-	0,  // [0:86] is the sub-list for field type_name
+	41, // 43: hotspare.v1.Declare.drain:type_name -> hotspare.v1.UpdateHostRequest
+	55, // 44: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	56, // 45: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	57, // 46: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	51, // 47: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	58, // 48: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	15, // 49: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	59, // 50: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	60, // 51: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	40, // 52: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	40, // 53: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	57, // 54: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
+	51, // 55: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
+	17, // 56: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
+	61, // 57: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
+	40, // 58: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
+	40, // 59: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 60: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 61: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	62, // 62: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	25, // 63: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	40, // 64: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	27, // 65: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	40, // 66: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 67: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	40, // 68: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	40, // 69: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	40, // 70: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	32, // 71: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	63, // 72: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	50, // 73: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	52, // 74: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	51, // 75: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	54, // 76: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	30, // 77: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	31, // 78: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	64, // 79: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	35, // 80: hotspare.v1.SnapshotRecord.guarantee:type_name -> hotspare.v1.Guarantee
+	40, // 81: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
+	0,  // 82: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
+	36, // 83: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
+	37, // 84: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
+	38, // 85: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
+	39, // 86: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }

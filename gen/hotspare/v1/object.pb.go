@@ -182,6 +182,8 @@ const (
 	RunKind_RUN_KIND_UNSPECIFIED RunKind = 0
 	RunKind_RUN_KIND_FAILOVER    RunKind = 1
 	RunKind_RUN_KIND_DRILL       RunKind = 2
+	// A host is taken out of service; no plan runs.
+	RunKind_RUN_KIND_DRAIN RunKind = 3
 )
 
 // Enum value maps for RunKind.
@@ -190,11 +192,13 @@ var (
 		0: "RUN_KIND_UNSPECIFIED",
 		1: "RUN_KIND_FAILOVER",
 		2: "RUN_KIND_DRILL",
+		3: "RUN_KIND_DRAIN",
 	}
 	RunKind_value = map[string]int32{
 		"RUN_KIND_UNSPECIFIED": 0,
 		"RUN_KIND_FAILOVER":    1,
 		"RUN_KIND_DRILL":       2,
+		"RUN_KIND_DRAIN":       3,
 	}
 )
 
@@ -3060,11 +3064,12 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"STATE_OPEN\x10\f\x12\x10\n" +
 	"\fSTATE_FENCED\x10\r\x12\x12\n" +
 	"\x0eSTATE_REVERTED\x10\x0e\x12\x11\n" +
-	"\rSTATE_APPLIED\x10\x0f*N\n" +
+	"\rSTATE_APPLIED\x10\x0f*b\n" +
 	"\aRunKind\x12\x18\n" +
 	"\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RUN_KIND_FAILOVER\x10\x01\x12\x12\n" +
-	"\x0eRUN_KIND_DRILL\x10\x02*?\n" +
+	"\x0eRUN_KIND_DRILL\x10\x02\x12\x12\n" +
+	"\x0eRUN_KIND_DRAIN\x10\x03*?\n" +
 	"\x04Band\x12\x14\n" +
 	"\x10BAND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eBAND_PROTECTED\x10\x01\x12\r\n" +

@@ -3101,7 +3101,10 @@ type HostLive struct {
 	LentInstances      uint32                 `protobuf:"varint,3,opt,name=lent_instances,json=lentInstances,proto3" json:"lent_instances,omitempty"`
 	ProtectedInstances uint32                 `protobuf:"varint,4,opt,name=protected_instances,json=protectedInstances,proto3" json:"protected_instances,omitempty"`
 	// Why its lent VMs might not be taken back in time; empty: they would be.
-	AtRisk        string `protobuf:"bytes,5,opt,name=at_risk,json=atRisk,proto3" json:"at_risk,omitempty"`
+	AtRisk string `protobuf:"bytes,5,opt,name=at_risk,json=atRisk,proto3" json:"at_risk,omitempty"`
+	// The open run that drains it, and whether everything is taken back.
+	Drain         string `protobuf:"bytes,6,opt,name=drain,proto3" json:"drain,omitempty"`
+	Drained       bool   `protobuf:"varint,7,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3169,6 +3172,20 @@ func (x *HostLive) GetAtRisk() string {
 		return x.AtRisk
 	}
 	return ""
+}
+
+func (x *HostLive) GetDrain() string {
+	if x != nil {
+		return x.Drain
+	}
+	return ""
+}
+
+func (x *HostLive) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
 }
 
 // Lease is a developer's claim on capacity for a term.
@@ -4106,13 +4123,15 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05pools\x18\x02 \x03(\tR\x05pools\x12\x14\n" +
 	"\x05zones\x18\x03 \x03(\tR\x05zones\x12#\n" +
 	"\rfence_targets\x18\x04 \x03(\tR\ffenceTargets\x12%\n" +
-	"\x0eprotected_site\x18\x05 \x01(\bR\rprotectedSite\"\xc7\x01\n" +
+	"\x0eprotected_site\x18\x05 \x01(\bR\rprotectedSite\"\xf7\x01\n" +
 	"\bHostLive\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12%\n" +
 	"\x0elent_instances\x18\x03 \x01(\rR\rlentInstances\x12/\n" +
 	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\x12\x17\n" +
-	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\"\x97\a\n" +
+	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\x12\x14\n" +
+	"\x05drain\x18\x06 \x01(\tR\x05drain\x12\x18\n" +
+	"\adrained\x18\a \x01(\bR\adrained\"\x97\a\n" +
 	"\x05Lease\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x18\n" +

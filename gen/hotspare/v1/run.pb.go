@@ -200,7 +200,9 @@ type Failover struct {
 	// What the plans said, as declared, of which something is unplaced: it is placed by that when it can be.
 	Waiting []*Plan `protobuf:"bytes,30,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// Hosts that were lost while the run was open; what ran there is placed anew.
-	LostHosts     []string `protobuf:"bytes,31,rep,name=lost_hosts,json=lostHosts,proto3" json:"lost_hosts,omitempty"`
+	LostHosts []string `protobuf:"bytes,31,rep,name=lost_hosts,json=lostHosts,proto3" json:"lost_hosts,omitempty"`
+	// Of a drain: the host. The run ends when that is opened again.
+	DrainedHost   string `protobuf:"bytes,32,opt,name=drained_host,json=drainedHost,proto3" json:"drained_host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +396,13 @@ func (x *Failover) GetLostHosts() []string {
 		return x.LostHosts
 	}
 	return nil
+}
+
+func (x *Failover) GetDrainedHost() string {
+	if x != nil {
+		return x.DrainedHost
+	}
+	return ""
 }
 
 // PlanRevision pins what a plan said when the run was declared.
@@ -1264,7 +1273,7 @@ var File_hotspare_v1_run_proto protoreflect.FileDescriptor
 
 const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x15hotspare/v1/run.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\"\xc6\a\n" +
+	"\x15hotspare/v1/run.proto\x12\vhotspare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hotspare/v1/object.proto\x1a\x1ahotspare/v1/resource.proto\"\xe9\a\n" +
 	"\bFailover\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12&\n" +
@@ -1295,7 +1304,8 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\x04keys\x18\x15 \x03(\tR\x04keys\x12+\n" +
 	"\awaiting\x18\x1e \x03(\v2\x11.hotspare.v1.PlanR\awaiting\x12\x1d\n" +
 	"\n" +
-	"lost_hosts\x18\x1f \x03(\tR\tlostHosts\">\n" +
+	"lost_hosts\x18\x1f \x03(\tR\tlostHosts\x12!\n" +
+	"\fdrained_host\x18  \x01(\tR\vdrainedHost\">\n" +
 	"\fPlanRevision\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"g\n" +

@@ -15,7 +15,11 @@ func Phase(p pb.RunPhase) string { return word(p, "RUN_PHASE_") }
 // StepPhase writes where a step stands: "done".
 func StepPhase(p pb.StepPhase) string { return word(p, "STEP_PHASE_") }
 
-func planNames(f *pb.Failover) string {
+// RunOf names what a run is about: its plans, or the host that it drains.
+func RunOf(f *pb.Failover) string {
+	if h := f.GetDrainedHost(); h != "" {
+		return "drain of " + h
+	}
 	var out []string
 	for _, p := range f.GetPlans() {
 		out = append(out, p.GetPlan())
@@ -64,7 +68,7 @@ func Failovers(fs []*pb.Failover, width int, now time.Time) string {
 	}
 	t := NewTable(5, "NAME", "PHASE", "STEPS", "AGE", "BY", "REASON", "PLANS")
 	for _, f := range fs {
-		t.Row(f.GetName(), Phase(f.GetPhase()), stepCount(f), since(f.GetDeclaredAt(), now), f.GetDeclaredBy(), f.GetReason(), planNames(f))
+		t.Row(f.GetName(), Phase(f.GetPhase()), stepCount(f), since(f.GetDeclaredAt(), now), f.GetDeclaredBy(), f.GetReason(), RunOf(f))
 	}
 	return t.Text(width)
 }
@@ -251,7 +255,7 @@ func Progress(f *pb.Failover, live []*pb.Status, width int, now time.Time) strin
 	if clock != nil {
 		elapsed = now.Sub(clock.AsTime())
 	}
-	b.WriteString(fold(fmt.Sprintf("%s %s: %s, %s steps, %s", f.GetName(), planNames(f), Phase(f.GetPhase()), stepCount(f), Seconds(elapsed)), width, 2))
+	b.WriteString(fold(fmt.Sprintf("%s %s: %s, %s steps, %s", f.GetName(), RunOf(f), Phase(f.GetPhase()), stepCount(f), Seconds(elapsed)), width, 2))
 	reported := map[string]*pb.Status{}
 	for _, s := range live {
 		reported[s.GetObject()] = s

@@ -174,7 +174,12 @@ func hostState(h *pb.Host) string {
 	if h.GetQuarantined() {
 		s += ",QUARANTINED"
 	}
-	if h.GetCordoned() {
+	switch l := h.GetLive(); {
+	case l.GetDrained():
+		s += ",drained"
+	case l.GetDrain() != "":
+		s += ",draining"
+	case h.GetCordoned():
 		s += ",cordoned"
 	}
 	if h.GetLive().GetAtRisk() != "" {
@@ -210,6 +215,23 @@ func offerText(o *pb.AgentOffer) string {
 	return strings.Join(out, ", ")
 }
 
+// HostChange says what became of a host, or with dryRun what would, and whose VMs are taken back for it.
+func HostChange(r *pb.UpdateHostResponse, name, done string, dryRun bool, width int, now time.Time) string {
+	f := &pb.Failover{Victims: r.GetVictims()}
+	if dryRun {
+		text := fmt.Sprintf("host %s would be %s; the guarantee is %s, and would be %s\n", name, done, Proof(r.GetBefore()), Proof(r.GetAfter()))
+		return "dry run, nothing was changed\n" + fold(text, width, 0) + Decision(f, width, now)
+	}
+	text := fmt.Sprintf("host %s %s\n", name, done)
+	if run := r.GetHost().GetLive().GetDrain(); run != "" && !r.GetHost().GetLive().GetDrained() {
+		text = fmt.Sprintf("host %s is being %s; follow it with: hotspare failover watch %s\n", name, done, run)
+	}
+	if r.GetHost() != nil {
+		text += Host(r.GetHost(), now)
+	}
+	return text + Decision(f, width, now)
+}
+
 // Host describes one host.
 func Host(h *pb.Host, now time.Time) string {
 	c := h.GetCapacity()
@@ -235,7 +257,7 @@ func Host(h *pb.Host, now time.Time) string {
 	if h.GetUsesTolerance() {
 		cordon += ", uses up tolerance"
 	}
-	return fields("host", h.GetName(), "state", state, "at risk", h.GetLive().GetAtRisk(), "cordoned until", cordon, "capacity", capacity, "cpu class", c.GetCpuClass(),
+	return fields("host", h.GetName(), "state", state, "at risk", h.GetLive().GetAtRisk(), "drained by", h.GetLive().GetDrain(), "cordoned until", cordon, "capacity", capacity, "cpu class", c.GetCpuClass(),
 		"offers", offerText(h.GetOffer()), "joined", at(h.GetJoinedAt()), "journal", h.GetJournalId())
 }
 

@@ -150,19 +150,22 @@ func openTable(runs []*pb.Failover, width int, now time.Time) string {
 	}
 	t := NewTable(4, "NAME", "PHASE", "STEPS", "RUNNING", "PLANS", "NEXT")
 	for _, f := range runs {
-		t.Row(f.GetName(), Phase(f.GetPhase()), stepCount(f), since(f.GetDeclaredAt(), now), planNames(f), nextVerb(f.GetPhase()))
+		t.Row(f.GetName(), Phase(f.GetPhase()), stepCount(f), since(f.GetDeclaredAt(), now), RunOf(f), nextVerb(f))
 	}
 	return t.Text(width)
 }
 
 // nextVerb names what an operator usually does next.
-func nextVerb(p pb.RunPhase) string {
-	switch p {
+func nextVerb(f *pb.Failover) string {
+	switch f.GetPhase() {
 	case pb.RunPhase_RUN_PHASE_PAUSED:
 		return "resume"
 	case pb.RunPhase_RUN_PHASE_INCOMPLETE:
 		return "retry or skip"
 	case pb.RunPhase_RUN_PHASE_COMPLETED:
+		if f.GetDrainedHost() != "" {
+			return "host uncordon"
+		}
 		return "failback"
 	default:
 		return "watch"

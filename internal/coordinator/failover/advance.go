@@ -21,6 +21,10 @@ const defaultWithin = 2 * time.Minute
 func Advance(s *state.State, v live.View, now time.Time) []*pb.Command {
 	var out []*pb.Command
 	for f := range s.OpenFailovers() {
+		if c := over(s, f); c != nil {
+			out = append(out, c)
+			continue
+		}
 		r := newRun(s, v, now, f)
 		if model.Reverting(f.GetPhase()) {
 			r.goBack()

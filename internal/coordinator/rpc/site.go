@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -123,6 +124,9 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 	default:
 		h.Live.Since = nil
 	}
+	if f := failover.DrainOf(st, h.GetName()); f != nil && h.GetCordoned() {
+		h.Live.Drain, h.Live.Drained = f.GetName(), f.GetPhase() == pb.RunPhase_RUN_PHASE_COMPLETED
+	}
 	for o := range st.ObjectsOf(h.GetName()) {
 		if model.Effective(o).GetState() != pb.State_STATE_RUNNING {
 			continue
@@ -136,9 +140,9 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 	return h
 }
 
-// UpdateHost cordons, uncordons, removes, readmits or loses a host.
+// UpdateHost cordons, drains, uncordons, removes, readmits or loses a host.
 func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb.UpdateHostResponse, error) {
-	var after *pb.SiteProof
+	out := &pb.UpdateHostResponse{}
 	_, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
 		if req.GetAction() == "lose" {
 			return s.loseHost(st, req)
@@ -150,9 +154,17 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 		if takesHost(req) { // What else is decided meanwhile may need this very host.
 			c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
 		}
-		proof, err := s.hostChange(st, c)
+		if req.GetAction() == "drain" {
+			body, expects, err := failover.Drain(st, req, actor(ctx).Name)
+			if err != nil {
+				return nil, err
+			}
+			out.Victims = body.GetFailover().GetVictims()
+			c.Body, c.Expects = &pb.Command_Declare{Declare: body}, expects
+		}
+		before, after, err := s.hostChange(st, c, req)
 		if err == nil && req.GetDryRun() {
-			after, err = proof, errDone
+			out.Before, out.After, err = before, after, errDone
 		}
 		return c, err
 	})
@@ -161,39 +173,38 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 	}
 	st := s.site.State()
 	if h := st.Host(req.GetName()); h != nil {
-		return &pb.UpdateHostResponse{Host: withLive(st, s.site.Live(), h), After: after}, nil
+		out.Host = withLive(st, s.site.Live(), h)
 	}
-	return &pb.UpdateHostResponse{After: after}, nil
+	return out, nil
 }
 
 func takesHost(req *pb.UpdateHostRequest) bool {
-	return req.GetAction() == "cordon" || req.GetAction() == "remove"
+	return slices.Contains([]string{"cordon", "drain", "remove"}, req.GetAction())
 }
 
 // hostChange says what the guarantee would be after a change. Taking a host away may break it: then that is
 // the answer (invariant 2).
-func (s *Server) hostChange(st *state.State, c *pb.Command) (*pb.SiteProof, error) {
-	req := c.GetUpdateHost()
+func (s *Server) hostChange(st *state.State, c *pb.Command, req *pb.UpdateHostRequest) (is, will *pb.SiteProof, err error) {
 	takes := takesHost(req)
 	if !takes && !req.GetDryRun() {
-		return nil, nil
+		return nil, nil, nil
 	}
-	_, _, before := readiness.Guarantee(st, s.site.Live())
+	was, why, before := readiness.Guarantee(st, s.site.Live())
 	next, res := s.tried(st, c)
 	if res.Err != nil {
-		return nil, res.Err
+		return nil, nil, res.Err
 	}
 	word, reason, after := readiness.Guarantee(next, s.site.Live())
 	if tolerated := req.GetUseTolerance() && !after.Lost(); takes && after.Worse(before) && !tolerated {
-		return nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
+		return nil, nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
 			WithRemedy("%s", remedyOf(req, after))
 	}
-	return &pb.SiteProof{Guarantee: word, Reason: reason}, nil
+	return &pb.SiteProof{Guarantee: was, Reason: why}, &pb.SiteProof{Guarantee: word, Reason: reason}, nil
 }
 
 // remedyOf says what would be accepted instead of a host taken away.
 func remedyOf(req *pb.UpdateHostRequest, after guarantee.Decision) string {
-	if req.GetAction() == "cordon" && !after.Lost() {
+	if req.GetAction() != "remove" && !after.Lost() {
 		return "add a host or make a plan smaller first, or use up tolerance for a while: --use-tolerance --for 2h"
 	}
 	return "add a host or make a plan smaller first"

@@ -17,6 +17,9 @@ func (t *tx) failback(c *pb.Failback) (string, error) {
 	if !model.Allows(f.GetPhase(), "failback") {
 		return "", model.Errorf(model.FaultPrecondition, key, "is %s: cannot fail back", model.PhaseName(f.GetPhase())).WithRemedy("%s", possible(f))
 	}
+	if err := t.closed(f); err != nil {
+		return "", err
+	}
 	if f.GetPhase() == pb.RunPhase_RUN_PHASE_FAILING_BACK {
 		err = t.discard(f, c)
 	} else {

@@ -237,6 +237,9 @@ func (t *tx) undeleteLease(c *pb.UndeleteLeaseRequest) (string, error) {
 	}
 	t.setTermEnd(l)
 	for _, i := range l.GetInstances() {
+		if h := t.Host(i.GetHost()); h.GetCordoned() || h.GetQuarantined() {
+			return "", model.Errorf(model.FaultNoFit, key, "its host %s is closed now", i.GetHost()).WithRemedy("try again later; its disks are kept until then")
+		}
 		if err := t.checkRoom(i.GetHost()); err != nil {
 			return "", model.Errorf(model.FaultNoFit, key, "its host has no room now").WithRemedy("try again later; its disks are kept until then")
 		}

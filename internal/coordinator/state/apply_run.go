@@ -32,6 +32,14 @@ func (t *tx) declare(c *pb.Declare) (string, error) {
 			return "", model.Errorf(model.FaultStale, "plan/"+p.GetPlan(), "is at revision %d, the decision used %d", rev, p.GetRevision())
 		}
 	}
+	if (f.GetRun() == pb.RunKind_RUN_KIND_DRAIN) != (c.GetDrain() != nil) || c.GetDrain().GetName() != f.GetDrainedHost() {
+		return "", model.Errorf(model.FaultInvalid, "failover/"+f.GetName(), "does not say which host it drains")
+	}
+	if c.GetDrain() != nil {
+		if _, err := t.updateHost(c.GetDrain()); err != nil {
+			return "", err
+		}
+	}
 	t.meta.LastEpoch = f.GetEpoch()
 	f.Phase, f.DeclaredAt = pb.RunPhase_RUN_PHASE_RUNNING, t.stamp()
 	for _, o := range c.GetObjects() {
@@ -263,6 +271,9 @@ func (t *tx) control(c *pb.ControlRequest) (string, error) {
 	if !model.Allows(f.GetPhase(), word) {
 		return "", model.Errorf(model.FaultPrecondition, key, "is %s: cannot %s", model.PhaseName(f.GetPhase()), word).WithRemedy("%s", possible(f))
 	}
+	if err := t.closed(f); err != nil && c.GetAction() == pb.ControlAction_CONTROL_ACTION_ABORT {
+		return "", err
+	}
 	switch c.GetAction() {
 	case pb.ControlAction_CONTROL_ACTION_PAUSE:
 		err = t.changePhase(f, pb.RunPhase_RUN_PHASE_PAUSED)
@@ -281,6 +292,15 @@ func (t *tx) control(c *pb.ControlRequest) (string, error) {
 	t.putFailover(f)
 	t.record(&pb.Evidence{Action: word, Object: key, Reason: c.GetReason(), Epoch: f.GetEpoch()})
 	return f.GetName(), nil
+}
+
+// closed says that a run drains a host which is still closed: what it took back cannot return there.
+func (t *tx) closed(f *pb.Failover) error {
+	if h := f.GetDrainedHost(); h != "" && t.Host(h).GetCordoned() {
+		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "drains host %s, which is closed", h).
+			WithRemedy("open it with: hotspare host uncordon %s", h)
+	}
+	return nil
 }
 
 // abort begins the way back; what was not released yet never will be.

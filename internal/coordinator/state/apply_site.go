@@ -70,7 +70,7 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 	}
 	h = edit(h)
 	switch c.GetAction() {
-	case "cordon":
+	case "cordon", "drain":
 		if err := checkCordon(c); err != nil {
 			return "", err
 		}
@@ -96,7 +96,7 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 		return c.GetName(), nil
 	default:
 		return "", model.Errorf(model.FaultInvalid, key, "unknown action %q", c.GetAction()).
-			WithRemedy("use cordon, uncordon, readmit, remove or lose")
+			WithRemedy("use cordon, drain, uncordon, readmit, remove or lose")
 	}
 	t.putHost(h)
 	t.touchPlacement()
