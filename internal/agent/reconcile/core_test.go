@@ -281,6 +281,28 @@ func TestMemoryGate(t *testing.T) {
 	w.is(b, running, settled)
 }
 
+// TestDeviceGate: a start waits until the guest that has the device is seen to be off, and for one that the host lacks.
+func TestDeviceGate(t *testing.T) {
+	with := func(s pb.State, n uint32) *pb.Spec {
+		spec := vm(s)
+		spec.GetInstance().Devices = map[string]uint32{"gpu": n}
+		return spec
+	}
+	w := newWorld(t)
+	w.capacity = &pb.Capacity{MemoryBytes: 64 << 30, Devices: map[string]uint32{"gpu": 2}}
+	w.do(w.core.Capacity(w.capacity, w.now))
+	w.order(1, a, with(running, 1))
+	w.settle()
+	w.order(2, b, with(running, 2))
+	w.settle()
+	if st := w.is(b, defined, waiting); !strings.Contains(st.GetMessage(), "it needs 2 gpu, and 1 of 2 are in use") {
+		t.Errorf("message %q", st.GetMessage())
+	}
+	w.order(3, a, with(stopped, 1))
+	w.settle()
+	w.is(b, running, settled)
+}
+
 // TestStartsReserveMemory: two starts that fit only one by one are not begun together.
 func TestStartsReserveMemory(t *testing.T) {
 	w := newWorld(t)

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -213,6 +214,9 @@ func (c *Core) gate(o *object, t model.Transition) string {
 		if why := c.memoryGate(o); why != "" {
 			return why
 		}
+		if why := c.deviceGate(o); why != "" {
+			return why
+		}
 	}
 	if c.now.Boot >= c.permitUntil {
 		return "waits for a permit from the coordinator"
@@ -263,6 +267,23 @@ func (c *Core) memoryGate(o *object) string {
 	if total := c.capacity.GetMemoryBytes(); used+need > total {
 		return fmt.Sprintf("waits for memory: it needs %d MiB, and %d of %d MiB are in use",
 			need>>20, used>>20, total>>20)
+	}
+	return ""
+}
+
+// deviceGate returns why a start would take a device that the host has not or another guest has, or "".
+func (c *Core) deviceGate(o *object) string {
+	want := o.rec.Order.GetSpec().GetInstance().GetDevices()
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		used := uint32(0)
+		for _, other := range c.objects {
+			if other != o && c.holds(other) > 0 {
+				used += other.rec.Order.GetSpec().GetInstance().GetDevices()[name]
+			}
+		}
+		if has := c.capacity.GetDevices()[name]; used+want[name] > has {
+			return fmt.Sprintf("waits for a device: it needs %d %s, and %d of %d are in use", want[name], name, used, has)
+		}
 	}
 	return ""
 }

@@ -25,6 +25,11 @@ func drain(t *testing.T, w *fixture.World, req *pb.UpdateHostRequest) *pb.Failov
 	return w.State.Failover(w.Must("ann", &pb.Command{Expects: expects, Body: &pb.Command_Declare{Declare: body}}))
 }
 
+func drainError(w *fixture.World, host string) error {
+	_, _, err := failover.Drain(w.State, &pb.UpdateHostRequest{Name: host}, "ann")
+	return err
+}
+
 func hostAction(action, host string) *pb.Command {
 	return &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: host, Action: action}}}
 }
@@ -58,7 +63,7 @@ func TestDrain(t *testing.T) {
 	leasePhase(t, w, other, pb.LeasePhase_LEASE_PHASE_ACTIVE)
 	for what, err := range map[string]error{
 		"failback": w.Failback(f.GetName()),
-		"again":    func() error { _, _, err := failover.Drain(w.State, &pb.UpdateHostRequest{Name: host}, "ann"); return err }(),
+		"again":    drainError(w, host),
 	} {
 		if model.FaultOf(err) != model.FaultPrecondition {
 			t.Errorf("%s while the host is drained: %v", what, err)
@@ -127,7 +132,7 @@ func TestDrainAndFailover(t *testing.T) {
 			d = drain(t, w, &pb.UpdateHostRequest{Name: free[0]})
 			w.Quiesce()
 			for h := range used { // Any order: each is refused.
-				if _, _, err := failover.Drain(w.State, &pb.UpdateHostRequest{Name: h}, "ann"); err == nil || !strings.Contains(err.Error(), "webshop/") {
+				if err := drainError(w, h); err == nil || !strings.Contains(err.Error(), "webshop/") {
 					t.Errorf("a drain of %s, which runs protected VMs: %v", h, err)
 				}
 			}
@@ -166,7 +171,7 @@ func TestDrainRefusals(t *testing.T) {
 	}
 	w.Must("carol", &pb.Command{Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}})
 	for host, says := range map[string]string{"h9": "no such host", body.GetLease().GetInstances()[0].GetHost(): "firm lease web-1"} {
-		if _, _, err := failover.Drain(w.State, &pb.UpdateHostRequest{Name: host}, "ann"); err == nil || !strings.Contains(err.Error(), says) {
+		if err := drainError(w, host); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", host, err, says)
 		}
 	}

@@ -170,13 +170,13 @@ func NewReader(s State) *Reader {
 
 func (d *Reader) leases(out *guarantee.Site) {
 	for l := range d.s.Leases() {
-		if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_DELETING || l.GetPhase() == pb.LeasePhase_LEASE_PHASE_LOST {
+		if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_LOST {
 			continue
 		}
 		for _, i := range l.GetInstances() {
 			o := d.s.Object(i.GetObject())
 			if o.GetBase().GetState() != pb.State_STATE_RUNNING && !running(o) {
-				if vm := d.Instance(l.GetName(), l.GetSpec()); l.GetPhase() == pb.LeasePhase_LEASE_PHASE_ENDED && vm.Residue[disk] > 0 {
+				if vm := d.Instance(l.GetName(), l.GetSpec()); o != nil && vm.Residue[disk] > 0 {
 					out.Kept = append(out.Kept, guarantee.Kept{Host: i.GetHost(), Disks: d.vector(0, 0, uint64(vm.Residue[disk]), nil)})
 				}
 				continue
