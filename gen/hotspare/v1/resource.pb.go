@@ -1419,7 +1419,8 @@ type ProjectSpec struct {
 	Clones []string `protobuf:"bytes,6,rep,name=clones,proto3" json:"clones,omitempty"`
 	// Network of the lent VMs.
 	Network string `protobuf:"bytes,7,opt,name=network,proto3" json:"network,omitempty"`
-	// How much more than others a preemption of its leases costs, 1 to 1000; 0 is 1. The dearer go later.
+	// How much more than others a preemption of its leases costs, 1 to 1000; 0 is 1. The dearer go later. In the queue
+	// its share of the site counts for that much less.
 	Weight        uint32 `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3218,6 +3219,8 @@ type Lease struct {
 	StartAt *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
 	// Where it stands in the queue, while it is queued; filled in on reading only.
 	Queue *QueuePlace `protobuf:"bytes,20,opt,name=queue,proto3" json:"queue,omitempty"`
+	// When it was asked for, if it started after it had waited: created_at is then its start.
+	QueuedAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=queued_at,json=queuedAt,proto3" json:"queued_at,omitempty"`
 	// Why its VMs might not be taken back in time, and nothing is done about it; filled in by GetLease only.
 	AtRisk        string `protobuf:"bytes,25,opt,name=at_risk,json=atRisk,proto3" json:"at_risk,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3390,6 +3393,13 @@ func (x *Lease) GetStartAt() *timestamppb.Timestamp {
 func (x *Lease) GetQueue() *QueuePlace {
 	if x != nil {
 		return x.Queue
+	}
+	return nil
+}
+
+func (x *Lease) GetQueuedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.QueuedAt
 	}
 	return nil
 }
@@ -4131,7 +4141,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\x12\x17\n" +
 	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\x12\x14\n" +
 	"\x05drain\x18\x06 \x01(\tR\x05drain\x12\x18\n" +
-	"\adrained\x18\a \x01(\bR\adrained\"\x97\a\n" +
+	"\adrained\x18\a \x01(\bR\adrained\"\xd0\a\n" +
 	"\x05Lease\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x18\n" +
@@ -4157,7 +4167,8 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\vreturned_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"returnedAt\x125\n" +
 	"\bstart_at\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12-\n" +
-	"\x05queue\x18\x14 \x01(\v2\x17.hotspare.v1.QueuePlaceR\x05queue\x12\x17\n" +
+	"\x05queue\x18\x14 \x01(\v2\x17.hotspare.v1.QueuePlaceR\x05queue\x127\n" +
+	"\tqueued_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\bqueuedAt\x12\x17\n" +
 	"\aat_risk\x18\x19 \x01(\tR\x06atRisk\"P\n" +
 	"\n" +
 	"QueuePlace\x12\x1a\n" +
@@ -4380,19 +4391,20 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	58, // 81: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
 	58, // 82: hotspare.v1.Lease.start_at:type_name -> google.protobuf.Timestamp
 	44, // 83: hotspare.v1.Lease.queue:type_name -> hotspare.v1.QueuePlace
-	58, // 84: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
-	60, // 85: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
-	58, // 86: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
-	10, // 87: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	60, // 88: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	56, // 89: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	56, // 90: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	58, // 91: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	92, // [92:92] is the sub-list for method output_type
-	92, // [92:92] is the sub-list for method input_type
-	92, // [92:92] is the sub-list for extension type_name
-	92, // [92:92] is the sub-list for extension extendee
-	0,  // [0:92] is the sub-list for field type_name
+	58, // 84: hotspare.v1.Lease.queued_at:type_name -> google.protobuf.Timestamp
+	58, // 85: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	60, // 86: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	58, // 87: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10, // 88: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	60, // 89: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	56, // 90: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	56, // 91: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	58, // 92: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	93, // [93:93] is the sub-list for method output_type
+	93, // [93:93] is the sub-list for method input_type
+	93, // [93:93] is the sub-list for extension type_name
+	93, // [93:93] is the sub-list for extension extendee
+	0,  // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }

@@ -86,8 +86,7 @@ func since(l *pb.Lease) time.Time {
 
 // line lists the leases that wait and whose time has come, in the order in which they are tried: again and again
 // the oldest of the project that has the smallest dominant share (the larger one of its shares of the site's
-// processors and memory), as if those before it had started. A project's own leases are never overtaken by its
-// younger ones.
+// processors and memory, divided by its weight), as if those before it had started.
 func line(s *state.State, v live.View, now time.Time) []*pb.Lease {
 	waiting := map[string][]*pb.Lease{}
 	held := map[string]share{}
@@ -109,11 +108,15 @@ func line(s *state.State, v live.View, now time.Time) []*pb.Lease {
 		slices.SortStableFunc(of, older)
 	}
 	all := total(s)
+	shareOf := func(project string) float64 {
+		weight := s.Resource("project/" + project).GetProject().GetSpec().GetWeight()
+		return held[project].of(all) / float64(max(weight, 1))
+	}
 	var out []*pb.Lease
 	for len(waiting) > 0 {
 		next := ""
 		for project, of := range waiting { // Any order: ties are broken by the leases themselves.
-			if next == "" || cmp.Or(cmp.Compare(held[project].of(all), held[next].of(all)), older(of[0], waiting[next][0])) < 0 {
+			if next == "" || cmp.Or(cmp.Compare(shareOf(project), shareOf(next)), older(of[0], waiting[next][0])) < 0 {
 				next = project
 			}
 		}
@@ -153,16 +156,33 @@ func total(s *state.State) (out share) {
 	return out
 }
 
-// overdue is the first lease in line that nobody overtakes any more, or nil. One over its project's quota keeps
-// nobody waiting.
+// overdue is the first lease in line that nobody overtakes any more, or nil.
 func overdue(s *state.State, v live.View, now time.Time) *pb.Lease {
-	for _, l := range line(s, v, now) {
-		p := s.Resource("project/" + l.GetProject()).GetProject()
-		if now.Sub(since(l)) > patience && model.CheckQuota(p, s.Leases(), l.GetSpec()) == nil {
+	line := line(s, v, now)
+	if !slices.ContainsFunc(line, func(l *pb.Lease) bool { return now.Sub(since(l)) > patience }) {
+		return nil // The usual case costs no description of the site.
+	}
+	site, proven := standing.Site(s, v)
+	for _, l := range line {
+		if keepsWaiting(s, site, proven, l, now) {
 			return l
 		}
 	}
 	return nil
+}
+
+// keepsWaiting says whether nobody overtakes a lease any more: it has waited long enough, and the ends of leases
+// that run now would let it start. One that is over its project's quota, or that fits on no host as the hosts are
+// now, keeps nobody waiting: no term bounds how long that would last. Nor does one bound how long those that are
+// preempted stay away, so that their claims stay.
+func keepsWaiting(s *state.State, site *guarantee.Site, proven guarantee.Decision, l *pb.Lease, now time.Time) bool {
+	if now.Sub(since(l)) <= patience {
+		return false
+	}
+	ended := *site
+	ended.Preemptible = slices.DeleteFunc(slices.Clone(site.Preemptible), func(vm guarantee.Instance) bool { return !vm.Held })
+	_, err := begin(s, &ended, proven, l)
+	return err == nil
 }
 
 func goesFirst(l *pb.Lease) *model.Error {
@@ -188,16 +208,19 @@ func Dequeue(s *state.State, v live.View, now time.Time) *pb.Command {
 					{Key: "lease/" + l.GetName(), Version: l.GetVersion()}, {Key: "placement", Version: s.Meta().GetPlacementVersion()},
 				},
 			}
-		case model.FaultOf(err) == model.FaultNoFit && now.Sub(since(l)) > patience:
+		case keepsWaiting(s, site, proven, l, now):
 			return nil // Those behind it would take the room that it waits for.
 		}
 	}
 	return nil
 }
 
-// begin admits a lease that waits.
+// begin admits a lease that waits, by what its project allows now.
 func begin(s *state.State, site *guarantee.Site, proven guarantee.Decision, l *pb.Lease) (*pb.StartLease, error) {
 	p := s.Resource("project/" + l.GetProject()).GetProject()
+	if err := complete(p, proto.CloneOf(l.GetSpec()), l.GetOwner()); err != nil {
+		return nil, err
+	}
 	if err := model.CheckQuota(p, s.Leases(), l.GetSpec()); err != nil {
 		return nil, err
 	}
@@ -239,7 +262,7 @@ func Queue(s *state.State, v live.View, now time.Time) map[string]*pb.QueuePlace
 		switch _, err := begin(s, site, proven, l); {
 		case err != nil:
 			q.Reason = err.Error()
-			if first == nil && model.FaultOf(err) == model.FaultNoFit && now.Sub(since(l)) > patience {
+			if first == nil && keepsWaiting(s, site, proven, l, now) {
 				first = l
 			}
 		case first != nil:

@@ -5,11 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
@@ -220,4 +223,93 @@ func TestQueueRefusals(t *testing.T) {
 		l.must("data", 60, queued)
 	}
 	l.refused("one more than may wait", "100 of its leases wait already", "data", 60, nil)
+}
+
+// What cannot start any more, however many leases end, keeps nobody else waiting.
+func TestHopelessOneKeepsNobodyWaiting(t *testing.T) {
+	for name, spoil := range map[string]func(l *line){
+		"its host takes no lease": func(l *line) {
+			l.Must("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: "h1", Action: "cordon"}}})
+		},
+		"its owner is no member any more": func(l *line) {
+			l.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{
+				{Resource: &pb.Resource_Project{Project: &pb.Project{
+					Metadata: &pb.Metadata{Name: "data"}, Spec: &pb.ProjectSpec{Network: "lent", Members: []string{"dave"}},
+				}}},
+			}}}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLine(t)
+			l.View = l.View.WithAgent(wider(l.View.Agent("h1")))
+			l.Quiesce()
+			hold := l.must("web", 100, active)
+			large := l.must("data", 90, queued)
+			l.Wait(11 * time.Minute)
+			l.refused("while it can start", large+" is in line since", "web", 2, withoutQueue)
+			spoil(l)
+			l.Quiesce()
+			if _, err := l.ask("web", 2, withoutQueue); err != nil {
+				t.Errorf("when it cannot: %v", err)
+			}
+			l.must("web", 2, active)
+			if q := lease.Queue(l.State, l.View, l.Now)[large]; q.GetPosition() != 1 || q.GetReason() == "" {
+				t.Errorf("it is told %v", q)
+			}
+			l.phase(large, queued)
+			l.phase(hold, active)
+		})
+	}
+}
+
+// wider gives a host more memory than the others have.
+func wider(a live.Agent) live.Agent {
+	a.Capacity = proto.CloneOf(a.Capacity)
+	a.Capacity.MemoryBytes *= 2
+	return a
+}
+
+// What a lease is worth is what its VMs did: not the time in line.
+func TestWaitingIsNoUnsavedWork(t *testing.T) {
+	l := newLine(t)
+	var hold []string
+	for range 3 {
+		hold = append(hold, l.must("web", 60, active))
+	}
+	asked := l.Now
+	waited := l.must("data", 50, queued)
+	l.Wait(30 * time.Minute)
+	l.release(hold[0])
+	l.phase(waited, active)
+	got := l.State.Lease(waited)
+	if !got.GetQueuedAt().AsTime().Equal(asked) || !got.GetCreatedAt().AsTime().Equal(l.Now) {
+		t.Errorf("asked for at %v, started at %v; want %v, %v", got.GetQueuedAt().AsTime(), got.GetCreatedAt().AsTime(), asked, l.Now)
+	}
+	for _, vm := range demand.Site(l.State, l.View.Reachable).Preemptible {
+		if vm.Lease == waited && vm.Cost != 0 {
+			t.Errorf("it costs %d as it starts", vm.Cost)
+		}
+	}
+}
+
+// A project's share counts for less the more it weighs; equal shares go by age.
+func TestWeighedShare(t *testing.T) {
+	l := newLine(t)
+	l.must("web", 60, active)
+	l.must("data", 40, active)
+	l.must("data", 20, active)
+	l.must("web", 40, active)
+	mine := l.must("web", 50, queued)
+	other := l.must("data", 50, queued)
+	if got, want := l.places(), other+" "+mine; got != want {
+		t.Errorf("the order is %s, want %s", got, want)
+	}
+	p := proto.CloneOf(l.State.Resource("project/web").GetProject())
+	p.Spec.Weight = 2
+	l.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{
+		Resources: []*pb.Resource{{Resource: &pb.Resource_Project{Project: p}}},
+	}}})
+	if got, want := l.places(), mine+" "+other; got != want {
+		t.Errorf("with twice the weight the order is %s, want %s", got, want)
+	}
 }

@@ -62,6 +62,7 @@ func (t *tx) startLease(c *pb.StartLease) (string, error) {
 		return "", model.Errorf(model.FaultInvalid, key, "is for %d VMs, not for %d", l.GetSpec().GetCount(), len(c.GetInstances()))
 	}
 	l.Instances = c.GetInstances()
+	l.QueuedAt, l.CreatedAt = l.GetCreatedAt(), t.stamp() // What its VMs have not saved they do from now on.
 	if err := t.begin(l, c.GetObjects()); err != nil {
 		return "", err
 	}
