@@ -133,7 +133,8 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 		"on preempt", onPreempt(s),
 		"from", sourceText(s),
 		"size", sizeText(s.GetResources()),
-		"created", at(l.GetCreatedAt()),
+		"queued", queuedText(l, now),
+		"created", createdText(l),
 		"ends", endsText(l, now),
 		"deleted", at(l.GetDeleteAfter()),
 		"preemptions", fmt.Sprint(l.GetPreemptions()),
@@ -161,6 +162,26 @@ func Lease(l *pb.Lease, width int, now time.Time) string {
 		b.WriteString("\n" + t.Text(width))
 	}
 	return b.String()
+}
+
+// queuedText says since when a lease waits, or how long it waited for its start.
+func queuedText(l *pb.Lease, now time.Time) string {
+	switch {
+	case l.GetPhase() == pb.LeasePhase_LEASE_PHASE_QUEUED:
+		return fmt.Sprintf("%s, %s ago", at(l.GetCreatedAt()), Age(now.Sub(l.GetCreatedAt().AsTime())))
+	case l.GetQueuedAt() != nil:
+		return fmt.Sprintf("%s, started %s later", at(l.GetQueuedAt()), Age(l.GetCreatedAt().AsTime().Sub(l.GetQueuedAt().AsTime())))
+	default:
+		return ""
+	}
+}
+
+// createdText is when its VMs were created: one that waits has none.
+func createdText(l *pb.Lease) string {
+	if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_QUEUED {
+		return ""
+	}
+	return at(l.GetCreatedAt())
 }
 
 // preemptedBy says who preempted a lease and why, what is done to it until when, and what it waits for.

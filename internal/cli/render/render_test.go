@@ -146,6 +146,7 @@ func TestViews(t *testing.T) {
 		"leases":          render.Leases(leases(), 80, false, now),
 		"leases-wide":     render.Leases(leases(), 0, true, now),
 		"lease":           render.Lease(leases()[0], 80, now),
+		"lease-queued":    render.Leases(waiting(), 80, false, now) + "\n" + render.Lease(waiting()[0], 80, now) + render.LeaseLine(waiting()[1], now),
 		"lease-released":  render.Lease(released(), 80, now) + render.LeaseLine(released(), now),
 		"lease-preempted": render.Lease(leases()[1], 80, now),
 		"hosts":           render.Hosts(hosts(), 80, false, now),
@@ -164,6 +165,20 @@ func TestViews(t *testing.T) {
 			golden(t, name, text, width)
 		})
 	}
+}
+
+// waiting are a lease that has no room and one whose time has not come.
+func waiting() []*pb.Lease {
+	lease := func(name string) *pb.Lease {
+		return &pb.Lease{
+			Name: name, Project: "web", Owner: "carol", Phase: pb.LeasePhase_LEASE_PHASE_QUEUED, CreatedAt: after(-3600), Class: pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE,
+			Spec: &pb.LeaseSpec{Count: 2, Resources: &pb.Resources{Vcpus: 4, MemoryBytes: 8 << 30}, Image: "debian-12", OnPreempt: pb.ReclaimAction_RECLAIM_ACTION_SAVE},
+		}
+	}
+	line, later := lease("web-7"), lease("web-9")
+	line.Queue = &pb.QueuePlace{Position: 1, Of: 3, Reason: "VM 1 of 2 (4 vcpus, 8GiB memory) fits on no host now (the most free on one host is 2 vcpus, 6GiB)"}
+	later.StartAt, later.Queue = after(7200), &pb.QueuePlace{Reason: "starts at 2026-11-20 12:00 UTC"}
+	return []*pb.Lease{line, later}
 }
 
 func siteStatus() *pb.GetStatusResponse {

@@ -1,6 +1,8 @@
 package lease_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -311,5 +313,39 @@ func TestWeighedShare(t *testing.T) {
 	}}})
 	if got, want := l.places(), mine+" "+other; got != want {
 		t.Errorf("with twice the weight the order is %s, want %s", got, want)
+	}
+}
+
+// While a failover is open, what waits does not take the room that the preempted come back to, and its wait for
+// that room keeps nobody else waiting.
+func TestQueueDuringAFailover(t *testing.T) {
+	l := newLine(t)
+	for range 3 {
+		l.must("web", 58, active)
+	}
+	waits := l.must("data", 50, queued)
+	f := l.Declare("webshop")
+	l.Quiesce()
+	var victims []string
+	for _, v := range f.GetVictims() {
+		l.phase(v.GetLease(), pb.LeasePhase_LEASE_PHASE_PREEMPTED)
+		victims = append(victims, v.GetLease())
+	}
+	if len(victims) == 0 {
+		t.Fatal("nothing is preempted: the case shows nothing")
+	}
+	l.Wait(20 * time.Minute)
+	l.phase(waits, queued)
+	for i := 1; i <= 3; i++ { // Only the claims of the preempted are left in its way.
+		if name := fmt.Sprintf("web-%d", i); !slices.Contains(victims, name) {
+			l.release(name)
+		}
+	}
+	if err := l.Failback(f.GetName()); err != nil {
+		t.Fatal(err)
+	}
+	l.Quiesce()
+	for _, name := range victims {
+		l.phase(name, active)
 	}
 }

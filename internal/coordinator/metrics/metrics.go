@@ -73,6 +73,7 @@ func described() []struct{ name, help, label string } {
 		{"plans", "Recovery plans, by whether they could be run now.", "ready"},
 		{"agents", "Agents, by whether they are connected to the leader.", "connected"},
 		{"leases", "Leases, by phase.", "phase"},
+		{"leases_queued", "Leases that wait for room, for quota or for their time, by project.", "project"},
 		{"failovers_open", "Failovers that are open.", ""},
 		{"alarms", "Alarms that the status shows.", ""},
 		{entries, "Entries of the evidence log.", ""},
@@ -119,9 +120,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge("guarantee_losses_proven", float64(g.GetProven()))
 		gauge("guarantee_since_timestamp_seconds", float64(g.GetSince().AsTime().Unix()))
 	}
-	phases := map[pb.LeasePhase]float64{}
+	phases, queued := map[pb.LeasePhase]float64{}, map[string]float64{}
+	for r := range s.Resources("project") {
+		queued[r.GetProject().GetMetadata().GetName()] = 0 // One that nothing waits for is zero, not absent.
+	}
 	for l := range s.Leases() {
 		phases[l.GetPhase()]++
+		if l.GetPhase() == pb.LeasePhase_LEASE_PHASE_QUEUED {
+			queued[l.GetProject()]++
+		}
+	}
+	for project, n := range queued { // Any order: the registry sorts.
+		gauge("leases_queued", n, project)
 	}
 	for number, name := range pb.LeasePhase_name { // Any order: the registry sorts.
 		if phase := pb.LeasePhase(number); phase != pb.LeasePhase_LEASE_PHASE_UNSPECIFIED {
