@@ -227,6 +227,19 @@ func TestQueue(t *testing.T) {
 		if p := s.leasePhase(second); p != pb.LeasePhase_LEASE_PHASE_QUEUED {
 			t.Errorf("the second one is %v", p)
 		}
+		withdraw := &pb.ReleaseLeaseRequest{RequestId: s.request(), Name: second.GetName()}
+		for _, when := range []string{"at once", "once it is gone"} { // A repeat is told the first outcome.
+			var l *pb.Lease
+			s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+				resp, err := pb.NewLeaseServiceClient(c).ReleaseLease(ctx, withdraw)
+				l = resp.GetLease()
+				return err
+			})
+			if l.GetName() != second.GetName() || l.GetPhase() != pb.LeasePhase_LEASE_PHASE_ENDED || l.GetReason() == "" {
+				t.Errorf("withdrawn %s: the answer is %v", when, l)
+			}
+			s.until("nothing of it is left", time.Minute, func() bool { return s.state().Lease(second.GetName()) == nil })
+		}
 	})
 }
 

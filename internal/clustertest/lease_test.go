@@ -3,12 +3,14 @@ package clustertest
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/model"
@@ -228,6 +230,39 @@ func TestWatchLease(t *testing.T) {
 			if told := model.Effective(o).GetInstance().GetPreemption(); told != nil {
 				t.Errorf("%s is still told of %v", o.GetId(), told)
 			}
+		}
+	})
+}
+
+// A lease for a time to come waits through the loss of the leader, starts then and not before, and has its whole term.
+func TestLeaseForATimeToCome(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		start := time.Now().Add(10 * time.Minute)
+		req := &pb.CreateLeaseRequest{RequestId: s.request(), Project: "web", StartAt: timestamppb.New(start), Spec: &pb.LeaseSpec{
+			Count: 1, Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30}, Image: "debian-12", Term: durationpb.New(time.Hour),
+		}}
+		var l *pb.Lease
+		s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+			resp, err := pb.NewLeaseServiceClient(c).CreateLease(ctx, req)
+			l = resp.GetLease()
+			return err
+		})
+		if l.GetPhase() != pb.LeasePhase_LEASE_PHASE_QUEUED || l.GetQueue().GetPosition() != 0 || !strings.Contains(l.GetQueue().GetReason(), "starts at") {
+			t.Fatalf("it is %v, told %v", l.GetPhase(), l.GetQueue())
+		}
+		s.crashLeader()
+		s.allMembersUp()
+		s.ready()
+		s.sleep(time.Until(start) - 2*time.Second)
+		if p := s.leasePhase(l); p != pb.LeasePhase_LEASE_PHASE_QUEUED {
+			t.Errorf("it is %v before its time", p)
+		}
+		s.until("it runs", time.Minute, func() bool {
+			return s.state().Lease(l.GetName()).GetPhase() == leaseActive && s.leaseRuns(s.state().Lease(l.GetName()))
+		})
+		l = s.state().Lease(l.GetName())
+		if began := l.GetCreatedAt().AsTime(); began.Before(start) || began.After(start.Add(5*time.Second)) || !l.GetEndsAt().AsTime().Equal(began.Add(time.Hour)) {
+			t.Errorf("asked for %v, it has %v to %v", start, began, l.GetEndsAt().AsTime())
 		}
 	})
 }

@@ -93,10 +93,10 @@ func (b *builder) now(v live.View, now time.Time) (*pb.CreateLease, error) {
 	if err := model.CheckQuota(b.project, b.s.Leases(), b.lease.GetSpec()); err != nil {
 		return nil, err
 	}
-	if first := overdue(b.s, v, now); first != nil {
+	site, proven := standing.Site(b.s, v)
+	if first := overdue(b.s, v, now, site, proven); first != nil {
 		return nil, goesFirst(first)
 	}
-	site, proven := standing.Site(b.s, v)
 	hosts, err := b.admit(site, proven)
 	if err != nil {
 		return nil, err

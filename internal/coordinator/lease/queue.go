@@ -157,13 +157,8 @@ func total(s *state.State) (out share) {
 }
 
 // overdue is the first lease in line that nobody overtakes any more, or nil.
-func overdue(s *state.State, v live.View, now time.Time) *pb.Lease {
-	line := line(s, v, now)
-	if !slices.ContainsFunc(line, func(l *pb.Lease) bool { return now.Sub(since(l)) > patience }) {
-		return nil // The usual case costs no description of the site.
-	}
-	site, proven := standing.Site(s, v)
-	for _, l := range line {
+func overdue(s *state.State, v live.View, now time.Time, site *guarantee.Site, proven guarantee.Decision) *pb.Lease {
+	for _, l := range line(s, v, now) {
 		if keepsWaiting(s, site, proven, l, now) {
 			return l
 		}

@@ -336,11 +336,22 @@ func TestQueueDuringAFailover(t *testing.T) {
 	}
 	l.Wait(20 * time.Minute)
 	l.phase(waits, queued)
-	for i := 1; i <= 3; i++ { // Only the claims of the preempted are left in its way.
-		if name := fmt.Sprintf("web-%d", i); !slices.Contains(victims, name) {
-			l.release(name)
+	l.refused("beside a lease whose term ends", waits+" is in line since", "web", 1, withoutQueue)
+	for i := 1; i <= 3; i++ { // From now on only the claims of the preempted are left in its way.
+		lent := l.State.Lease(fmt.Sprintf("web-%d", i))
+		if slices.Contains(victims, lent.GetName()) {
+			continue
 		}
+		l.Must("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: lent.GetInstances()[0].GetHost(), Action: "cordon"}}})
 	}
+	l.Join("h4", &pb.AgentOffer{Hypervisor: true})
+	small := l.View.Agent("h4")
+	small.Capacity = proto.CloneOf(small.Capacity)
+	small.Capacity.MemoryBytes = 4 << 30
+	l.View = l.View.WithAgent(small)
+	l.Quiesce()
+	l.must("web", 1, active)
+	l.phase(waits, queued)
 	if err := l.Failback(f.GetName()); err != nil {
 		t.Fatal(err)
 	}

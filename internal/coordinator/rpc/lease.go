@@ -135,9 +135,12 @@ func (s *Server) ListLeases(ctx context.Context, req *pb.ListLeasesRequest) (*pb
 // change proposes a command about one lease that the caller may change.
 func (s *Server) change(ctx context.Context, name, requestID string, body func(*pb.Lease) *pb.Command) (*pb.Lease, error) {
 	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
-		l, err := s.mine(ctx, st, name)
-		if err != nil {
-			return nil, err
+		l := st.Lease(name)
+		if s.remembered(st, requestID) == "" { // A repeat may be about a lease that is gone since; apply knows who asked.
+			var err error
+			if l, err = s.mine(ctx, st, name); err != nil {
+				return nil, err
+			}
 		}
 		c := body(l)
 		c.RequestId = requestID
@@ -167,6 +170,9 @@ func (s *Server) ReleaseLease(ctx context.Context, req *pb.ReleaseLeaseRequest) 
 	l, err := s.change(ctx, req.GetName(), req.GetRequestId(), func(l *pb.Lease) *pb.Command {
 		return &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(l, reason, s.site.Now())}}
 	})
+	if err == nil && l == nil { // It waited, so that nothing is kept of it.
+		l = &pb.Lease{Name: req.GetName(), Phase: pb.LeasePhase_LEASE_PHASE_ENDED, Reason: reason}
+	}
 	return &pb.ReleaseLeaseResponse{Lease: l}, err
 }
 

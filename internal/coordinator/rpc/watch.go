@@ -26,6 +26,8 @@ func (s *Server) WatchLease(req *pb.WatchLeaseRequest, stream grpc.ServerStreami
 		switch {
 		case l == nil && sent == nil:
 			return model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "no such lease").WithRemedy("see: hotspare lease list")
+		case l == nil && len(sent.GetInstances()) == 0:
+			return model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "is withdrawn from the queue, nothing of it is kept")
 		case l == nil:
 			return model.Errorf(model.FaultNotFound, "lease/"+req.GetName(), "is deleted, its disks with it")
 		case !proto.Equal(l, sent):
