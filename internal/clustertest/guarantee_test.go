@@ -314,6 +314,21 @@ func TestFirmLeases(t *testing.T) {
 			t.Errorf("after %d firm leases: %v", granted, err)
 		}
 		s.ready()
+		// One that was released comes back only where a new one would be admitted.
+		s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+			_, err := pb.NewLeaseServiceClient(c).ReleaseLease(ctx, &pb.ReleaseLeaseRequest{RequestId: "release", Name: "web-1"})
+			return err
+		})
+		for err = firm(1); err == nil; err = firm(1) {
+		}
+		err = s.try(func(ctx context.Context, c *grpc.ClientConn) error {
+			_, err := pb.NewLeaseServiceClient(c).UndeleteLease(ctx, &pb.UndeleteLeaseRequest{RequestId: "undelete", Name: "web-1"})
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "the site would be") && !strings.Contains(err.Error(), "no room now") {
+			t.Errorf("undeleted beside what took its place: %v", err)
+		}
+		s.ready()
 	})
 }
 

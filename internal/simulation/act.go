@@ -138,7 +138,13 @@ func (s *sim) releaseLease() {
 
 func (s *sim) undeleteLease() {
 	if name := s.someLease(pb.LeasePhase_LEASE_PHASE_ENDED); name != "" {
-		s.user(&pb.Command{Body: &pb.Command_UndeleteLease{UndeleteLease: &pb.UndeleteLeaseRequest{Name: name}}})
+		s.ask("developer/carol", func(m *member) (*pb.Command, error) {
+			c := &pb.Command{
+				Body:    &pb.Command_UndeleteLease{UndeleteLease: &pb.UndeleteLeaseRequest{Name: name}},
+				Expects: []*pb.Expect{{Key: "placement", Version: m.st.Meta().GetPlacementVersion()}},
+			}
+			return c, s.stillFits(m, c)
+		}, s.ignore("undelete "+name))
 	}
 }
 

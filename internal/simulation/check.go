@@ -225,6 +225,9 @@ func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.
 			s.checkEnded(after, after.Failover(name))
 		}
 	}
+	if c := cmd.GetUndeleteLease(); c != nil {
+		s.checkGuarantee(before, after, c.GetName())
+	}
 	if c := cmd.GetStartLease(); c != nil {
 		s.report.Queued++
 		s.checkGuarantee(before, after, c.GetLease())

@@ -127,7 +127,7 @@ func (b *builder) admit(site *guarantee.Site, proven guarantee.Decision) ([]stri
 	if device := reader.Lacks(spec.GetResources()); device != "" {
 		return nil, model.Errorf(model.FaultNoFit, "", "no host has a device %s", device).WithRemedy("see what hosts have: hotspare host list -o wide")
 	}
-	vm := reader.Instance(b.lease.GetName(), spec)
+	vm := reader.Instance(b.lease.GetName(), b.lease.GetClass(), spec)
 	if n := b.project.GetSpec().GetNetwork(); n != "" {
 		vm.Networks = []string{n}
 	}

@@ -133,7 +133,7 @@ func (s *Server) ListLeases(ctx context.Context, req *pb.ListLeasesRequest) (*pb
 }
 
 // change proposes a command about one lease that the caller may change.
-func (s *Server) change(ctx context.Context, name, requestID string, body func(*pb.Lease) *pb.Command) (*pb.Lease, error) {
+func (s *Server) change(ctx context.Context, name, requestID string, body func(*pb.Lease) *pb.Command, checks ...func(*state.State, *pb.Command) error) (*pb.Lease, error) {
 	r, err := s.decide(ctx, func(st *state.State) (*pb.Command, error) {
 		l := st.Lease(name)
 		if s.remembered(st, requestID) == "" { // A repeat may be about a lease that is gone since; apply knows who asked.
@@ -144,6 +144,11 @@ func (s *Server) change(ctx context.Context, name, requestID string, body func(*
 		}
 		c := body(l)
 		c.RequestId = requestID
+		for _, check := range checks {
+			if err := check(st, c); err != nil && s.remembered(st, requestID) == "" {
+				return nil, err
+			}
+		}
 		return c, nil
 	})
 	if err != nil {
@@ -180,6 +185,25 @@ func (s *Server) ReleaseLease(ctx context.Context, req *pb.ReleaseLeaseRequest) 
 func (s *Server) UndeleteLease(ctx context.Context, req *pb.UndeleteLeaseRequest) (*pb.UndeleteLeaseResponse, error) {
 	l, err := s.change(ctx, req.GetName(), req.GetRequestId(), func(*pb.Lease) *pb.Command {
 		return &pb.Command{Body: &pb.Command_UndeleteLease{UndeleteLease: req}}
+	}, func(st *state.State, c *pb.Command) error {
+		c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
+		return s.admitsAgain(st, c, "lease/"+req.GetName())
 	})
 	return &pb.UndeleteLeaseResponse{Lease: l}, err
+}
+
+// admitsAgain refuses to bring a lease back where a new one would be refused: it makes the proof worse, or could not
+// be taken back in time.
+func (s *Server) admitsAgain(st *state.State, c *pb.Command, key string) error {
+	if err := s.noWorse(st, c, "its disks are kept until it is deleted; try again later"); err != nil {
+		return err
+	}
+	next, _ := s.tried(st, c)
+	before := readiness.Risks(st, s.site.Live())
+	for host, risk := range readiness.Risks(next, s.site.Live()) { // Any order: one is enough.
+		if before[host] == "" {
+			return model.Errorf(model.FaultNoFit, key, "on %s %s", host, risk).WithRemedy("its disks are kept until it is deleted; try again later")
+		}
+	}
+	return nil
 }

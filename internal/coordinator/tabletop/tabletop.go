@@ -180,7 +180,7 @@ func reclaim(s *state.State, victims []*pb.Victim) (out []*pb.HostReclaim) {
 		if !slices.Contains(out[i].GetLeases(), v.GetLease()) {
 			out[i].Leases = append(out[i].Leases, v.GetLease())
 		}
-		r := reader.Instance(v.GetLease(), s.Lease(v.GetLease()).GetSpec()).Reclaim
+		r := reader.Instance(v.GetLease(), s.Lease(v.GetLease()).GetClass(), s.Lease(v.GetLease()).GetSpec()).Reclaim
 		parts[v.GetHost()] = append(parts[v.GetHost()], r)
 		out[i].SaveBytes += uint64(r.SaveBytes)
 	}

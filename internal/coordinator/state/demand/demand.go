@@ -176,8 +176,8 @@ func (d *Reader) leases(out *guarantee.Site) {
 		for _, i := range l.GetInstances() {
 			o := d.s.Object(i.GetObject())
 			if o.GetBase().GetState() != pb.State_STATE_RUNNING && !running(o) {
-				if vm := d.Instance(l.GetName(), l.GetSpec()); o != nil && vm.Residue[disk] > 0 {
-					out.Kept = append(out.Kept, guarantee.Kept{Host: i.GetHost(), Disks: d.vector(0, 0, uint64(vm.Residue[disk]), nil)})
+				if o != nil {
+					d.kept(out, l, i)
 				}
 				continue
 			}
@@ -189,6 +189,20 @@ func (d *Reader) leases(out *guarantee.Site) {
 				out.Preemptible = append(out.Preemptible, vm)
 			}
 		}
+	}
+}
+
+// kept counts what an instance that has ended left on its host's disk, where it counted before: a firm one in what
+// the proof leaves to others, any other in the lending share.
+func (d *Reader) kept(out *guarantee.Site, l *pb.Lease, i *pb.LeaseInstance) {
+	bytes := d.Instance(l.GetName(), l.GetClass(), l.GetSpec()).Residue[disk]
+	disks := d.vector(0, 0, uint64(bytes), nil)
+	switch {
+	case bytes == 0:
+	case l.GetClass() == pb.LeaseClass_LEASE_CLASS_FIRM:
+		out.Firm = append(out.Firm, guarantee.Instance{Lease: l.GetName(), Object: i.GetObject(), Host: i.GetHost(), Demand: disks})
+	default:
+		out.Kept = append(out.Kept, guarantee.Kept{Host: i.GetHost(), Disks: disks})
 	}
 }
 
@@ -230,14 +244,18 @@ func (d *Reader) Lacks(r *pb.Resources) string {
 }
 
 // Instance is a VM that a lease asks for. What a preemption leaves on its host are its disks, its saved RAM,
-// and its devices, which stay its own until it is back.
-func (d *Reader) Instance(lease string, spec *pb.LeaseSpec) guarantee.Instance {
+// and its devices, which stay its own until it is back. A firm one is never preempted, but it is saved at its end,
+// so that it needs the disk for that from the start.
+func (d *Reader) Instance(lease string, class pb.LeaseClass, spec *pb.LeaseSpec) guarantee.Instance {
 	vm := guarantee.Instance{Lease: lease, Demand: d.demand(spec.GetResources()), Reclaim: reclaim(spec)}
 	layer := d.s.Resource("image/" + spec.GetImage()).GetImage().GetSpec().GetDiskSizeBytes()
 	vm.Demand[disk] = guarantee.Add(vm.Demand[disk], amount(layer, 1))
 	vm.Residue = slices.Clone(vm.Demand)
 	vm.Residue[cpu], vm.Residue[memory] = 0, 0
 	vm.Residue[disk] = guarantee.Add(vm.Residue[disk], vm.Reclaim.SaveBytes)
+	if class == pb.LeaseClass_LEASE_CLASS_FIRM {
+		vm.Demand[disk] = vm.Residue[disk]
+	}
 	return vm
 }
 
@@ -395,7 +413,7 @@ func (d *Reader) Workload(p *pb.Plan, r model.Replica) guarantee.Workload {
 const minutesPerPreemption = 60
 
 func (d *Reader) lent(l *pb.Lease, i *pb.LeaseInstance) guarantee.Instance {
-	vm := d.Instance(l.GetName(), l.GetSpec())
+	vm := d.Instance(l.GetName(), l.GetClass(), l.GetSpec())
 	vm.Object, vm.Host = i.GetObject(), i.GetHost()
 	begun := l.GetCreatedAt().AsTime()
 	if back := l.GetReturnedAt(); back != nil {

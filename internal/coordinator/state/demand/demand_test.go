@@ -103,9 +103,12 @@ func TestLocalDiskAndDevices(t *testing.T) {
 		Image: "disked", OnPreempt: pb.ReclaimAction_RECLAIM_ACTION_SAVE,
 		Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 4 * gib, LocalDiskBytes: gib, Devices: map[string]uint32{"fpga": 1}},
 	}
-	vm := r.Instance("l", spec)
+	vm := r.Instance("l", pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE, spec)
 	if !cmp.Equal(vm.Demand[2:], guarantee.Vector{9 * gib, 1, 0}) || !cmp.Equal(vm.Residue, guarantee.Vector{0, 0, 13 * gib, 1, 0}) {
 		t.Errorf("a lease asks for %v and leaves %v", vm.Demand, vm.Residue)
+	}
+	if firm := r.Instance("l", pb.LeaseClass_LEASE_CLASS_FIRM, spec); !cmp.Equal(firm.Demand[2:], guarantee.Vector{13 * gib, 1, 0}) {
+		t.Errorf("a firm lease asks for %v", firm.Demand)
 	}
 	if lacks := r.Lacks(&pb.Resources{Devices: map[string]uint32{"fpga": 9, "tpu": 1}}); lacks != "tpu" {
 		t.Errorf("nobody has %q", lacks)
