@@ -25,6 +25,8 @@ const (
 	placeEvery = time.Second
 	// proveEvery is how often the leader looks whether the guarantee has to be proven again.
 	proveEvery = time.Second
+	// improveAfter is how many quiet looks later a repaired proof is packed anew.
+	improveAfter = 30
 	// queueEvery is how often the leases that wait are tried.
 	queueEvery = time.Second
 	// barrierRetry is the pause before a new leader tries again to catch up with the log.
@@ -144,15 +146,25 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 	defer t.Stop()
 	var lookedAt uint64
 	var silentThen []string
+	var keeper standing.Keeper
+	quiet := 0 // Looks since the last proof.
 	for {
 		s := c.State()
 		v, _ := c.seen()
-		if silent := standing.Silent(s, v); s.Index() != lookedAt || !slices.Equal(silent, silentThen) {
+		switch silent := standing.Silent(s, v); {
+		case s.Index() != lookedAt || !slices.Equal(silent, silentThen):
 			lookedAt, silentThen = s.Index(), silent
-			if !c.prove(ctx, s, v) {
+			proved, done := c.prove(ctx, func() []*pb.Command { return keeper.Advance(s, v) })
+			if proved {
+				quiet = 0
+			}
+			if !done {
 				lookedAt = 0 // Once more.
 			}
+		case quiet >= improveAfter:
+			c.prove(ctx, func() []*pb.Command { return keeper.Improve(s, v) })
 		}
+		quiet++
 		select {
 		case <-ctx.Done():
 			return
@@ -161,11 +173,13 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 	}
 }
 
-// prove proposes the proof for what is seen, if another one is needed. It says whether that is done.
-func (c *Coordinator) prove(ctx context.Context, s *state.State, v live.View) (done bool) {
+// prove proposes the proof for what is seen, if another one is needed. It says whether there was one, and whether it
+// is kept.
+func (c *Coordinator) prove(ctx context.Context, decide func() []*pb.Command) (proved, done bool) {
 	began := time.Now()
 	done = true
-	for _, cmd := range standing.Advance(s, v) {
+	for _, cmd := range decide() {
+		proved = true
 		c.metrics.Proved(time.Since(began))
 		_, err := c.Propose(ctx, controllerActor, cmd)
 		done = done && err == nil
@@ -173,7 +187,7 @@ func (c *Coordinator) prove(ctx context.Context, s *state.State, v live.View) (d
 			c.o.Log.Error("the proof of the guarantee was not kept", "error", err)
 		}
 	}
-	return done
+	return proved, done
 }
 
 // queueLoop starts leases that wait as soon as they fit. It is a loop of its own as the proof is: it admits under

@@ -7,7 +7,6 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
-	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/upkeep"
 	"github.com/hotspare/hotspare/internal/model"
@@ -62,7 +61,7 @@ var controllers = []func(m *member) []*pb.Command{
 		return nil
 	},
 	func(m *member) []*pb.Command { return upkeep.Advance(m.st, m.view, m.s.wall()) },
-	func(m *member) []*pb.Command { return standing.Advance(m.st, m.view) },
+	func(m *member) []*pb.Command { return m.keeper.Advance(m.st, m.view) },
 }
 
 func (m *member) proposeAll(reign int, cmds []*pb.Command, committed bool, then func(bool)) {

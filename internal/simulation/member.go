@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -63,6 +64,7 @@ type member struct {
 	term          uint64
 	verified      time.Duration
 	view          live.View
+	keeper        standing.Keeper
 	sessions      map[string]*session
 	// The control loop: a round is under way; something changed meanwhile.
 	busy, again bool
@@ -247,7 +249,7 @@ func (m *member) lead() {
 	m.leads, m.term = true, m.s.raft.term
 	m.reign++
 	m.verified = m.s.now
-	m.view = live.New(m.s.wall())
+	m.view, m.keeper = live.New(m.s.wall()), standing.Keeper{}
 	m.sessions = map[string]*session{}
 	m.busy, m.again = false, false
 	m.s.logf("%s leads in term %d", m.name, m.term)

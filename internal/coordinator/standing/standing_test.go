@@ -32,7 +32,7 @@ func last(w *fixture.World) (e *pb.Evidence) {
 func TestItIsKept(t *testing.T) {
 	w := fixture.New(t)
 	g := w.State.Guarantee()
-	if g.GetWord() != "Proven(1)" || g.GetCertificate() == nil || g.GetSince() == nil || len(standing.Advance(w.State, w.View)) > 0 {
+	if g.GetWord() != "Proven(1)" || g.GetCertificate() == nil || g.GetSince() == nil || len(new(standing.Keeper).Advance(w.State, w.View)) > 0 {
 		t.Fatalf("kept %v", g)
 	}
 	since := g.GetSince().AsTime()
@@ -59,7 +59,7 @@ func TestItIsKept(t *testing.T) {
 	}
 	f := w.Declare("webshop")
 	w.Quiesce()
-	if g := w.State.Guarantee(); len(standing.Advance(w.State, w.View)) > 0 || g.GetWord() != "Proven(1)" {
+	if g := w.State.Guarantee(); len(new(standing.Keeper).Advance(w.State, w.View)) > 0 || g.GetWord() != "Proven(1)" {
 		t.Errorf("with %s open: %v", f.GetName(), g)
 	}
 	w.CheckReplay()
@@ -69,7 +69,7 @@ func TestItIsKept(t *testing.T) {
 func TestForgeries(t *testing.T) {
 	w := fixture.New(t)
 	silence(w, "h3", true)
-	good := standing.Advance(w.State, w.View)[0]
+	good := new(standing.Keeper).Advance(w.State, w.View)[0]
 	for name, forge := range map[string]func(g *pb.Guarantee){
 		"a better word": func(g *pb.Guarantee) { g.Word = "Proven(1)" },
 		"more losses": func(g *pb.Guarantee) {
@@ -132,7 +132,7 @@ func TestSnapshots(t *testing.T) {
 	if empty.State.Guarantee() != nil {
 		t.Error("a new site claims something")
 	}
-	if c := standing.Advance(empty.State, empty.View); len(c) != 1 || c[0].GetRecordGuarantee().GetGuarantee().GetWord() == "" {
+	if c := new(standing.Keeper).Advance(empty.State, empty.View); len(c) != 1 || c[0].GetRecordGuarantee().GetGuarantee().GetWord() == "" {
 		t.Errorf("a new site: %v", c)
 	}
 }
@@ -155,7 +155,7 @@ func TestSnapshotThatHasGoneOn(t *testing.T) {
 		}
 		w.State = again
 		turn("uncordon")
-		if proves := len(standing.Advance(w.State, w.View)) > 0; proves != wrong {
+		if proves := len(new(standing.Keeper).Advance(w.State, w.View)) > 0; proves != wrong {
 			t.Errorf("%s: proven anew: %v", name, proves)
 		}
 		site, d := standing.Site(w.State, w.View)
@@ -169,15 +169,72 @@ func TestSnapshotThatHasGoneOn(t *testing.T) {
 func TestLeasesDoNotOvertake(t *testing.T) {
 	w := fixture.New(t)
 	silence(w, "h1", true)
-	c := standing.Advance(w.State, w.View)[0]
+	c := new(standing.Keeper).Advance(w.State, w.View)[0]
 	w.Lease(1, 1, 1<<30)
 	if err := w.Do("controllers", c).Err; err != nil || w.State.Guarantee().GetWord() != "Degraded(0)" {
 		t.Errorf("%s, %v", w.State.Guarantee().GetWord(), err)
 	}
 	silence(w, "h1", false)
-	c = standing.Advance(w.State, w.View)[0]
+	c = new(standing.Keeper).Advance(w.State, w.View)[0]
 	w.Must("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: "h2", Action: "cordon"}}})
 	if err := w.Do("controllers", c).Err; model.FaultOf(err) != model.FaultStale {
 		t.Errorf("the site has changed: %v", err)
 	}
+}
+
+// A plan more or less, a host that falls silent and is back: the proof is repaired and stays where it was, by whoever
+// keeps it in mind, and packed anew when it is quiet.
+func TestItIsRepaired(t *testing.T) {
+	w := fixture.New(t)
+	kept := new(standing.Keeper)
+	keep := func(commands []*pb.Command) (n int) {
+		for _, c := range commands {
+			w.Must("controllers", c)
+			n++
+		}
+		return n
+	}
+	seats := func() map[string]string {
+		out := map[string]string{}
+		site, d := standing.Site(w.State, w.View)
+		for i, at := range d.Certificate.Witness {
+			out[site.Workloads[i].Name] = site.Hosts[at].Name
+		}
+		return out
+	}
+	if keep(kept.Advance(w.State, w.View)) > 0 {
+		t.Fatal("the site is not proven from the start")
+	}
+	before := seats()
+	plan := &pb.Plan{Metadata: &pb.Metadata{Name: "a-small-one"}, Spec: &pb.PlanSpec{
+		Fencing:   []*pb.Fencing{{Oath: &pb.OathFencing{}}},
+		Workloads: []*pb.Workload{{Name: "w", Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30}}},
+	}}
+	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{{Resource: &pb.Resource_Plan{Plan: plan}}}}}})
+	if n := keep(kept.Advance(w.State, w.View)); n != 1 || w.State.Guarantee().GetWord() != "Proven(1)" {
+		t.Fatalf("%d entries, %v", n, w.State.Guarantee())
+	}
+	after := seats()
+	if len(after) != len(before)+1 {
+		t.Errorf("%d workloads, then %d", len(before), len(after))
+	}
+	for name, host := range before {
+		if after[name] != host {
+			t.Errorf("%s goes from %s to %s for another one's sake", name, host, after[name])
+		}
+	}
+	keep(kept.Advance(w.State, w.View))
+	keep(kept.Improve(w.State, w.View))
+	if n := keep(kept.Improve(w.State, w.View)) + keep(kept.Advance(w.State, w.View)); n != 0 || w.State.Guarantee().GetWord() != "Proven(1)" {
+		t.Errorf("it is improved again and again: %d entries, %v", n, w.State.Guarantee().GetWord())
+	}
+	w.Must("ann", &pb.Command{Body: &pb.Command_DeleteResource{DeleteResource: &pb.DeleteResourceRequest{Kind: "plan", Name: "a-small-one"}}})
+	if n := keep(kept.Advance(w.State, w.View)); n != 1 || w.State.Guarantee().GetWord() != "Proven(1)" {
+		t.Fatalf("%d entries, %v", n, w.State.Guarantee())
+	}
+	silence(w, "h1", true) // Fewer losses are survived: that takes a full proof.
+	if n := keep(kept.Advance(w.State, w.View)); n != 1 || w.State.Guarantee().GetWord() != "Degraded(0)" {
+		t.Fatalf("%d entries, %v", n, w.State.Guarantee())
+	}
+	w.CheckReplay()
 }
