@@ -25,18 +25,22 @@ type Lender struct {
 	// by host and dimension: capacity, what runs and what is held for those that come back, what leases
 	// leave behind when they are preempted, and what the host may have to carry.
 	capacity, used, lent, residue, obliged []int64
+	memory                                 []memory
 	wait                                   []time.Duration
 	save                                   []int64
 	budget                                 []time.Duration
 	hosts                                  map[string]int
 }
 
+// memory is what a host has free now, and what no witness needs of it beside all that is lent.
+type memory struct{ free, calm int64 }
+
 // NewLender counts what is on the hosts. The decision must be of this site.
 func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 	n, dims := len(s.Hosts), len(s.Dimensions)
 	l := &Lender{
 		s: s, dims: dims, capacity: make([]int64, n*dims), used: make([]int64, n*dims), lent: make([]int64, n*dims),
-		residue: make([]int64, n*dims), obliged: make([]int64, n*dims), wait: make([]time.Duration, n), save: make([]int64, n),
+		residue: make([]int64, n*dims), obliged: make([]int64, n*dims), memory: make([]memory, n), wait: make([]time.Duration, n), save: make([]int64, n),
 		budget: make([]time.Duration, n), hosts: make(map[string]int, n),
 	}
 	for h := range s.Hosts {
@@ -48,6 +52,7 @@ func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 			copy(l.obliged[h*dims:(h+1)*dims], d.Certificate.Obligations[h])
 			l.budget[h] = d.Certificate.Budgets[h]
 		}
+		l.remember(h)
 	}
 	for i := range s.Workloads {
 		l.add(l.used, s.Workloads[i].Host, s.Workloads[i].Demand)
@@ -71,7 +76,14 @@ func (l *Lender) add(to []int64, host string, v guarantee.Vector) {
 		for d := range l.dims {
 			to[h*l.dims+d] = guarantee.Add(to[h*l.dims+d], v.At(d))
 		}
+		l.remember(h)
 	}
+}
+
+// remember brings a host's memory up to date.
+func (l *Lender) remember(h int) {
+	at := h*l.dims + 1
+	l.memory[h] = memory{l.capacity[at] - l.used[at], l.capacity[at] - l.lent[at] - l.obliged[at]}
 }
 
 // Place counts an instance on its host.
@@ -89,13 +101,15 @@ func (l *Lender) Place(v *guarantee.Instance) {
 // then the one with the most memory. It returns -1 if none takes it: see Refusal.
 func (l *Lender) Choose(v *guarantee.Instance) int {
 	best, bestQuiet, bestFree := -1, false, int64(math.MinInt64)
-	for h := range l.s.Hosts {
-		free := l.capacity[h*l.dims+1] - l.used[h*l.dims+1]
-		// The cheap questions first: networks and residue are asked only of a host that would be taken.
-		if bestQuiet && free <= bestFree {
+	want := v.Demand.At(1)
+	for h, m := range l.memory {
+		// The cheap questions first, of what lies together: networks and residue are asked only of a host that would be
+		// taken.
+		free, calm := m.free, m.calm >= want
+		if free < want || best >= 0 && (bestQuiet || !calm) && free <= bestFree || bestQuiet && !calm {
 			continue
 		}
-		quiet := l.quiet(h, v)
+		quiet := calm && l.quiet(h, v)
 		better := best < 0 || quiet && !bestQuiet || quiet == bestQuiet && free > bestFree
 		if better && l.hasRoom(h, v) && l.suits(h, v) {
 			best, bestQuiet, bestFree = h, quiet, free

@@ -6,6 +6,8 @@ import (
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
 
+// A change that is not repaired leaves a witness that is of no use any more.
+
 // Add takes in one more workload, the at-th of the site. False: a full proof is needed.
 func (w *Witness) Add(at int, s *guarantee.Workload) bool {
 	v := w.newWork(s)
