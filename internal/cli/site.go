@@ -81,11 +81,12 @@ func (a *app) hostListCommand() *cobra.Command {
 const drainHelp = `Take a host out of service: nothing new runs there, and what is lent there is taken back, whole leases
 at a time, each by its own --on-preempt after its warning. It is refused if a plan would not fit any more without
 the host; --use-tolerance --for TIME accepts for a while that fewer losses are survived. Protected VMs and firm
-leases are in the way: nothing moves them. 'hotspare host uncordon' opens the host again, and the leases return.`
+leases are in the way: nothing moves them. 'hotspare host uncordon' opens the host again, and the leases return.
+With --at it is announced: it is checked now and when it begins, and leases are kept away from its time.`
 
 func (a *app) hostChange(action, short, done string) *cobra.Command {
-	var reason, lasts string
-	var dryRun, tolerance, wait bool
+	var reason, lasts, start string
+	var dryRun, tolerance, wait, cancel bool
 	c := &cobra.Command{
 		Use: action + " HOST", Short: short, Args: exactly("HOST"),
 		Example: "  hotspare host " + action + " h7 --dry-run\n  hotspare host " + action + " h7 --reason \"new memory\"",
@@ -94,10 +95,20 @@ func (a *app) hostChange(action, short, done string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			api := a.siteService()
-			answer, err := api.UpdateHost(c.Context(), &pb.UpdateHostRequest{
+			req := &pb.UpdateHostRequest{
 				RequestId: a.newRequestID(), Name: args[0], Action: action, Reason: reason, DryRun: dryRun, UseTolerance: tolerance, Lasts: d,
-			})
+			}
+			if req.StartAt, err = input.Time("--at", start); err != nil {
+				return err
+			}
+			done := done
+			switch {
+			case cancel:
+				req.Action, done = "cancel-drain", "is not to be drained any more"
+			case start != "":
+				done = "will be drained"
+			}
+			answer, err := a.siteService().UpdateHost(c.Context(), req)
 			if err != nil {
 				return err
 			}
@@ -115,6 +126,8 @@ func (a *app) hostChange(action, short, done string) *cobra.Command {
 	if action == "drain" {
 		c.Long = drainHelp
 		c.Flags().BoolVar(&wait, "wait", false, "follow it until everything is taken back")
+		c.Flags().StringVar(&start, "at", "", "announce it: it begins by itself then, for example 2026-12-01T08:00Z; needs --for")
+		c.Flags().BoolVar(&cancel, "cancel", false, "forget what was announced, with --at only that one")
 	}
 	if action == "cordon" || action == "drain" {
 		c.Flags().StringVar(&lasts, "for", "", "uncordon by itself after this time, for example 2h")

@@ -190,21 +190,14 @@ func (c *Coordinator) prove(ctx context.Context, decide func() []*pb.Command) (p
 	return proved, done
 }
 
-// queueLoop starts leases that wait as soon as they fit. It is a loop of its own as the proof is: it admits under
+// queueLoop starts leases that wait as soon as they fit, and announced drains at their time. It is a loop of its own as the proof is: it admits under
 // one, and no failover waits for it.
 func (c *Coordinator) queueLoop(ctx context.Context) {
 	t := time.NewTicker(queueEvery)
 	defer t.Stop()
 	for {
-		v, now := c.seen()
-		if cmd := lease.Dequeue(c.State(), v, now); cmd != nil {
-			_, err := c.Propose(ctx, controllerActor, cmd)
-			if err == nil {
-				continue
-			}
-			if !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
-				c.o.Log.Error("a lease that waits was not started", "error", err)
-			}
+		if c.waiting(ctx, lease.Dequeue) || c.waiting(ctx, failover.Due) {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -212,6 +205,20 @@ func (c *Coordinator) queueLoop(ctx context.Context) {
 		case <-t.C:
 		}
 	}
+}
+
+// waiting proposes what has waited for its time or for room. It says whether it did something.
+func (c *Coordinator) waiting(ctx context.Context, decide func(*state.State, live.View, time.Time) *pb.Command) bool {
+	v, now := c.seen()
+	cmd := decide(c.State(), v, now)
+	if cmd == nil {
+		return false
+	}
+	_, err := c.Propose(ctx, controllerActor, cmd)
+	if err != nil && !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
+		c.o.Log.Error("what has waited was not begun", "error", err)
+	}
+	return err == nil
 }
 
 // controlLoop runs the controllers whenever something changed, one proposal at a time, so that at

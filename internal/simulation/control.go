@@ -60,6 +60,12 @@ var controllers = []func(m *member) []*pb.Command{
 		}
 		return nil
 	},
+	func(m *member) []*pb.Command {
+		if c := failover.Due(m.st, m.view, m.s.wall()); c != nil {
+			return []*pb.Command{c}
+		}
+		return nil
+	},
 	func(m *member) []*pb.Command { return upkeep.Advance(m.st, m.view, m.s.wall()) },
 	func(m *member) []*pb.Command { return m.keeper.Advance(m.st, m.view) },
 }

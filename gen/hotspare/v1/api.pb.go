@@ -3640,8 +3640,8 @@ type UpdateHostRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// cordon, uncordon, remove, readmit; drain: cordon, and take back what is lent there until it is uncordoned; lose:
-	// the host is destroyed or will never come back as it was.
+	// cordon, uncordon, remove, readmit; drain: cordon, and take back what is lent there until it is uncordoned;
+	// cancel-drain: forget what was announced; lose: the host is destroyed or will never come back as it was.
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Say what would come of it, and change nothing.
@@ -3650,7 +3650,9 @@ type UpdateHostRequest struct {
 	// do not fit any more. It needs lasts.
 	UseTolerance bool `protobuf:"varint,6,opt,name=use_tolerance,json=useTolerance,proto3" json:"use_tolerance,omitempty"`
 	// cordon and drain only: it ends by itself after this time, at most 30 days.
-	Lasts         *durationpb.Duration `protobuf:"bytes,7,opt,name=lasts,proto3" json:"lasts,omitempty"`
+	Lasts *durationpb.Duration `protobuf:"bytes,7,opt,name=lasts,proto3" json:"lasts,omitempty"`
+	// drain: it begins by itself at this time, at most 90 days ahead, and needs lasts. cancel-drain: only that one.
+	StartAt       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3730,6 +3732,13 @@ func (x *UpdateHostRequest) GetUseTolerance() bool {
 func (x *UpdateHostRequest) GetLasts() *durationpb.Duration {
 	if x != nil {
 		return x.Lasts
+	}
+	return nil
+}
+
+func (x *UpdateHostRequest) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
 	}
 	return nil
 }
@@ -4581,7 +4590,7 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"d\n" +
 	"\x11ListHostsResponse\x12'\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x11.hotspare.v1.HostR\x05hosts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe5\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9c\x02\n" +
 	"\x11UpdateHostRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
@@ -4590,7 +4599,8 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12#\n" +
 	"\ruse_tolerance\x18\x06 \x01(\bR\fuseTolerance\x12/\n" +
-	"\x05lasts\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05lasts\"\xc8\x01\n" +
+	"\x05lasts\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05lasts\x125\n" +
+	"\bstart_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\"\xc8\x01\n" +
 	"\x12UpdateHostResponse\x12%\n" +
 	"\x04host\x18\x01 \x01(\v2\x11.hotspare.v1.HostR\x04host\x12,\n" +
 	"\x05after\x18\x02 \x01(\v2\x16.hotspare.v1.SiteProofR\x05after\x12.\n" +
@@ -4834,80 +4844,81 @@ var file_hotspare_v1_api_proto_depIdxs = []int32{
 	73, // 46: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
 	81, // 47: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
 	75, // 48: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
-	81, // 49: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	51, // 50: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
-	51, // 51: hotspare.v1.UpdateHostResponse.before:type_name -> hotspare.v1.SiteProof
-	82, // 52: hotspare.v1.UpdateHostResponse.victims:type_name -> hotspare.v1.Victim
-	75, // 53: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	73, // 54: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	66, // 55: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	83, // 56: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	79, // 57: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	84, // 58: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	75, // 59: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	2,  // 60: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	4,  // 61: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	6,  // 62: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	8,  // 63: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	10, // 64: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	12, // 65: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	14, // 66: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	16, // 67: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	18, // 68: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	21, // 69: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	24, // 70: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	26, // 71: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	30, // 72: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	32, // 73: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	34, // 74: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	36, // 75: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	38, // 76: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	40, // 77: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	42, // 78: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	44, // 79: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	54, // 80: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	58, // 81: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	60, // 82: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	62, // 83: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	64, // 84: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	67, // 85: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	69, // 86: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	49, // 87: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
-	46, // 88: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
-	3,  // 89: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	5,  // 90: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	7,  // 91: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	9,  // 92: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	11, // 93: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	13, // 94: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	15, // 95: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	17, // 96: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	19, // 97: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	22, // 98: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	25, // 99: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	27, // 100: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	31, // 101: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	33, // 102: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	35, // 103: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	37, // 104: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	39, // 105: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	41, // 106: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	43, // 107: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	45, // 108: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	55, // 109: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	59, // 110: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	61, // 111: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	63, // 112: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	65, // 113: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	68, // 114: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	70, // 115: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	50, // 116: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
-	47, // 117: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
-	89, // [89:118] is the sub-list for method output_type
-	60, // [60:89] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	73, // 49: hotspare.v1.UpdateHostRequest.start_at:type_name -> google.protobuf.Timestamp
+	81, // 50: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	51, // 51: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	51, // 52: hotspare.v1.UpdateHostResponse.before:type_name -> hotspare.v1.SiteProof
+	82, // 53: hotspare.v1.UpdateHostResponse.victims:type_name -> hotspare.v1.Victim
+	75, // 54: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	73, // 55: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	66, // 56: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	83, // 57: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	79, // 58: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	84, // 59: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	75, // 60: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	2,  // 61: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	4,  // 62: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	6,  // 63: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	8,  // 64: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	10, // 65: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	12, // 66: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	14, // 67: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	16, // 68: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	18, // 69: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	21, // 70: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	24, // 71: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	26, // 72: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	30, // 73: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	32, // 74: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	34, // 75: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	36, // 76: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	38, // 77: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	40, // 78: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	42, // 79: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	44, // 80: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	54, // 81: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	58, // 82: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	60, // 83: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	62, // 84: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	64, // 85: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	67, // 86: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	69, // 87: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	49, // 88: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	46, // 89: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
+	3,  // 90: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	5,  // 91: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	7,  // 92: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	9,  // 93: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	11, // 94: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	13, // 95: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	15, // 96: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	17, // 97: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	19, // 98: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	22, // 99: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	25, // 100: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	27, // 101: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	31, // 102: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	33, // 103: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	35, // 104: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	37, // 105: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	39, // 106: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	41, // 107: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	43, // 108: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	45, // 109: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	55, // 110: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	59, // 111: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	61, // 112: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	63, // 113: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	65, // 114: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	68, // 115: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	70, // 116: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	50, // 117: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	47, // 118: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
+	90, // [90:119] is the sub-list for method output_type
+	61, // [61:90] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }

@@ -2755,6 +2755,8 @@ type Host struct {
 	// When a cordon ends by itself, and whether it uses up losses that are to be survived.
 	CordonedUntil *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=cordoned_until,json=cordonedUntil,proto3" json:"cordoned_until,omitempty"`
 	UsesTolerance bool                   `protobuf:"varint,23,opt,name=uses_tolerance,json=usesTolerance,proto3" json:"uses_tolerance,omitempty"`
+	// Drains to come, by their starts.
+	Announced     []*AnnouncedDrain `protobuf:"bytes,24,rep,name=announced,proto3" json:"announced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2901,6 +2903,90 @@ func (x *Host) GetUsesTolerance() bool {
 	return false
 }
 
+func (x *Host) GetAnnounced() []*AnnouncedDrain {
+	if x != nil {
+		return x.Announced
+	}
+	return nil
+}
+
+// AnnouncedDrain is a drain that begins by itself.
+type AnnouncedDrain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End           *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	UseTolerance  bool                   `protobuf:"varint,3,opt,name=use_tolerance,json=useTolerance,proto3" json:"use_tolerance,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	AnnouncedBy   string                 `protobuf:"bytes,5,opt,name=announced_by,json=announcedBy,proto3" json:"announced_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnouncedDrain) Reset() {
+	*x = AnnouncedDrain{}
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnouncedDrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnouncedDrain) ProtoMessage() {}
+
+func (x *AnnouncedDrain) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnouncedDrain.ProtoReflect.Descriptor instead.
+func (*AnnouncedDrain) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *AnnouncedDrain) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *AnnouncedDrain) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *AnnouncedDrain) GetUseTolerance() bool {
+	if x != nil {
+		return x.UseTolerance
+	}
+	return false
+}
+
+func (x *AnnouncedDrain) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AnnouncedDrain) GetAnnouncedBy() string {
+	if x != nil {
+		return x.AnnouncedBy
+	}
+	return ""
+}
+
 // Capacity is what a host can run.
 type Capacity struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2923,7 +3009,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3021,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[38]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3034,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{38}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Capacity) GetVcpus() uint32 {
@@ -3030,7 +3116,7 @@ type AgentOffer struct {
 
 func (x *AgentOffer) Reset() {
 	*x = AgentOffer{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3128,7 @@ func (x *AgentOffer) String() string {
 func (*AgentOffer) ProtoMessage() {}
 
 func (x *AgentOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[39]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3141,7 @@ func (x *AgentOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentOffer.ProtoReflect.Descriptor instead.
 func (*AgentOffer) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{39}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AgentOffer) GetHypervisor() bool {
@@ -3103,6 +3189,8 @@ type HostLive struct {
 	ProtectedInstances uint32                 `protobuf:"varint,4,opt,name=protected_instances,json=protectedInstances,proto3" json:"protected_instances,omitempty"`
 	// Why its lent VMs might not be taken back in time; empty: they would be.
 	AtRisk string `protobuf:"bytes,5,opt,name=at_risk,json=atRisk,proto3" json:"at_risk,omitempty"`
+	// Why an announced drain has not begun although its time has come.
+	Overdue string `protobuf:"bytes,8,opt,name=overdue,proto3" json:"overdue,omitempty"`
 	// The open run that drains it, and whether everything is taken back.
 	Drain         string `protobuf:"bytes,6,opt,name=drain,proto3" json:"drain,omitempty"`
 	Drained       bool   `protobuf:"varint,7,opt,name=drained,proto3" json:"drained,omitempty"`
@@ -3112,7 +3200,7 @@ type HostLive struct {
 
 func (x *HostLive) Reset() {
 	*x = HostLive{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3212,7 @@ func (x *HostLive) String() string {
 func (*HostLive) ProtoMessage() {}
 
 func (x *HostLive) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[40]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3225,7 @@ func (x *HostLive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostLive.ProtoReflect.Descriptor instead.
 func (*HostLive) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{40}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HostLive) GetSession() string {
@@ -3171,6 +3259,13 @@ func (x *HostLive) GetProtectedInstances() uint32 {
 func (x *HostLive) GetAtRisk() string {
 	if x != nil {
 		return x.AtRisk
+	}
+	return ""
+}
+
+func (x *HostLive) GetOverdue() string {
+	if x != nil {
+		return x.Overdue
 	}
 	return ""
 }
@@ -3229,7 +3324,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3336,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[41]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3349,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{41}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Lease) GetName() string {
@@ -3425,7 +3520,7 @@ type QueuePlace struct {
 
 func (x *QueuePlace) Reset() {
 	*x = QueuePlace{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3532,7 @@ func (x *QueuePlace) String() string {
 func (*QueuePlace) ProtoMessage() {}
 
 func (x *QueuePlace) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[42]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3545,7 @@ func (x *QueuePlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueuePlace.ProtoReflect.Descriptor instead.
 func (*QueuePlace) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{42}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *QueuePlace) GetPosition() uint32 {
@@ -3495,7 +3590,7 @@ type LeasePreemption struct {
 
 func (x *LeasePreemption) Reset() {
 	*x = LeasePreemption{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3602,7 @@ func (x *LeasePreemption) String() string {
 func (*LeasePreemption) ProtoMessage() {}
 
 func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[43]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3615,7 @@ func (x *LeasePreemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeasePreemption.ProtoReflect.Descriptor instead.
 func (*LeasePreemption) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{43}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LeasePreemption) GetFailover() string {
@@ -3605,7 +3700,7 @@ type LeaseSpec struct {
 
 func (x *LeaseSpec) Reset() {
 	*x = LeaseSpec{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3617,7 +3712,7 @@ func (x *LeaseSpec) String() string {
 func (*LeaseSpec) ProtoMessage() {}
 
 func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[44]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3630,7 +3725,7 @@ func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseSpec.ProtoReflect.Descriptor instead.
 func (*LeaseSpec) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{44}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LeaseSpec) GetCount() uint32 {
@@ -3711,7 +3806,7 @@ type LeaseInstance struct {
 
 func (x *LeaseInstance) Reset() {
 	*x = LeaseInstance{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +3818,7 @@ func (x *LeaseInstance) String() string {
 func (*LeaseInstance) ProtoMessage() {}
 
 func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[45]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +3831,7 @@ func (x *LeaseInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseInstance.ProtoReflect.Descriptor instead.
 func (*LeaseInstance) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{45}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LeaseInstance) GetObject() string {
@@ -3792,7 +3887,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_hotspare_v1_resource_proto_msgTypes[46]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3804,7 +3899,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_resource_proto_msgTypes[46]
+	mi := &file_hotspare_v1_resource_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3817,7 +3912,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{46}
+	return file_hotspare_v1_resource_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Evidence) GetSequence() uint64 {
@@ -4090,7 +4185,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"I\n" +
 	"\bTolerate\x12\x14\n" +
 	"\x05hosts\x18\x01 \x01(\rR\x05hosts\x12'\n" +
-	"\x0ffailure_domains\x18\x02 \x01(\rR\x0efailureDomains\"\xa4\x05\n" +
+	"\x0ffailure_domains\x18\x02 \x01(\rR\x0efailureDomains\"\xdf\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x121\n" +
@@ -4110,7 +4205,14 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\vlost_reason\x18\x15 \x01(\tR\n" +
 	"lostReason\x12A\n" +
 	"\x0ecordoned_until\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\rcordonedUntil\x12%\n" +
-	"\x0euses_tolerance\x18\x17 \x01(\bR\rusesTolerance\"\xaa\x03\n" +
+	"\x0euses_tolerance\x18\x17 \x01(\bR\rusesTolerance\x129\n" +
+	"\tannounced\x18\x18 \x03(\v2\x1b.hotspare.v1.AnnouncedDrainR\tannounced\"\xd0\x01\n" +
+	"\x0eAnnouncedDrain\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12#\n" +
+	"\ruse_tolerance\x18\x03 \x01(\bR\fuseTolerance\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n" +
+	"\fannounced_by\x18\x05 \x01(\tR\vannouncedBy\"\xaa\x03\n" +
 	"\bCapacity\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1d\n" +
@@ -4133,13 +4235,14 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x05pools\x18\x02 \x03(\tR\x05pools\x12\x14\n" +
 	"\x05zones\x18\x03 \x03(\tR\x05zones\x12#\n" +
 	"\rfence_targets\x18\x04 \x03(\tR\ffenceTargets\x12%\n" +
-	"\x0eprotected_site\x18\x05 \x01(\bR\rprotectedSite\"\xf7\x01\n" +
+	"\x0eprotected_site\x18\x05 \x01(\bR\rprotectedSite\"\x91\x02\n" +
 	"\bHostLive\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12%\n" +
 	"\x0elent_instances\x18\x03 \x01(\rR\rlentInstances\x12/\n" +
 	"\x13protected_instances\x18\x04 \x01(\rR\x12protectedInstances\x12\x17\n" +
-	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\x12\x14\n" +
+	"\aat_risk\x18\x05 \x01(\tR\x06atRisk\x12\x18\n" +
+	"\aoverdue\x18\b \x01(\tR\aoverdue\x12\x14\n" +
 	"\x05drain\x18\x06 \x01(\tR\x05drain\x12\x18\n" +
 	"\adrained\x18\a \x01(\bR\adrained\"\xd0\a\n" +
 	"\x05Lease\x12\x12\n" +
@@ -4242,7 +4345,7 @@ func file_hotspare_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_hotspare_v1_resource_proto_goTypes = []any{
 	(LeaseClass)(0),               // 0: hotspare.v1.LeaseClass
 	(LeasePhase)(0),               // 1: hotspare.v1.LeasePhase
@@ -4284,30 +4387,31 @@ var file_hotspare_v1_resource_proto_goTypes = []any{
 	(*ScenarioSpec)(nil),          // 37: hotspare.v1.ScenarioSpec
 	(*Tolerate)(nil),              // 38: hotspare.v1.Tolerate
 	(*Host)(nil),                  // 39: hotspare.v1.Host
-	(*Capacity)(nil),              // 40: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 41: hotspare.v1.AgentOffer
-	(*HostLive)(nil),              // 42: hotspare.v1.HostLive
-	(*Lease)(nil),                 // 43: hotspare.v1.Lease
-	(*QueuePlace)(nil),            // 44: hotspare.v1.QueuePlace
-	(*LeasePreemption)(nil),       // 45: hotspare.v1.LeasePreemption
-	(*LeaseSpec)(nil),             // 46: hotspare.v1.LeaseSpec
-	(*LeaseInstance)(nil),         // 47: hotspare.v1.LeaseInstance
-	(*Evidence)(nil),              // 48: hotspare.v1.Evidence
-	nil,                           // 49: hotspare.v1.Metadata.LabelsEntry
-	nil,                           // 50: hotspare.v1.Workload.RequiresEntry
-	nil,                           // 51: hotspare.v1.Resources.DevicesEntry
-	nil,                           // 52: hotspare.v1.TriggerSpec.MatchEntry
-	nil,                           // 53: hotspare.v1.Lending.DevicesEntry
-	nil,                           // 54: hotspare.v1.ScenarioSpec.SelectorEntry
-	nil,                           // 55: hotspare.v1.Capacity.DevicesEntry
-	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
-	(NetworkRole)(0),              // 57: hotspare.v1.NetworkRole
-	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
-	(*Status)(nil),                // 59: hotspare.v1.Status
-	(ReclaimAction)(0),            // 60: hotspare.v1.ReclaimAction
+	(*AnnouncedDrain)(nil),        // 40: hotspare.v1.AnnouncedDrain
+	(*Capacity)(nil),              // 41: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 42: hotspare.v1.AgentOffer
+	(*HostLive)(nil),              // 43: hotspare.v1.HostLive
+	(*Lease)(nil),                 // 44: hotspare.v1.Lease
+	(*QueuePlace)(nil),            // 45: hotspare.v1.QueuePlace
+	(*LeasePreemption)(nil),       // 46: hotspare.v1.LeasePreemption
+	(*LeaseSpec)(nil),             // 47: hotspare.v1.LeaseSpec
+	(*LeaseInstance)(nil),         // 48: hotspare.v1.LeaseInstance
+	(*Evidence)(nil),              // 49: hotspare.v1.Evidence
+	nil,                           // 50: hotspare.v1.Metadata.LabelsEntry
+	nil,                           // 51: hotspare.v1.Workload.RequiresEntry
+	nil,                           // 52: hotspare.v1.Resources.DevicesEntry
+	nil,                           // 53: hotspare.v1.TriggerSpec.MatchEntry
+	nil,                           // 54: hotspare.v1.Lending.DevicesEntry
+	nil,                           // 55: hotspare.v1.ScenarioSpec.SelectorEntry
+	nil,                           // 56: hotspare.v1.Capacity.DevicesEntry
+	(*durationpb.Duration)(nil),   // 57: google.protobuf.Duration
+	(NetworkRole)(0),              // 58: hotspare.v1.NetworkRole
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*Status)(nil),                // 60: hotspare.v1.Status
+	(ReclaimAction)(0),            // 61: hotspare.v1.ReclaimAction
 }
 var file_hotspare_v1_resource_proto_depIdxs = []int32{
-	49, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
+	50, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
 	4,  // 1: hotspare.v1.Resource.plan:type_name -> hotspare.v1.Plan
 	17, // 2: hotspare.v1.Resource.project:type_name -> hotspare.v1.Project
 	20, // 3: hotspare.v1.Resource.network:type_name -> hotspare.v1.Network
@@ -4320,33 +4424,33 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	36, // 10: hotspare.v1.Resource.scenario:type_name -> hotspare.v1.Scenario
 	2,  // 11: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
 	5,  // 12: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
-	56, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
-	56, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
+	57, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
+	57, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
 	6,  // 15: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
 	9,  // 16: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
 	15, // 17: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
-	56, // 18: hotspare.v1.PlanSpec.reclaim_budget:type_name -> google.protobuf.Duration
+	57, // 18: hotspare.v1.PlanSpec.reclaim_budget:type_name -> google.protobuf.Duration
 	7,  // 19: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
 	8,  // 20: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
-	56, // 21: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
+	57, // 21: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
 	10, // 22: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
 	11, // 23: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
 	13, // 24: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
 	14, // 25: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
-	50, // 26: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
-	51, // 27: hotspare.v1.Resources.devices:type_name -> hotspare.v1.Resources.DevicesEntry
+	51, // 26: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
+	52, // 27: hotspare.v1.Resources.devices:type_name -> hotspare.v1.Resources.DevicesEntry
 	12, // 28: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
-	56, // 29: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
+	57, // 29: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
 	16, // 30: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
-	56, // 31: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
+	57, // 31: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
 	2,  // 32: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
 	18, // 33: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
 	19, // 34: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
-	56, // 35: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
-	56, // 36: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
+	57, // 35: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
+	57, // 36: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
 	2,  // 37: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
 	21, // 38: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
-	57, // 39: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
+	58, // 39: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
 	2,  // 40: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
 	23, // 41: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
 	2,  // 42: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
@@ -4356,55 +4460,58 @@ var file_hotspare_v1_resource_proto_depIdxs = []int32{
 	2,  // 46: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
 	29, // 47: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
 	30, // 48: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
-	52, // 49: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
-	56, // 50: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
-	58, // 51: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
+	53, // 49: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
+	57, // 50: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
+	59, // 51: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
 	2,  // 52: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
 	32, // 53: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
 	33, // 54: hotspare.v1.HostPolicySpec.lending:type_name -> hotspare.v1.Lending
-	53, // 55: hotspare.v1.Lending.devices:type_name -> hotspare.v1.Lending.DevicesEntry
+	54, // 55: hotspare.v1.Lending.devices:type_name -> hotspare.v1.Lending.DevicesEntry
 	2,  // 56: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
 	35, // 57: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
 	2,  // 58: hotspare.v1.Scenario.metadata:type_name -> hotspare.v1.Metadata
 	37, // 59: hotspare.v1.Scenario.spec:type_name -> hotspare.v1.ScenarioSpec
-	54, // 60: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
+	55, // 60: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
 	38, // 61: hotspare.v1.ScenarioSpec.tolerate:type_name -> hotspare.v1.Tolerate
-	40, // 62: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
-	58, // 63: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	41, // 64: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
+	41, // 62: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
+	59, // 63: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	42, // 64: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
 	32, // 65: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
-	42, // 66: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
-	58, // 67: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
-	58, // 68: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
-	55, // 69: hotspare.v1.Capacity.devices:type_name -> hotspare.v1.Capacity.DevicesEntry
-	58, // 70: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
-	0,  // 71: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	46, // 72: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
-	1,  // 73: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	58, // 74: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	58, // 75: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	58, // 76: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	47, // 77: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	58, // 78: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	59, // 79: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	45, // 80: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
-	58, // 81: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
-	58, // 82: hotspare.v1.Lease.start_at:type_name -> google.protobuf.Timestamp
-	44, // 83: hotspare.v1.Lease.queue:type_name -> hotspare.v1.QueuePlace
-	58, // 84: hotspare.v1.Lease.queued_at:type_name -> google.protobuf.Timestamp
-	58, // 85: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
-	60, // 86: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
-	58, // 87: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
-	10, // 88: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	60, // 89: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	56, // 90: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	56, // 91: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	58, // 92: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	93, // [93:93] is the sub-list for method output_type
-	93, // [93:93] is the sub-list for method input_type
-	93, // [93:93] is the sub-list for extension type_name
-	93, // [93:93] is the sub-list for extension extendee
-	0,  // [0:93] is the sub-list for field type_name
+	43, // 66: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
+	59, // 67: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
+	59, // 68: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
+	40, // 69: hotspare.v1.Host.announced:type_name -> hotspare.v1.AnnouncedDrain
+	59, // 70: hotspare.v1.AnnouncedDrain.start:type_name -> google.protobuf.Timestamp
+	59, // 71: hotspare.v1.AnnouncedDrain.end:type_name -> google.protobuf.Timestamp
+	56, // 72: hotspare.v1.Capacity.devices:type_name -> hotspare.v1.Capacity.DevicesEntry
+	59, // 73: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	0,  // 74: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
+	47, // 75: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	1,  // 76: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
+	59, // 77: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	59, // 78: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	59, // 79: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	48, // 80: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	59, // 81: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	60, // 82: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	46, // 83: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
+	59, // 84: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
+	59, // 85: hotspare.v1.Lease.start_at:type_name -> google.protobuf.Timestamp
+	45, // 86: hotspare.v1.Lease.queue:type_name -> hotspare.v1.QueuePlace
+	59, // 87: hotspare.v1.Lease.queued_at:type_name -> google.protobuf.Timestamp
+	59, // 88: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	61, // 89: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	59, // 90: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10, // 91: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	61, // 92: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	57, // 93: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	57, // 94: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	59, // 95: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	96, // [96:96] is the sub-list for method output_type
+	96, // [96:96] is the sub-list for method input_type
+	96, // [96:96] is the sub-list for extension type_name
+	96, // [96:96] is the sub-list for extension extendee
+	0,  // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }
@@ -4432,7 +4539,7 @@ func file_hotspare_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_resource_proto_rawDesc), len(file_hotspare_v1_resource_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

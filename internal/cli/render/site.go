@@ -181,6 +181,8 @@ func hostState(h *pb.Host) string {
 		s += ",draining"
 	case h.GetCordoned():
 		s += ",cordoned"
+	case l.GetOverdue() != "":
+		s += ",drain OVERDUE"
 	}
 	if h.GetLive().GetAtRisk() != "" {
 		s += ",AT RISK"
@@ -257,7 +259,11 @@ func Host(h *pb.Host, now time.Time) string {
 	if h.GetUsesTolerance() {
 		cordon += ", uses up tolerance"
 	}
-	return fields("host", h.GetName(), "state", state, "at risk", h.GetLive().GetAtRisk(), "drained by", h.GetLive().GetDrain(), "cordoned until", cordon, "capacity", capacity, "cpu class", c.GetCpuClass(),
+	var announced []string
+	for _, d := range h.GetAnnounced() {
+		announced = append(announced, at(d.GetStart())+" to "+at(d.GetEnd()))
+	}
+	return fields("host", h.GetName(), "state", state, "at risk", h.GetLive().GetAtRisk(), "drained by", h.GetLive().GetDrain(), "to be drained", strings.Join(announced, ", "), "overdue", h.GetLive().GetOverdue(), "cordoned until", cordon, "capacity", capacity, "cpu class", c.GetCpuClass(),
 		"offers", offerText(h.GetOffer()), "joined", at(h.GetJoinedAt()), "journal", h.GetJournalId())
 }
 

@@ -3,8 +3,15 @@ package failover
 import (
 	"slices"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
@@ -116,4 +123,55 @@ func over(s *state.State, f *pb.Failover) *pb.Command {
 		}},
 		Expects: []*pb.Expect{{Key: "failover/" + f.GetName(), Version: f.GetVersion()}},
 	}
+}
+
+// Due returns the command that begins an announced drain whose time has come, or forgets one whose time is over. A
+// drain that may not begin is tried again until then.
+func Due(s *state.State, v live.View, now time.Time) *pb.Command {
+	if v.Clock.Doubt != "" {
+		return nil
+	}
+	for h := range s.Hosts() {
+		for _, d := range h.GetAnnounced() {
+			if !now.Before(d.GetEnd().AsTime()) {
+				return &pb.Command{
+					Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{
+						Name: h.GetName(), Action: "cancel-drain", StartAt: d.GetStart(), Reason: "its time is over",
+					}},
+					Expects: []*pb.Expect{{Key: "host-state/" + h.GetName(), Version: h.GetVersion()}},
+				}
+			}
+			if c, err := Begin(s, v, now, h, d); err == nil && c != nil {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// Begin returns the command that begins an announced drain, nil while its time has not come, and an error that says
+// why it may not begin.
+func Begin(s *state.State, v live.View, now time.Time, h *pb.Host, d *pb.AnnouncedDrain) (*pb.Command, error) {
+	if now.Before(d.GetStart().AsTime()) {
+		return nil, nil
+	}
+	req := &pb.UpdateHostRequest{
+		Name: h.GetName(), Action: "drain", Reason: d.GetReason(), UseTolerance: d.GetUseTolerance(), Lasts: durationpb.New(d.GetEnd().AsTime().Sub(now)),
+	}
+	body, expects, err := Drain(s, req, d.GetAnnouncedBy())
+	if err != nil {
+		return nil, err
+	}
+	c := &pb.Command{Body: &pb.Command_Declare{Declare: body}, Expects: expects}
+	trial := proto.CloneOf(c)
+	trial.Time, trial.Level = timestamppb.New(now), state.SupportedLevel
+	next, res := s.Apply(s.Index()+1, s.Meta().GetTerm(), trial)
+	if res.Err != nil {
+		return nil, res.Err
+	}
+	_, before := standing.Site(s, v)
+	if _, after := standing.Site(next, v); after.Worse(before) && (after.Lost() || !d.GetUseTolerance()) {
+		return nil, model.Errorf(model.FaultNoFit, "host/"+h.GetName(), "without it the site would be %s: %s", after.Word(), after.Reason)
+	}
+	return c, nil
 }

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/simulation/fixture"
 )
@@ -184,5 +186,77 @@ func TestDrainRefusals(t *testing.T) {
 		if err := w.Do("ann", &pb.Command{Body: &pb.Command_Declare{Declare: d}}).Err; model.FaultOf(err) != model.FaultInvalid {
 			t.Errorf("%v: %v", d, err)
 		}
+	}
+}
+
+// An announced drain begins by itself at its time and ends at its end; one that may not begin is overdue, is begun as
+// soon as it may, and is forgotten when its time is over.
+func TestAnnouncedDrain(t *testing.T) {
+	announce := func(w *fixture.World, host string, in, lasts time.Duration, tolerance bool) error {
+		return w.Do("operator/ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{
+			Name: host, Action: "drain", Reason: "new memory", UseTolerance: tolerance, StartAt: timestamppb.New(w.Now.Add(in)), Lasts: durationpb.New(lasts),
+		}}}).Err
+	}
+	open := func(w *fixture.World) string {
+		for f := range w.State.OpenFailovers() {
+			return f.GetDrainedHost()
+		}
+		return ""
+	}
+	w := fixture.New(t)
+	w.Quiesce()
+	if err := announce(w, "h1", time.Hour, time.Hour, true); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"at the same time": announce(w, "h1", 90*time.Minute, time.Hour, true),
+		"in the past":      announce(w, "h2", -time.Minute, time.Hour, true),
+		"without an end": w.Do("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{
+			Name: "h2", Action: "drain", StartAt: timestamppb.New(w.Now.Add(time.Hour)),
+		}}}).Err,
+		"a cordon": w.Do("ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{
+			Name: "h2", Action: "cordon", StartAt: timestamppb.New(w.Now.Add(time.Hour)), Lasts: durationpb.New(time.Hour),
+		}}}).Err,
+		"cancelled where there is none": w.Do("ann", hostAction("cancel-drain", "h2")).Err,
+	} {
+		if err == nil {
+			t.Errorf("accepted: %s", what)
+		}
+	}
+	w.Wait(59 * time.Minute)
+	if h := open(w); h != "" {
+		t.Fatalf("%s is drained early", h)
+	}
+	w.Wait(2 * time.Minute)
+	if h := open(w); h != "h1" || len(w.State.Host("h1").GetAnnounced()) > 0 {
+		t.Fatalf("drained is %q, announced still %v", h, w.State.Host("h1").GetAnnounced())
+	}
+	w.Wait(time.Hour)
+	if h := open(w); h != "" || w.State.Host("h1").GetCordoned() {
+		t.Fatalf("%s is drained after the end", h)
+	}
+	// Without tolerance the plans need the host.
+	if err := announce(w, "h2", time.Hour, time.Hour, false); err != nil {
+		t.Fatal(err)
+	}
+	w.Wait(61 * time.Minute)
+	h := w.State.Host("h2")
+	if _, err := failover.Begin(w.State, w.View, w.Now, h, h.GetAnnounced()[0]); err == nil || !strings.Contains(err.Error(), "Degraded(0)") || open(w) != "" {
+		t.Errorf("it begins although the plans need it: %v, %s", err, open(w))
+	}
+	w.Join("h4", &pb.AgentOffer{Hypervisor: true})
+	w.Quiesce()
+	if open(w) != "h2" {
+		t.Error("it does not begin when it may")
+	}
+	w.Wait(time.Hour)
+	if err := announce(w, "h3", time.Hour, time.Minute, false); err != nil {
+		t.Fatal(err)
+	}
+	w.Mute["h4"] = true
+	w.View = live.New(w.Now) // Nobody is heard: nothing is proven.
+	w.Wait(2 * time.Hour)
+	if a := w.State.Host("h3").GetAnnounced(); len(a) > 0 || open(w) != "" {
+		t.Errorf("its time is over: %v, %s", a, open(w))
 	}
 }

@@ -8,6 +8,7 @@ package lease
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -48,7 +49,7 @@ func Create(s *state.State, v live.View, now time.Time, req *pb.CreateLeaseReque
 	if err != nil {
 		return nil, nil, err
 	}
-	b := &builder{s: s, project: p, taken: takenAddresses(s)}
+	b := &builder{s: s, at: now, project: p, taken: takenAddresses(s)}
 	if err := b.origin(spec); err != nil {
 		return nil, nil, err
 	}
@@ -135,15 +136,53 @@ func (b *builder) admit(site *guarantee.Site, proven guarantee.Decision) ([]stri
 		vm.Pools = []string{b.source.GetBase().GetVolume().GetPool()}
 	}
 	want := slices.Repeat([]guarantee.Instance{vm}, int(spec.GetCount()))
+	place := admission.Preemptible
 	if b.lease.GetClass() == pb.LeaseClass_LEASE_CLASS_FIRM {
-		return admission.Firm(site, proven, want)
+		place = admission.Firm
 	}
-	return admission.Preemptible(site, proven, want)
+	// Hosts with a drain in the lease's time come last, and for one that was asked for ahead not at all.
+	closing := b.closing()
+	if len(closing) == 0 {
+		return place(site, proven, want)
+	}
+	others := *site
+	others.Hosts = slices.Clone(site.Hosts)
+	for i := range others.Hosts {
+		if h := &others.Hosts[i]; slices.Contains(closing, h.Name) && h.State == guarantee.Usable {
+			h.State = guarantee.Closed
+		}
+	}
+	hosts, err := place(&others, proven, want)
+	switch {
+	case err == nil:
+		return hosts, nil
+	case b.lease.GetStartAt() != nil:
+		return nil, fmt.Errorf("%w; drained in its time: %s", err, strings.Join(closing, ", "))
+	}
+	return place(site, proven, want)
+}
+
+// closing lists the hosts for which a drain is announced within the lease's time.
+func (b *builder) closing() (out []string) {
+	from := b.at
+	if start := b.lease.GetStartAt(); start != nil && start.AsTime().After(from) {
+		from = start.AsTime()
+	}
+	until := from.Add(b.lease.GetSpec().GetTerm().AsDuration())
+	for h := range b.s.Hosts() {
+		if slices.ContainsFunc(h.GetAnnounced(), func(d *pb.AnnouncedDrain) bool {
+			return d.GetStart().AsTime().Before(until) && from.Before(d.GetEnd().AsTime())
+		}) {
+			out = append(out, h.GetName())
+		}
+	}
+	return out
 }
 
 // builder makes the objects of one lease.
 type builder struct {
 	s       *state.State
+	at      time.Time // When it is decided.
 	project *pb.Project
 	lease   *pb.Lease
 	taken   map[string]bool

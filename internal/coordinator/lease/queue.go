@@ -36,11 +36,10 @@ func (b *builder) queue(v live.View, req *pb.CreateLeaseRequest, refusal error) 
 		return nil, model.Errorf(model.FaultInvalid, "", "a firm lease does not wait: what the plans need is not given back").
 			WithRemedy("a preemptible lease may wait")
 	}
-	l.Instances = nil // What was begun before it was refused.
+	l.Instances, l.StartAt = nil, at // What was begun before it was refused.
 	if err := b.ever(v); err != nil {
 		return nil, err
 	}
-	l.StartAt = at
 	return &pb.CreateLease{Lease: l, Queued: true}, model.CheckQueue(b.project, b.s.Leases())
 }
 
@@ -176,7 +175,7 @@ func keepsWaiting(s *state.State, site *guarantee.Site, proven guarantee.Decisio
 	}
 	ended := *site
 	ended.Preemptible = slices.DeleteFunc(slices.Clone(site.Preemptible), func(vm guarantee.Instance) bool { return !vm.Held })
-	_, err := begin(s, &ended, proven, l)
+	_, err := begin(s, now, &ended, proven, l)
 	return err == nil
 }
 
@@ -194,7 +193,7 @@ func Dequeue(s *state.State, v live.View, now time.Time) *pb.Command {
 	}
 	site, proven := standing.Site(s, v)
 	for _, l := range waiting {
-		start, err := begin(s, site, proven, l)
+		start, err := begin(s, now, site, proven, l)
 		switch {
 		case err == nil:
 			return &pb.Command{
@@ -211,7 +210,7 @@ func Dequeue(s *state.State, v live.View, now time.Time) *pb.Command {
 }
 
 // begin admits a lease that waits, by what its project allows now.
-func begin(s *state.State, site *guarantee.Site, proven guarantee.Decision, l *pb.Lease) (*pb.StartLease, error) {
+func begin(s *state.State, now time.Time, site *guarantee.Site, proven guarantee.Decision, l *pb.Lease) (*pb.StartLease, error) {
 	p := s.Resource("project/" + l.GetProject()).GetProject()
 	if err := complete(p, proto.CloneOf(l.GetSpec()), l.GetOwner()); err != nil {
 		return nil, err
@@ -219,7 +218,7 @@ func begin(s *state.State, site *guarantee.Site, proven guarantee.Decision, l *p
 	if err := model.CheckQuota(p, s.Leases(), l.GetSpec()); err != nil {
 		return nil, err
 	}
-	b := &builder{s: s, project: p, lease: proto.CloneOf(l), taken: takenAddresses(s)}
+	b := &builder{s: s, at: now, project: p, lease: proto.CloneOf(l), taken: takenAddresses(s)}
 	if err := b.origin(l.GetSpec()); err != nil {
 		return nil, err
 	}
@@ -254,7 +253,7 @@ func Queue(s *state.State, v live.View, now time.Time) map[string]*pb.QueuePlace
 		if i >= explained {
 			continue
 		}
-		switch _, err := begin(s, site, proven, l); {
+		switch _, err := begin(s, now, site, proven, l); {
 		case err != nil:
 			q.Reason = err.Error()
 			if first == nil && keepsWaiting(s, site, proven, l, now) {

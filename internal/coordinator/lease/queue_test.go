@@ -360,3 +360,36 @@ func TestQueueDuringAFailover(t *testing.T) {
 		l.phase(name, active)
 	}
 }
+
+// A lease for a time to come is kept away from hosts that are drained in it, and refused where nothing else is left;
+// one for now goes there last.
+func TestLeasesAndAnnouncedDrains(t *testing.T) {
+	l := newLine(t)
+	drain := func(host string) {
+		l.Must("operator/ann", &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{
+			Name: host, Action: "drain", StartAt: timestamppb.New(l.Now.Add(30 * time.Minute)), Lasts: durationpb.New(90 * time.Minute), UseTolerance: true, Reason: "new memory",
+		}}})
+	}
+	hostOf := func(name string) string { return l.State.Lease(name).GetInstances()[0].GetHost() }
+	drain("h1")
+	drain("h2")
+	for range 2 {
+		if h := hostOf(l.must("web", 20, active)); h != "h3" {
+			t.Errorf("a lease goes to %s, which is drained in its time", h)
+		}
+	}
+	if h := hostOf(l.must("web", 40, active)); h == "h3" {
+		t.Error("the case cannot show where it goes when there is no other room")
+	}
+	ahead := func(in time.Duration) func(*pb.CreateLeaseRequest) {
+		return func(r *pb.CreateLeaseRequest) { r.StartAt = timestamppb.New(l.Now.Add(in)) }
+	}
+	if _, err := l.ask("web", 30, ahead(90*time.Minute)); err != nil {
+		t.Errorf("it fits on h3: %v", err)
+	}
+	drain("h3")
+	l.refused("in the time of the drains", "drained in its time: h1, h2, h3", "web", 30, ahead(90*time.Minute))
+	if _, err := l.ask("web", 30, ahead(3*time.Hour)); err != nil {
+		t.Errorf("after the drains: %v", err)
+	}
+}

@@ -154,6 +154,11 @@ func Alarms(s *state.State, v live.View) []string {
 			out = append(out, fmt.Sprintf("host %s is cordoned until %s and uses up tolerance: hotspare host uncordon %s ends it earlier",
 				h.GetName(), h.GetCordonedUntil().AsTime().Format("2006-01-02 15:04"), h.GetName()))
 		}
+		for _, d := range h.GetAnnounced() {
+			if start := d.GetStart().AsTime(); s.Time().After(start) {
+				out = append(out, fmt.Sprintf("host %s should be drained since %s: hotspare host list -o json says why not", h.GetName(), start.UTC().Format("2006-01-02 15:04")))
+			}
+		}
 		if risk := risks[h.GetName()]; risk != "" {
 			out = append(out, fmt.Sprintf("host %s is at risk: %s; nothing is preempted for it, and nothing more is lent there", h.GetName(), risk))
 		}

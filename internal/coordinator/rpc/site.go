@@ -15,7 +15,6 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/invariants"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
-	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/tabletop"
@@ -100,7 +99,7 @@ func (s *Server) ListHosts(ctx context.Context, req *pb.ListHostsRequest) (*pb.L
 	var all []*pb.Host
 	risks := readiness.Risks(st, s.site.Live())
 	for h := range st.Hosts() {
-		h = withLive(st, s.site.Live(), h)
+		h = s.withLive(st, h)
 		h.Live.AtRisk = risks[h.GetName()]
 		all = append(all, h)
 	}
@@ -108,8 +107,8 @@ func (s *Server) ListHosts(ctx context.Context, req *pb.ListHostsRequest) (*pb.L
 	return &pb.ListHostsResponse{Hosts: hosts, NextPageToken: next}, nil
 }
 
-func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
-	h = proto.CloneOf(h)
+func (s *Server) withLive(st *state.State, h *pb.Host) *pb.Host {
+	h, v := proto.CloneOf(h), s.site.Live()
 	a := v.Agent(h.GetName())
 	h.Live = &pb.HostLive{Session: "unknown", Since: timestamppb.New(a.Since)}
 	switch {
@@ -123,6 +122,11 @@ func withLive(st *state.State, v live.View, h *pb.Host) *pb.Host {
 		h.Live.Session = "silent"
 	default:
 		h.Live.Since = nil
+	}
+	for _, d := range h.GetAnnounced() {
+		if _, err := failover.Begin(st, v, s.site.Now(), h, d); err != nil {
+			h.Live.Overdue = err.Error()
+		}
 	}
 	if f := failover.DrainOf(st, h.GetName()); f != nil && h.GetCordoned() {
 		h.Live.Drain, h.Live.Drained = f.GetName(), f.GetPhase() == pb.RunPhase_RUN_PHASE_COMPLETED
@@ -154,7 +158,7 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 		if takesHost(req) { // What else is decided meanwhile may need this very host.
 			c.Expects = []*pb.Expect{{Key: "placement", Version: st.Meta().GetPlacementVersion()}}
 		}
-		if req.GetAction() == "drain" {
+		if req.GetAction() == "drain" && req.GetStartAt() == nil {
 			body, expects, err := failover.Drain(st, req, actor(ctx).Name)
 			if err != nil {
 				return nil, err
@@ -173,7 +177,7 @@ func (s *Server) UpdateHost(ctx context.Context, req *pb.UpdateHostRequest) (*pb
 	}
 	st := s.site.State()
 	if h := st.Host(req.GetName()); h != nil {
-		out.Host = withLive(st, s.site.Live(), h)
+		out.Host = s.withLive(st, h)
 	}
 	return out, nil
 }
@@ -191,6 +195,11 @@ func (s *Server) hostChange(st *state.State, c *pb.Command, req *pb.UpdateHostRe
 	}
 	was, why, before := readiness.Guarantee(st, s.site.Live())
 	next, res := s.tried(st, c)
+	if res.Err == nil && req.GetStartAt() != nil { // As if it began now.
+		now := proto.CloneOf(req)
+		now.StartAt = nil
+		next, res = s.tried(st, &pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: now}})
+	}
 	if res.Err != nil {
 		return nil, nil, res.Err
 	}

@@ -70,10 +70,22 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 	}
 	h = edit(h)
 	switch c.GetAction() {
+	case "cancel-drain":
+		n := len(h.GetAnnounced())
+		h.Announced = slices.DeleteFunc(h.Announced, func(d *pb.AnnouncedDrain) bool {
+			return c.GetStartAt() == nil || c.GetStartAt().AsTime().Equal(d.GetStart().AsTime())
+		})
+		if len(h.GetAnnounced()) == n {
+			return "", model.Errorf(model.FaultPrecondition, key, "has no such announced drain").WithRemedy("see: hotspare host list -o json")
+		}
 	case "cordon", "drain":
 		if err := checkCordon(c); err != nil {
 			return "", err
 		}
+		if c.GetStartAt() != nil {
+			return t.announce(h, c)
+		}
+		h.Announced = slices.DeleteFunc(h.Announced, func(d *pb.AnnouncedDrain) bool { return !t.now.Before(d.GetStart().AsTime()) })
 		h.Cordoned, h.UsesTolerance, h.CordonedUntil = true, c.GetUseTolerance(), nil
 		if c.GetLasts() != nil {
 			h.CordonedUntil = timestamppb.New(t.now.Add(c.GetLasts().AsDuration()))
@@ -96,7 +108,7 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 		return c.GetName(), nil
 	default:
 		return "", model.Errorf(model.FaultInvalid, key, "unknown action %q", c.GetAction()).
-			WithRemedy("use cordon, drain, uncordon, readmit, remove or lose")
+			WithRemedy("use cordon, drain, cancel-drain, uncordon, readmit, remove or lose")
 	}
 	t.putHost(h)
 	t.touchPlacement()
@@ -110,6 +122,43 @@ func (t *tx) updateHost(c *pb.UpdateHostRequest) (string, error) {
 
 // longestCordon bounds a cordon that ends by itself.
 const longestCordon = 30 * 24 * time.Hour
+
+// Bounds of announced drains.
+const (
+	furthestDrain = 90 * 24 * time.Hour
+	maxAnnounced  = 16
+)
+
+// announce notes a drain that begins by itself.
+func (t *tx) announce(h *pb.Host, c *pb.UpdateHostRequest) (string, error) {
+	key, start := "host/"+h.GetName(), c.GetStartAt().AsTime()
+	end := start.Add(c.GetLasts().AsDuration())
+	switch {
+	case c.GetAction() != "drain":
+		return "", model.Errorf(model.FaultInvalid, key, "only a drain is announced")
+	case c.GetLasts() == nil:
+		return "", model.Errorf(model.FaultInvalid, key, "an announced drain needs an end").WithRemedy("add --for, for example --for 2h")
+	case !start.After(t.now) || start.Sub(t.now) > furthestDrain:
+		return "", model.Errorf(model.FaultInvalid, key, "a drain cannot be announced for %s", start.UTC().Format(time.RFC3339)).
+			WithRemedy("within the next %d days", int(furthestDrain/(24*time.Hour)))
+	case len(h.GetAnnounced()) >= maxAnnounced:
+		return "", model.Errorf(model.FaultTooMany, key, "%d drains are announced already", len(h.GetAnnounced()))
+	}
+	for _, d := range h.GetAnnounced() {
+		if start.Before(d.GetEnd().AsTime()) && d.GetStart().AsTime().Before(end) {
+			return "", model.Errorf(model.FaultPrecondition, key, "a drain from %s to %s is announced already",
+				d.GetStart().AsTime().UTC().Format(time.RFC3339), d.GetEnd().AsTime().UTC().Format(time.RFC3339))
+		}
+	}
+	h.Announced = append(h.Announced, &pb.AnnouncedDrain{
+		Start: c.GetStartAt(), End: timestamppb.New(end), UseTolerance: c.GetUseTolerance(), Reason: c.GetReason(), AnnouncedBy: t.actor,
+	})
+	slices.SortFunc(h.Announced, func(a, b *pb.AnnouncedDrain) int { return a.GetStart().AsTime().Compare(b.GetStart().AsTime()) })
+	t.putHost(h)
+	t.touchPlacement()
+	t.record(&pb.Evidence{Action: "announce drain", Object: key, Reason: start.UTC().Format(time.RFC3339) + ": " + c.GetReason()})
+	return h.GetName(), nil
+}
 
 func checkCordon(c *pb.UpdateHostRequest) error {
 	key := "host/" + c.GetName()

@@ -25,11 +25,13 @@ type Lender struct {
 	// by host and dimension: capacity, what runs and what is held for those that come back, what leases
 	// leave behind when they are preempted, and what the host may have to carry.
 	capacity, used, lent, residue, obliged []int64
-	memory                                 []memory
-	wait                                   []time.Duration
-	save                                   []int64
-	budget                                 []time.Duration
-	hosts                                  map[string]int
+	// firm is what firm instances have.
+	firm   []int64
+	memory []memory
+	wait   []time.Duration
+	save   []int64
+	budget []time.Duration
+	hosts  map[string]int
 }
 
 // memory is what a host has free now, and what no witness needs of it beside all that is lent.
@@ -40,7 +42,7 @@ func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 	n, dims := len(s.Hosts), len(s.Dimensions)
 	l := &Lender{
 		s: s, dims: dims, capacity: make([]int64, n*dims), used: make([]int64, n*dims), lent: make([]int64, n*dims),
-		residue: make([]int64, n*dims), obliged: make([]int64, n*dims), memory: make([]memory, n), wait: make([]time.Duration, n), save: make([]int64, n),
+		residue: make([]int64, n*dims), obliged: make([]int64, n*dims), memory: make([]memory, n), firm: make([]int64, n*dims), wait: make([]time.Duration, n), save: make([]int64, n),
 		budget: make([]time.Duration, n), hosts: make(map[string]int, n),
 	}
 	for h := range s.Hosts {
@@ -60,6 +62,7 @@ func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 	for i := range s.Firm {
 		l.add(l.used, s.Firm[i].Host, s.Firm[i].Demand)
 		l.add(l.lent, s.Firm[i].Host, s.Firm[i].Demand)
+		l.add(l.firm, s.Firm[i].Host, s.Firm[i].Demand)
 	}
 	for i := range s.Preemptible {
 		l.Place(&s.Preemptible[i])
@@ -123,6 +126,18 @@ func (l *Lender) hasRoom(h int, v *guarantee.Instance) bool {
 	at := h * l.dims
 	for d, want := range v.Demand {
 		if want > 0 && want > l.capacity[at+d]-l.used[at+d] {
+			return false
+		}
+	}
+	return true
+}
+
+// leavesShare says whether firm instances leave the lending share alone: it is promised to what leases leave behind,
+// and no plan needs to ask for any of it for that to hold.
+func (l *Lender) leavesShare(h int, v *guarantee.Instance) bool {
+	at := h * l.dims
+	for d, want := range v.Demand {
+		if want > 0 && want > l.capacity[at+d]-l.s.Hosts[h].Lending.At(d)-l.firm[at+d] {
 			return false
 		}
 	}
@@ -369,7 +384,7 @@ func firm(s *guarantee.Site, d guarantee.Decision, v guarantee.Instance) (string
 	}
 	var order []candidate
 	for h := range s.Hosts {
-		if s.Hosts[h].State != guarantee.Usable || !reaches(&v, &s.Hosts[h]) || !l.hasRoom(h, &v) {
+		if s.Hosts[h].State != guarantee.Usable || !reaches(&v, &s.Hosts[h]) || !l.hasRoom(h, &v) || !l.leavesShare(h, &v) {
 			continue
 		}
 		room := l.capacity[h*l.dims+1] - l.lent[h*l.dims+1] - l.obliged[h*l.dims+1]

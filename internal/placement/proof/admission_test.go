@@ -150,6 +150,15 @@ func TestLendingShare(t *testing.T) {
 	if _, err := admission.Preemptible(s, d, []guarantee.Instance{v, v, v}); err == nil {
 		t.Error("the residue of three takes 6 of a share of 4")
 	}
+	one := guarantee.Instance{Lease: "f", Object: "f0", Demand: guarantee.Vector{1, 1, 3}}
+	empty := *s
+	empty.Workloads = nil
+	if _, err := admission.Firm(&empty, proof.Prove(&empty), []guarantee.Instance{one, one}); err != nil {
+		t.Errorf("two firm ones take 6 of 6: %v", err)
+	}
+	if _, err := admission.Firm(&empty, proof.Prove(&empty), []guarantee.Instance{one, one, one}); err == nil {
+		t.Error("a firm one took the lending share")
+	}
 	s.Workloads[0].Demand[2] = 7
 	if d := proof.Prove(s); d.Answer != guarantee.CannotFit {
 		t.Errorf("a workload took the lending share: %+v", d)

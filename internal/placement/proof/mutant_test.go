@@ -45,7 +45,6 @@ func sources() []mutant {
 		{"../admission/admission.go", "next.Answer == guarantee.Fits", "!next.Lost()"},
 		{"../repair/repair.go", "if s != h && fits(obliged, w.hosts[s].room) {", "if false {"},
 		{"../repair/repair.go", "len(o.moves) == 0 && o.runs", "o.runs"},
-		{"../repair/repair.go", " && w.hosts[o.at].spares == 0", ""},
 		{"../repair/repair.go", "if o.Host != \"\" || o.Together", "if o.Together"},
 		{"../repair/repair.go", "|| !w.may(v, h) || w.clash(id, i) {", "|| !w.may(v, h) {"},
 		{"../repair/repair.go", "slices.ContainsFunc(o.moves, func(mv move) bool { return near(mv.host) })", "false"},

@@ -100,6 +100,31 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// What runs stays, also where its going would make room.
+func TestRepairMovesNothingThatRuns(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		s := &guarantee.Site{
+			Dimensions: plain(), Hosts: []guarantee.Host{host("h0", 8), host("h1", 8)}, Scenarios: []guarantee.Scenario{{Name: "all"}},
+			Workloads: []guarantee.Workload{workload("p/a", 4), workload("p/b", 3)},
+		}
+		s.Workloads[0].Host, s.Workloads[1].Host = "h0", "h1"
+		d := proof.Prove(s)
+		if !running { // Where they would be, and not where they are.
+			s.Workloads[0].Host, s.Workloads[1].Host = "", ""
+		}
+		after := *s
+		after.Workloads = append(slices.Clone(s.Workloads), workload("p/c", 8))
+		w := repair.New(s, d.Certificate)
+		if ok := w.Follow(s, &after); ok == running {
+			t.Errorf("running %v: room is made: %v", running, ok)
+		} else if ok {
+			if err := audit.Check(&after, w.Certificate()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // BenchmarkRepair repairs the witness of the large site after one change, the certificate not yet written down.
 func BenchmarkRepair(b *testing.B) {
 	s := largeSite(benchHosts, benchWorkloads, 0)

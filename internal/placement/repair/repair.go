@@ -359,10 +359,10 @@ func (w *Witness) place(id int32) bool {
 	return false
 }
 
-// sole says whether a workload counts in full in the largest load of its host: it is there in every pattern, every
-// scenario runs it, and the host stands in for no other.
+// sole says whether a workload counts in full in the largest load of its host: it is there in every pattern, and
+// every scenario runs it. On a host that stands in for others nothing is: some pattern moves it.
 func (w *Witness) sole(o *work) bool {
-	return len(o.moves) == 0 && o.runs == 1<<len(w.scenarios)-1 && w.hosts[o.at].spares == 0
+	return len(o.moves) == 0 && o.runs == 1<<len(w.scenarios)-1
 }
 
 func (w *Witness) relieve(h int32, o *work) {
