@@ -103,22 +103,35 @@ func (l *Lender) Place(v *guarantee.Instance) {
 // Choose returns the host for an instance: one where it stays out of every witness's way before others,
 // then the one with the most memory. It returns -1 if none takes it: see Refusal.
 func (l *Lender) Choose(v *guarantee.Instance) int {
-	best, bestQuiet, bestFree := -1, false, int64(math.MinInt64)
+	best, top := -1, rank{}
 	want := v.Demand.At(1)
 	for h, m := range l.memory {
 		// The cheap questions first, of what lies together: networks and residue are asked only of a host that would be
 		// taken.
-		free, calm := m.free, m.calm >= want
-		if free < want || best >= 0 && (bestQuiet || !calm) && free <= bestFree || bestQuiet && !calm {
+		if m.free < want {
 			continue
 		}
-		quiet := calm && l.quiet(h, v)
-		better := best < 0 || quiet && !bestQuiet || quiet == bestQuiet && free > bestFree
-		if better && l.hasRoom(h, v) && l.suits(h, v) {
-			best, bestQuiet, bestFree = h, quiet, free
+		at := rank{m.calm >= want, m.free}
+		if best >= 0 && !at.above(top) {
+			continue
+		}
+		at.quiet = at.quiet && l.quiet(h, v)
+		if (best < 0 || at.above(top)) && l.hasRoom(h, v) && l.suits(h, v) {
+			best, top = h, at
 		}
 	}
 	return best
+}
+
+// rank is how good a host is for an instance.
+type rank struct {
+	quiet bool
+	free  int64
+}
+
+// above says whether a host is better than another one.
+func (r rank) above(o rank) bool {
+	return r.quiet && !o.quiet || r.quiet == o.quiet && r.free > o.free
 }
 
 // hasRoom says whether an instance fits beside all that runs, and all that comes back.
