@@ -3582,8 +3582,10 @@ type LeasePreemption struct {
 	// Where the failover stands: the lease returns when it fails back.
 	FailoverPhase string `protobuf:"bytes,7,opt,name=failover_phase,json=failoverPhase,proto3" json:"failover_phase,omitempty"`
 	// Why this lease, and what taking it cost: see Victim.
-	Why           string `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
-	Price         uint64 `protobuf:"varint,9,opt,name=price,proto3" json:"price,omitempty"`
+	Why   string `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
+	Price uint64 `protobuf:"varint,9,opt,name=price,proto3" json:"price,omitempty"`
+	// Of a drain: the host. The lease returns when that is opened again.
+	DrainedHost   string `protobuf:"bytes,10,opt,name=drained_host,json=drainedHost,proto3" json:"drained_host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3679,6 +3681,13 @@ func (x *LeasePreemption) GetPrice() uint64 {
 		return x.Price
 	}
 	return 0
+}
+
+func (x *LeasePreemption) GetDrainedHost() string {
+	if x != nil {
+		return x.DrainedHost
+	}
+	return ""
 }
 
 // LeaseSpec is what a developer asks for.
@@ -4277,7 +4286,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"QueuePlace\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\rR\bposition\x12\x0e\n" +
 	"\x02of\x18\x02 \x01(\rR\x02of\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd3\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf6\x02\n" +
 	"\x0fLeasePreemption\x12\x1a\n" +
 	"\bfailover\x18\x01 \x01(\tR\bfailover\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -4288,7 +4297,9 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12%\n" +
 	"\x0efailover_phase\x18\a \x01(\tR\rfailoverPhase\x12\x10\n" +
 	"\x03why\x18\b \x01(\tR\x03why\x12\x14\n" +
-	"\x05price\x18\t \x01(\x04R\x05price\"\xdb\x02\n" +
+	"\x05price\x18\t \x01(\x04R\x05price\x12!\n" +
+	"\fdrained_host\x18\n" +
+	" \x01(\tR\vdrainedHost\"\xdb\x02\n" +
 	"\tLeaseSpec\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x124\n" +
 	"\tresources\x18\x02 \x01(\v2\x16.hotspare.v1.ResourcesR\tresources\x12\x14\n" +

@@ -196,10 +196,14 @@ func preemptedBy(l *pb.Lease, now time.Time) (by, returns string) {
 			text += fmt.Sprintf("; %s, at a price of %s", p.GetWhy(), price(p.GetPrice()))
 		}
 		bys = append(bys, text)
-		runs = append(runs, fmt.Sprintf("%s (%s)", p.GetFailover(), p.GetFailoverPhase()))
+		if h := p.GetDrainedHost(); h != "" {
+			runs = append(runs, "host "+h+" is open again")
+			continue
+		}
+		runs = append(runs, fmt.Sprintf("%s (%s) fails back", p.GetFailover(), p.GetFailoverPhase()))
 	}
 	if len(runs) > 0 {
-		returns = "when " + strings.Join(runs, " and ") + " fails back"
+		returns = "when " + strings.Join(runs, " and ")
 	}
 	return strings.Join(bys, "; "), returns
 }

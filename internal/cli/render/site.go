@@ -222,7 +222,7 @@ func HostChange(r *pb.UpdateHostResponse, name, done string, dryRun bool, width 
 	f := &pb.Failover{Victims: r.GetVictims()}
 	if dryRun {
 		text := fmt.Sprintf("host %s would be %s; the guarantee is %s, and would be %s\n", name, done, Proof(r.GetBefore()), Proof(r.GetAfter()))
-		return "dry run, nothing was changed\n" + fold(text, width, 0) + Decision(f, width, now)
+		return "dry run, nothing was changed\n" + fold(strings.TrimSuffix(text, "\n"), width, 0) + Decision(f, width, now)
 	}
 	text := fmt.Sprintf("host %s %s\n", name, done)
 	if run := r.GetHost().GetLive().GetDrain(); run != "" && !r.GetHost().GetLive().GetDrained() {

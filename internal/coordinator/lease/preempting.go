@@ -18,7 +18,7 @@ func Preempting(s *state.State, l *pb.Lease) []*pb.LeasePreemption {
 		}
 		p := &pb.LeasePreemption{
 			Failover: f.GetName(), Reason: f.GetReason(), DeclaredBy: f.GetDeclaredBy(), Since: f.GetDeclaredAt(),
-			Action: l.GetSpec().GetOnPreempt(), FailoverPhase: model.PhaseName(f.GetPhase()),
+			Action: l.GetSpec().GetOnPreempt(), FailoverPhase: model.PhaseName(f.GetPhase()), DrainedHost: f.GetDrainedHost(),
 		}
 		if g := l.GetSpec().GetGrace(); g != nil {
 			p.Deadline = timestamppb.New(f.GetDeclaredAt().AsTime().Add(g.AsDuration()))
