@@ -73,6 +73,7 @@ func TestTenant(t *testing.T) {
 		{"a copy of production", d.copied},
 		{"the host's firewall is reloaded", d.flushed},
 		{"preempted and back", d.preempted},
+		{"a host is drained", d.drained},
 		{"released and undeleted", d.undeleted},
 		{"the term ends without a coordinator", d.termEnds},
 	} {
@@ -302,6 +303,30 @@ func (d *tenant) back(ctx context.Context, t *testing.T, more func(object string
 }
 
 // undeleted releases the lease and takes it back: RAM and disk are as they were.
+// drained takes a host of the lease out of service, and with it the whole lease.
+func (d *tenant) drained(ctx context.Context, t *testing.T) {
+	lease, err := d.Lease(ctx, "data-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drain := []string{"host", "drain", lease.Instances[0].Host, "--use-tolerance", "--for", "1h", "--reason", "new memory"}
+	if out := run(ctx, t, d.Site, append(drain, "--dry-run")...); strings.Count(out, "data-1-") != 2 {
+		t.Error("the dry run does not show the two VMs that would go")
+	}
+	run(ctx, t, d.Site, append(drain, "--wait")...)
+	d.off(ctx, t, "data-1", "LEASE_PHASE_PREEMPTED")
+	if out := run(ctx, t, d.Site, "lease", "console", "data-1"); !strings.Contains(out, "is drained: new memory") {
+		t.Error("the guest was not told before its save")
+	}
+	run(ctx, t, d.Site, "host", "uncordon", lease.Instances[0].Host)
+	d.back(ctx, t, func(object string, a site.Answer) error {
+		if a.Metadata.Notices != 2 || a.Metadata.Told || a.Metadata.Preemption.Failover != "fo-2" {
+			return fmt.Errorf("%s heard %+v", object, a.Metadata)
+		}
+		return nil
+	})
+}
+
 func (d *tenant) undeleted(ctx context.Context, t *testing.T) {
 	run(ctx, t, d.Site, "lease", "release", "data-1")
 	d.off(ctx, t, "data-1", "LEASE_PHASE_ENDED")

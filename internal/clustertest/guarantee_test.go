@@ -176,6 +176,10 @@ func TestLeasesOfDiskAndDevices(t *testing.T) {
 			spec.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SAVE
 		})
 		refused("a disk larger than any", "local disk", 1, func(spec *pb.LeaseSpec) { spec.Resources.LocalDiskBytes = 5 << 40 })
+		less := s.asks("apiVersion: hotspare/v1\nkind: Host\nmetadata: {name: h2}\nspec: {failureDomain: rack1, lending: {localDisk: 100GiB}}\n")
+		if less == nil || !strings.Contains(less.Error(), "leases keep 1 gpu there, and 0 gpu are lent") {
+			t.Errorf("what is lent is taken from under a lease: %v", less)
+		}
 		f := s.declare("webshop", "billing")
 		s.until("the failover is complete", 5*time.Minute, func() bool { return s.state().Failover(f.GetName()).GetPhase() == pb.RunPhase_RUN_PHASE_COMPLETED })
 		refused("the gpu of a lease, preempted or not", "gpu", 1, func(spec *pb.LeaseSpec) { spec.Resources.Devices = map[string]uint32{"gpu": 2} })

@@ -133,6 +133,11 @@ func Risks(s *state.State, v live.View) map[string]string {
 	return out
 }
 
+// Overlent says of hosts that leases keep more there than is lent.
+func Overlent(s *state.State, v live.View) map[string]string {
+	return admission.Overlent(demand.Site(s, v.Reachable))
+}
+
 // Alarms lists what an operator should look at now, most urgent first.
 func Alarms(s *state.State, v live.View) []string {
 	out, risks := slices.Clone(v.Clock.Alarms), Risks(s, v)

@@ -175,6 +175,12 @@ func (s *Server) noWorse(st *state.State, c *pb.Command, remedy string) error {
 	if word, reason, after := readiness.Guarantee(next, s.site.Live()); after.Worse(before) {
 		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s: %s", word, reason).WithRemedy("%s", remedy)
 	}
+	over := readiness.Overlent(st, s.site.Live())
+	for host, why := range readiness.Overlent(next, s.site.Live()) { // Any order: one is enough.
+		if over[host] == "" {
+			return model.Errorf(model.FaultNoFit, "host/"+host, "%s", why).WithRemedy("%s", remedy)
+		}
+	}
 	return nil
 }
 

@@ -338,6 +338,21 @@ func Risks(s *guarantee.Site, d guarantee.Decision) (out []Risk) {
 	return out
 }
 
+// Overlent lists the hosts on which leases leave more behind than their lending share, with how much of what it is.
+// Plans may be given the rest of the host, so that it could overflow.
+func Overlent(s *guarantee.Site) map[string]string {
+	out := map[string]string{}
+	l := NewLender(s, guarantee.Decision{})
+	for h := range s.Hosts {
+		for d, name := range s.Dimensions {
+			if kept, share := l.residue[h*l.dims+d], s.Hosts[h].Lending.At(d); kept > share {
+				out[s.Hosts[h].Name] = fmt.Sprintf("leases keep %s there, and %s are lent", guarantee.Quantity(name, kept), guarantee.Quantity(name, share))
+			}
+		}
+	}
+	return out
+}
+
 // Preemptible places lent instances where there is room now, first where no witness needs it.
 // They change nothing in the proof: they can all be taken back. The error says what would be accepted.
 func Preemptible(s *guarantee.Site, d guarantee.Decision, want []guarantee.Instance) ([]string, error) {
