@@ -112,14 +112,15 @@ func drained(s *state.State, l *pb.Lease, host string) (out []*pb.Victim) {
 	return out
 }
 
-// over returns the command that ends a drain whose host was opened again, or nil.
+// over returns the command that ends a drain whose host was opened again, or is lost, or nil.
 func over(s *state.State, f *pb.Failover) *pb.Command {
-	if f.GetRun() != pb.RunKind_RUN_KIND_DRAIN || s.Host(f.GetDrainedHost()).GetCordoned() || model.Reverting(f.GetPhase()) {
+	h := s.Host(f.GetDrainedHost())
+	if f.GetRun() != pb.RunKind_RUN_KIND_DRAIN || h.GetCordoned() && h.GetLostAt() == nil || model.Reverting(f.GetPhase()) {
 		return nil
 	}
 	return &pb.Command{
 		Body: &pb.Command_Failback{Failback: &pb.Failback{
-			Failover: f.GetName(), Reason: "host " + f.GetDrainedHost() + " is open again", DiscardRecoveryData: true,
+			Failover: f.GetName(), Reason: "host " + f.GetDrainedHost() + " is not drained any more", DiscardRecoveryData: true,
 		}},
 		Expects: []*pb.Expect{{Key: "failover/" + f.GetName(), Version: f.GetVersion()}},
 	}

@@ -260,3 +260,19 @@ func TestAnnouncedDrain(t *testing.T) {
 		t.Errorf("its time is over: %v, %s", a, open(w))
 	}
 }
+
+// A host that is lost while it is drained takes its leases with it; those that went for their sisters' sake do, too.
+func TestDrainedHostIsLost(t *testing.T) {
+	w := fixture.New(t)
+	w.Quiesce()
+	name := w.Lease(1, 2, 40<<30)
+	w.Quiesce()
+	host := w.State.Lease(name).GetInstances()[0].GetHost()
+	f := drain(t, w, &pb.UpdateHostRequest{Name: host})
+	w.Quiesce()
+	w.Mute[host] = true
+	w.Must("ann", &pb.Command{Body: &pb.Command_LoseHost{LoseHost: failover.Lose(w.State, host, "it burnt", w.Now, time.Hour)}})
+	w.Quiesce()
+	leasePhase(t, w, name, pb.LeasePhase_LEASE_PHASE_LOST)
+	phases(t, w, f.GetName(), failedBack, nil)
+}

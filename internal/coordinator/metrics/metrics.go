@@ -70,11 +70,15 @@ func described() []struct{ name, help, label string } {
 		{"guarantee_since_timestamp_seconds", "Since when the coordinators agree on the guarantee.", ""},
 		{"guarantee_margin_vcpus", "Virtual CPUs of usable hosts that no plan needs, whatever is lost.", ""},
 		{"guarantee_margin_bytes", "Memory of usable hosts that no plan needs, whatever is lost.", ""},
+		{"guarantee_margin_local_disk_bytes", "Local disk of usable hosts that no plan needs, whatever is lost, lent or not.", ""},
+		{"guarantee_margin_devices", "Devices of usable hosts that no plan needs, whatever is lost, lent or not.", "device"},
+		{"hosts_at_risk", "Hosts whose leases could not be taken back as fast as the plans need.", ""},
 		{"plans", "Recovery plans, by whether they could be run now.", "ready"},
 		{"agents", "Agents, by whether they are connected to the leader.", "connected"},
 		{"leases", "Leases, by phase.", "phase"},
 		{"leases_queued", "Leases that wait for room, for quota or for their time, by project.", "project"},
 		{"failovers_open", "Failovers that are open.", ""},
+		{"drains_open", "Hosts that are being drained, or are drained.", ""},
 		{"alarms", "Alarms that the status shows.", ""},
 		{entries, "Entries of the evidence log.", ""},
 	}
@@ -138,11 +142,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			gauge("leases", phases[phase], strings.ToLower(strings.TrimPrefix(name, "LEASE_PHASE_")))
 		}
 	}
-	runs := 0
-	for range s.OpenFailovers() {
-		runs++
+	runs := map[pb.RunKind]float64{}
+	for f := range s.OpenFailovers() {
+		runs[f.GetRun()]++
 	}
-	gauge("failovers_open", float64(runs))
+	gauge("failovers_open", runs[pb.RunKind_RUN_KIND_FAILOVER])
+	gauge("drains_open", runs[pb.RunKind_RUN_KIND_DRAIN])
 	out <- prometheus.MustNewConstMetric(c.descs[entries], prometheus.CounterValue, float64(s.Meta().GetEvidenceSequence()))
 	if !c.site.Leads() {
 		gauge("leads", 0)
@@ -162,8 +167,13 @@ func judged(s *state.State, v live.View, gauge func(name string, value float64, 
 			gauge("guarantee_margin_vcpus", free/guarantee.Milli)
 		case guarantee.Memory:
 			gauge("guarantee_margin_bytes", free)
+		case guarantee.LocalDisk:
+			gauge("guarantee_margin_local_disk_bytes", free)
+		default:
+			gauge("guarantee_margin_devices", free, strings.TrimPrefix(m.GetDimension(), guarantee.DevicePrefix))
 		}
 	}
+	gauge("hosts_at_risk", float64(len(readiness.Risks(s, v))))
 	plans, connected := map[bool]float64{}, map[bool]float64{}
 	for p := range s.Plans() {
 		plans[readiness.Plan(s, v, p, d).GetReady()]++

@@ -296,7 +296,7 @@ func (t *tx) control(c *pb.ControlRequest) (string, error) {
 
 // closed says that a run drains a host which is still closed: what it took back cannot return there.
 func (t *tx) closed(f *pb.Failover) error {
-	if h := f.GetDrainedHost(); h != "" && t.Host(h).GetCordoned() {
+	if h := f.GetDrainedHost(); h != "" && t.Host(h).GetCordoned() && t.Host(h).GetLostAt() == nil {
 		return model.Errorf(model.FaultPrecondition, "failover/"+f.GetName(), "drains host %s, which is closed", h).
 			WithRemedy("open it with: hotspare host uncordon %s", h)
 	}
