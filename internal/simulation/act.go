@@ -304,6 +304,11 @@ func (s *sim) drain() {
 	if s.chance(0.5) {
 		req.Lasts = durationpb.New(s.between(time.Minute, time.Hour))
 	}
+	if s.chance(0.3) {
+		req.Lasts, req.StartAt = durationpb.New(s.between(time.Minute, time.Hour)), stamp(s.wall().Add(s.between(time.Second, 20*time.Minute)))
+		s.user(&pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: req}})
+		return
+	}
 	s.ask("operator/ann", func(m *member) (*pb.Command, error) {
 		body, expects, err := failover.Drain(m.st, req, "ann")
 		if err != nil {

@@ -40,6 +40,9 @@ func (s *sim) heal() {
 	s.oldSiteReturns()
 	s.bringBack()
 	for _, name := range s.site.hosts {
+		if len(s.state.Host(name).GetAnnounced()) > 0 {
+			s.must(&pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: name, Action: "cancel-drain"}}})
+		}
 		if failover.DrainOf(s.state, name) != nil {
 			s.must(&pb.Command{Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: name, Action: "uncordon"}}})
 		}
