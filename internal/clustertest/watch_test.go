@@ -8,10 +8,12 @@ import (
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/model"
 )
 
 // watch looks at the world all the time: what must never happen, not even for a moment. It asks the
-// simulated parts, not hotspare.
+// simulated parts, not hotspare, but for which guests are on their way out.
 type watch struct {
 	w    *world
 	s    *site
@@ -83,7 +85,9 @@ func (x *watch) look(when string) {
 			if d.State != pb.State_STATE_RUNNING {
 				continue
 			}
-			vcpus += d.VCPUs
+			if x.stays(string(d.ID)) {
+				vcpus += d.VCPUs
+			}
 			memory += d.MemoryBytes + overhead
 			id := epochSuffix.ReplaceAllString(string(d.ID), "")
 			if other := runs[id]; other != "" {
@@ -112,6 +116,18 @@ func (x *watch) oldSide(id, when string) {
 }
 
 // sworn says whether any member knows an oath about the plan in an open run.
+// stays says whether a guest is to run on: one that is being saved or stopped shares its processors for that while
+// with what may start already, and never its memory.
+func (x *watch) stays(id string) bool {
+	var newest *state.State
+	for _, m := range x.s.members {
+		if m.c != nil && (newest == nil || m.c.State().Index() > newest.Index()) {
+			newest = m.c.State()
+		}
+	}
+	return newest == nil || model.Effective(newest.Object(id)).GetState() == pb.State_STATE_RUNNING
+}
+
 func (x *watch) sworn(plan string) bool {
 	for _, m := range x.s.members {
 		if m.c == nil {
