@@ -142,7 +142,7 @@ func faults() map[string]func(b *broken) bool {
 				p := &b.c.Patterns[i]
 				for n, m := range p.Moves {
 					spare := slices.ContainsFunc(p.Spares, func(hosts []int32) bool { return slices.Contains(hosts, b.c.Witness[m.Workload]) })
-					if spare && b.survives(m.Workload, p.Unit) {
+					if spare && b.runsIn(m.Workload, p) {
 						p.Moves = slices.Delete(p.Moves, n, n+1)
 						return true
 					}
@@ -154,7 +154,7 @@ func faults() map[string]func(b *broken) bool {
 			for i := range b.c.Patterns {
 				p := &b.c.Patterns[i]
 				for n, m := range p.Moves {
-					if b.survives(m.Workload, p.Unit) {
+					if b.runsIn(m.Workload, p) {
 						p.Moves[n].Host = p.Spares[0][0]
 						return true
 					}
@@ -182,18 +182,6 @@ func faults() map[string]func(b *broken) bool {
 			return w >= 0
 		},
 	}
-}
-
-// survives says whether a scenario runs the workload through losses of the unit: where none does, a pattern may
-// leave it anywhere.
-func (b *broken) survives(w int32, unit guarantee.Unit) bool {
-	return slices.ContainsFunc(b.c.Scenarios, func(s guarantee.Scenario) bool {
-		losses := s.Hosts
-		if unit == guarantee.UnitDomain {
-			losses = s.FailureDomains
-		}
-		return losses > 0 && s.Covers(b.s.Workloads[w].Plan)
-	})
 }
 
 // runsIn says whether a scenario that loses as much as a pattern runs the workload.
