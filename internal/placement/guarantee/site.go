@@ -196,6 +196,11 @@ func (s Scenario) Covers(plan string) bool {
 	return s.Plans == nil || slices.Contains(s.Plans, plan)
 }
 
+// Equal says whether both ask for the same. No plans at all are others than all of them.
+func (s Scenario) Equal(o Scenario) bool {
+	return s.Name == o.Name && s.Hosts == o.Hosts && s.FailureDomains == o.FailureDomains && (s.Plans == nil) == (o.Plans == nil) && slices.Equal(s.Plans, o.Plans)
+}
+
 // Asked are the scenarios to prove.
 func (s *Site) Asked() []Scenario {
 	if len(s.Scenarios) > 0 {

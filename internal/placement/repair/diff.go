@@ -15,13 +15,9 @@ const lookAhead = mostChanges
 // Follow repairs the witness for what a site has become. False: a full proof is needed, and this witness is of no
 // use any more.
 func (w *Witness) Follow(was, is *guarantee.Site) bool {
-	alike := slices.Equal(was.Dimensions, is.Dimensions) && slices.EqualFunc(was.Asked(), is.Asked(), sameScenario) &&
+	alike := slices.Equal(was.Dimensions, is.Dimensions) && slices.EqualFunc(was.Asked(), is.Asked(), guarantee.Scenario.Equal) &&
 		slices.EqualFunc(was.Firm, is.Firm, sameFirm)
 	return alike && w.followHosts(was.Hosts, is.Hosts, is.Firm) && w.followWork(was.Workloads, is.Workloads)
-}
-
-func sameScenario(a, b guarantee.Scenario) bool {
-	return a.Name == b.Name && a.Hosts == b.Hosts && a.FailureDomains == b.FailureDomains && (a.Plans == nil) == (b.Plans == nil) && slices.Equal(a.Plans, b.Plans)
 }
 
 func sameFirm(a, b guarantee.Instance) bool {

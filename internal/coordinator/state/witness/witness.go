@@ -124,11 +124,7 @@ func verify(s *guarantee.Site, d guarantee.Decision) error {
 	case d.Lost():
 		return nil
 	}
-	same := func(a, b guarantee.Scenario) bool {
-		return a.Name == b.Name && a.Hosts == b.Hosts && a.FailureDomains == b.FailureDomains &&
-			(a.Plans == nil) == (b.Plans == nil) && slices.Equal(a.Plans, b.Plans)
-	}
-	if !slices.EqualFunc(d.Certificate.Scenarios, guarantee.Weaken(s.Asked(), asked-d.Proven), same) {
+	if !slices.EqualFunc(d.Certificate.Scenarios, guarantee.Weaken(s.Asked(), asked-d.Proven), guarantee.Scenario.Equal) {
 		return fmt.Errorf("its scenarios are not those that are declared, with %d losses", d.Proven)
 	}
 	return audit.Check(s, d.Certificate)
