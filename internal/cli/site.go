@@ -103,9 +103,11 @@ func (a *app) hostChange(action, short, done string) *cobra.Command {
 			}
 			done := done
 			switch {
+			case cancel && dryRun:
+				return outcome.Usagef("--cancel and --dry-run: forgetting an announced drain changes nothing else")
 			case cancel:
 				req.Action, done = "cancel-drain", "is not to be drained any more"
-			case start != "":
+			case start != "" && !dryRun:
 				done = "will be drained"
 			}
 			answer, err := a.siteService().UpdateHost(c.Context(), req)

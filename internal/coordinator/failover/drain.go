@@ -29,6 +29,9 @@ func Drain(s *state.State, req *pb.UpdateHostRequest, by string) (*pb.Declare, [
 		return nil, nil, model.Errorf(model.FaultNotFound, key, "no such host").WithRemedy("see: hotspare host list")
 	case h.GetLostAt() != nil:
 		return nil, nil, model.Errorf(model.FaultPrecondition, key, "is lost")
+	case !h.GetOffer().GetHypervisor() || h.GetOffer().GetProtectedSite():
+		return nil, nil, model.Errorf(model.FaultPrecondition, key, "runs no VMs of leases or plans: nothing there can be taken back").
+			WithRemedy("hosts that run VMs offer them in: hotspare host list")
 	}
 	if f := DrainOf(s, h.GetName()); f != nil {
 		return nil, nil, model.Errorf(model.FaultPrecondition, key, "is drained already, by %s", f.GetName()).WithRemedy("see: hotspare failover describe %s", f.GetName())

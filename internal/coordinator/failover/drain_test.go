@@ -172,7 +172,7 @@ func TestDrainRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Must("carol", &pb.Command{Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}})
-	for host, says := range map[string]string{"h9": "no such host", body.GetLease().GetInstances()[0].GetHost(): "firm lease web-1"} {
+	for host, says := range map[string]string{"h9": "no such host", "store1": "runs no VMs", body.GetLease().GetInstances()[0].GetHost(): "firm lease web-1"} {
 		if err := drainError(w, host); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", host, err, says)
 		}

@@ -136,6 +136,8 @@ func (t *tx) announce(h *pb.Host, c *pb.UpdateHostRequest) (string, error) {
 	switch {
 	case c.GetAction() != "drain":
 		return "", model.Errorf(model.FaultInvalid, key, "only a drain is announced")
+	case !h.GetOffer().GetHypervisor() || h.GetOffer().GetProtectedSite():
+		return "", model.Errorf(model.FaultPrecondition, key, "runs no VMs of leases or plans: it cannot be drained")
 	case c.GetLasts() == nil:
 		return "", model.Errorf(model.FaultInvalid, key, "an announced drain needs an end").WithRemedy("add --for, for example --for 2h")
 	case !start.After(t.now) || start.Sub(t.now) > furthestDrain:
