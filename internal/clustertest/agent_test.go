@@ -84,10 +84,13 @@ func TestLostJournalIsQuarantined(t *testing.T) {
 	bubble(t, 3, func(s *site) {
 		leases := s.fill()
 		guests := s.guests(leases...)
+		dead := make(chan string, 1)
+		s.world.at(point{method: "Save", object: "*/*"}, func(p point) { // Set before: the agents act while the answer is on its way.
+			s.crashAgent(p.host)
+			dead <- p.host
+		})
 		f := s.declare("webshop")
-		host := f.GetPlacements()[0].GetHost()
-		s.world.at(point{host: host, method: "Save", object: "*/*"}, func(point) { s.crashAgent(host) })
-		s.until("the agent is dead", time.Minute, func() bool { return !s.agents[host].up })
+		host := <-dead
 		s.loseJournal(host)
 		at := time.Now()
 		s.startAgent(host)

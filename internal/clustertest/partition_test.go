@@ -61,13 +61,13 @@ func TestPermitsRunOut(t *testing.T) {
 	bubble(t, 3, func(s *site) {
 		s.fill()
 		at := time.Now()
-		f := s.declare("webshop")
 		// All that is left are a member that lost the others, and the agents.
 		s.world.at(point{method: "Fence", object: "*", after: true}, func(point) {
 			for _, n := range s.followers() {
 				s.crash(n)
 			}
 		})
+		f := s.declare("webshop")
 		s.until("two members are gone", time.Minute, func() bool { return len(s.followers())+1 < 3 })
 		s.sleep(fleet.PermitDuration + 2*time.Second)
 		quiet := time.Now()
