@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -216,6 +218,9 @@ func (s *sim) checkRemoval(id string) {
 func (s *sim) checkEntry(before, after *state.State, cmd *pb.Command, res state.Result) {
 	if res.Err != nil {
 		return
+	}
+	if kept, read := demand.Site(after, nil), demand.Site(demand.Anew(after), nil); !reflect.DeepEqual(kept, read) {
+		s.fail("2 guarantee", "what is remembered of the site is not what is there: %+v, read anew %+v", kept, read)
 	}
 	for _, key := range res.Changed {
 		if name, ok := strings.CutPrefix(key, "lease/"); ok {

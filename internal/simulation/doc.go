@@ -33,7 +33,8 @@
 // # What is checked
 //
 // After every event the invariants 1, 3, 4, 7, 9, 10 and the rules of permits (R10); after every entry
-// of the log 2, 6 and that a run which is over has no override left. Each cycle ends with the faults
+// of the log 2, 6, that a run which is over has no override left, and that what is remembered of the site for the next
+// decision is what is there. Each cycle ends with the faults
 // taken away: every run must come to its end, go back, and leave nothing (5), every lease must run again on its
 // disk, with its MAC and address (6), the evidence must verify (8), and all members must hold the same
 // bytes (R1). TestMutants breaks one thing after the other and demands that it is noticed.

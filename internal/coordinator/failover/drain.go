@@ -48,7 +48,7 @@ func Drain(s *state.State, req *pb.UpdateHostRequest, by string) (*pb.Declare, [
 	for l := range s.Leases() {
 		f.Victims = append(f.Victims, drained(s, l, h.GetName())...)
 	}
-	site := demand.Site(s, func(string) bool { return true })
+	site := demand.Site(s, nil)
 	for _, v := range f.GetVictims() {
 		if i := slices.IndexFunc(site.Preemptible, func(p guarantee.Instance) bool { return p.Object == v.GetObject() }); i >= 0 {
 			v.Cost = site.Preemptible[i].Cost
@@ -173,8 +173,8 @@ func Begin(s *state.State, v live.View, now time.Time, h *pb.Host, d *pb.Announc
 	if res.Err != nil {
 		return nil, res.Err
 	}
-	_, before := standing.Site(s, v)
-	if _, after := standing.Site(next, v); after.Worse(before) && (after.Lost() || !d.GetUseTolerance()) {
+	before := standing.Proof(s, v)
+	if after := standing.Proof(next, v); after.Worse(before) && (after.Lost() || !d.GetUseTolerance()) {
 		return nil, model.Errorf(model.FaultNoFit, "host/"+h.GetName(), "without it the site would be %s: %s", after.Word(), after.Reason)
 	}
 	return c, nil

@@ -149,9 +149,9 @@ func opened(f *pb.Failover, g *pb.Gate, done map[string]bool) bool {
 // proven: what the site claims holds, by the audit.
 func proven(c *check) {
 	g := c.s.Guarantee()
-	site := demand.Site(c.s, func(host string) bool { return !slices.Contains(g.GetSilentHosts(), host) })
+	site, fingerprint := demand.Base(demand.Anew(c.s), g.GetSilentHosts())
 	switch {
-	case g == nil || string(g.GetFingerprint()) != string(site.Fingerprint()):
+	case g == nil || string(g.GetFingerprint()) != string(fingerprint):
 		c.unknown = append(c.unknown, "the site has just changed and is being proven again")
 	default:
 		c.seen = min(1, len(g.GetCertificate().GetScenarios()))
@@ -163,7 +163,7 @@ func proven(c *check) {
 
 // capacity: what runs on a host, as it is ordered, fits it.
 func capacity(c *check) {
-	site := demand.Site(c.s, c.v.Reachable)
+	site := demand.Site(demand.Anew(c.s), c.v.Silent())
 	used := map[string]guarantee.Vector{}
 	add := func(host string, v guarantee.Vector) {
 		if used[host] == nil {

@@ -49,7 +49,7 @@ func Create(s *state.State, v live.View, now time.Time, req *pb.CreateLeaseReque
 	if err != nil {
 		return nil, nil, err
 	}
-	b := &builder{s: s, at: now, project: p, taken: takenAddresses(s)}
+	b := &builder{s: s, at: now, project: p}
 	if err := b.origin(spec); err != nil {
 		return nil, nil, err
 	}
@@ -185,9 +185,9 @@ type builder struct {
 	at      time.Time // When it is decided.
 	project *pb.Project
 	lease   *pb.Lease
-	taken   map[string]bool
-	image   *pb.ImageSpec // What they boot from; nil when they boot from the copy.
-	source  *pb.Object    // The volume whose newest consistent point is copied; nil without a copy.
+	taken   map[string]bool // Addresses; nil until one is needed.
+	image   *pb.ImageSpec   // What they boot from; nil when they boot from the copy.
+	source  *pb.Object      // The volume whose newest consistent point is copied; nil without a copy.
 }
 
 func (b *builder) instance(i int, host string) ([]*pb.Object, error) {
@@ -269,6 +269,9 @@ func (b *builder) network(host, id string, is *pb.InstanceSpec, li *pb.LeaseInst
 	n := b.s.Resource("network/" + name).GetNetwork()
 	if n.GetSpec().GetRole() != pb.NetworkRole_NETWORK_ROLE_LENT {
 		return nil, model.Errorf(model.FaultPrecondition, "network/"+name, "is not a network of role lent")
+	}
+	if b.taken == nil {
+		b.taken = takenAddresses(b.s)
 	}
 	addr, ok := model.FreeAddress(n.GetSpec().GetSubnet(), n.GetSpec().GetGateway(), b.taken)
 	if !ok {

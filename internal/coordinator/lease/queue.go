@@ -218,7 +218,7 @@ func begin(s *state.State, now time.Time, site *guarantee.Site, proven guarantee
 	if err := model.CheckQuota(p, s.Leases(), l.GetSpec()); err != nil {
 		return nil, err
 	}
-	b := &builder{s: s, at: now, project: p, lease: proto.CloneOf(l), taken: takenAddresses(s)}
+	b := &builder{s: s, at: now, project: p, lease: proto.CloneOf(l)}
 	if err := b.origin(l.GetSpec()); err != nil {
 		return nil, err
 	}

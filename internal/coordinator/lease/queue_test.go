@@ -287,7 +287,7 @@ func TestWaitingIsNoUnsavedWork(t *testing.T) {
 	if !got.GetQueuedAt().AsTime().Equal(asked) || !got.GetCreatedAt().AsTime().Equal(l.Now) {
 		t.Errorf("asked for at %v, started at %v; want %v, %v", got.GetQueuedAt().AsTime(), got.GetCreatedAt().AsTime(), asked, l.Now)
 	}
-	for _, vm := range demand.Site(l.State, l.View.Reachable).Preemptible {
+	for _, vm := range demand.Site(l.State, l.View.Silent()).Preemptible {
 		if vm.Lease == waited && vm.Cost != 0 {
 			t.Errorf("it costs %d as it starts", vm.Cost)
 		}

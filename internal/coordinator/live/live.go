@@ -38,7 +38,9 @@ type Agent struct {
 
 // View is one version of what is seen.
 type View struct {
-	agents   *iradix.Tree[Agent]
+	agents *iradix.Tree[Agent]
+	// silent are those of the agents that may get no new work.
+	silent   *iradix.Tree[struct{}]
 	statuses *iradix.Tree[*pb.Status]
 	// LeaderSince is when this member began to lead; silence and timeouts count from there at the earliest.
 	LeaderSince time.Time
@@ -59,18 +61,24 @@ type Clock struct {
 
 // New returns the view of a leader that has heard nothing yet.
 func New(leaderSince time.Time) View {
-	return View{agents: iradix.New[Agent](), statuses: iradix.New[*pb.Status](), LeaderSince: leaderSince}
+	return View{agents: iradix.New[Agent](), silent: iradix.New[struct{}](), statuses: iradix.New[*pb.Status](), LeaderSince: leaderSince}
 }
 
 // WithAgent returns a view in which the agent is as given.
 func (v View) WithAgent(a Agent) View {
 	v.agents, _, _ = v.agents.Insert([]byte(a.Name), a)
+	if a.Connected && a.Held == "" {
+		v.silent, _, _ = v.silent.Delete([]byte(a.Name))
+	} else {
+		v.silent, _, _ = v.silent.Insert([]byte(a.Name), struct{}{})
+	}
 	return v
 }
 
 // WithoutAgent returns a view that knows nothing of an agent.
 func (v View) WithoutAgent(name string) View {
 	v.agents, _, _ = v.agents.Delete([]byte(name))
+	v.silent, _, _ = v.silent.Delete([]byte(name))
 	return v
 }
 
@@ -101,11 +109,17 @@ func (v View) Agent(name string) Agent {
 	return a
 }
 
-// Reachable says whether a host may get new work: its agent is connected and not held, or nothing is
-// known of it yet since the leader began (R5: unknown is not gone).
-func (v View) Reachable(host string) bool {
-	a := v.Agent(host)
-	return a.Name == "" || a.Connected && a.Held == ""
+// Silent names the agents that may get no new work, in order: they are not connected, or held. One of which nothing is
+// known yet since the leader began is not among them (R5: unknown is not gone).
+func (v View) Silent() (out []string) {
+	if v.silent == nil {
+		return nil
+	}
+	it := v.silent.Root().Iterator()
+	for name, _, ok := it.Next(); ok; name, _, ok = it.Next() {
+		out = append(out, string(name))
+	}
+	return out
 }
 
 // WarmUp is how long after an election nothing is concluded from an agent's silence: it may have had no time to

@@ -24,7 +24,7 @@ import (
 
 // Guarantee names the site's state ("Proven(1)") and says why when it is not the best.
 func Guarantee(s *state.State, v live.View) (word, reason string, d guarantee.Decision) {
-	_, d = standing.Site(s, v)
+	d = standing.Proof(s, v)
 	return d.Word(), d.Reason, d
 }
 
@@ -135,7 +135,7 @@ func Risks(s *state.State, v live.View) map[string]string {
 
 // Overlent says of hosts that leases keep more there than is lent.
 func Overlent(s *state.State, v live.View) map[string]string {
-	return admission.Overlent(demand.Site(s, v.Reachable))
+	return admission.Overlent(demand.Site(s, v.Silent()))
 }
 
 // Alarms lists what an operator should look at now, most urgent first.
@@ -186,7 +186,7 @@ func Margins(s *state.State, v live.View, d guarantee.Decision) (out []*pb.Margi
 	if d.Certificate == nil {
 		return nil
 	}
-	site := demand.Site(s, v.Reachable)
+	site, _ := demand.Base(s, v.Silent())
 	for i, name := range site.Dimensions {
 		m := &pb.Margin{Dimension: name}
 		for h := range site.Hosts {
@@ -207,7 +207,7 @@ const maxWeakest = 5000
 // Weakest says what would be short first if one host more were lost than is to be survived. Empty: the site
 // is not proven, so that its reason says it, it has no plans, or it is too large.
 func Weakest(s *state.State, v live.View, d guarantee.Decision) string {
-	site := demand.Site(s, v.Reachable)
+	site, _ := demand.Base(s, v.Silent())
 	if d.Answer != guarantee.Fits || len(site.Workloads) == 0 || len(site.Workloads) > maxWeakest {
 		return ""
 	}
@@ -232,7 +232,7 @@ func Seats(s *state.State, v live.View, plan string, d guarantee.Decision) (out 
 	if d.Certificate == nil {
 		return nil
 	}
-	site := demand.Site(s, v.Reachable)
+	site, _ := demand.Base(s, v.Silent())
 	without := map[int32]guarantee.Decision{}
 	for i, w := range site.Workloads {
 		at := d.Certificate.Witness[i]

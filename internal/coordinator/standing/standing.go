@@ -6,6 +6,7 @@ package standing
 
 import (
 	"bytes"
+	"slices"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
@@ -20,37 +21,39 @@ import (
 
 // Site describes the site, with the proof that holds for it.
 func Site(s *state.State, v live.View) (*guarantee.Site, guarantee.Decision) {
-	site := demand.Site(s, v.Reachable)
-	if g := s.Guarantee(); holds(s, site) {
-		if d, err := witness.Decode(g, len(site.Dimensions)); err == nil {
-			return site, d
-		}
-	}
-	return site, proof.Prove(site)
+	d := Proof(s, v)
+	return demand.Site(s, v.Silent()), d
 }
 
-// holds reports whether the proof that is kept is one of this site.
-func holds(s *state.State, site *guarantee.Site) bool {
+// Proof is the one that holds for the site.
+func Proof(s *state.State, v live.View) guarantee.Decision {
+	site, fingerprint := demand.Base(s, v.Silent())
+	if g := s.Guarantee(); holds(s, site, fingerprint) {
+		if d, err := witness.Decode(g, len(site.Dimensions)); err == nil {
+			return d
+		}
+	}
+	return proof.Prove(site)
+}
+
+// holds reports whether the proof that is kept is one of the site with this fingerprint.
+func holds(s *state.State, site *guarantee.Site, fingerprint []byte) bool {
 	g := s.Guarantee()
-	return g != nil && bytes.Equal(g.GetFingerprint(), site.Fingerprint()) && (s.GuaranteeAudited() || witness.Verify(site, g) == nil)
+	return g != nil && bytes.Equal(g.GetFingerprint(), fingerprint) && (s.GuaranteeAudited() || witness.Verify(site, g) == nil)
 }
 
 // Silent names the hosts that may get no new work because of what the leader sees of their agents. A proof depends
 // on the state and on them alone.
-func Silent(s *state.State, v live.View) (out []string) {
-	for h := range s.Hosts() {
-		if !v.Reachable(h.GetName()) {
-			out = append(out, h.GetName())
-		}
-	}
-	return out
+func Silent(s *state.State, v live.View) []string {
+	return slices.DeleteFunc(v.Silent(), func(name string) bool { return s.Host(name) == nil })
 }
 
 // Keeper proves the site again and again. What it remembers of the last proof only makes the next one cheaper: a new
 // one, of another leader, decides as well. It is not for concurrent use.
 type Keeper struct {
-	site    *guarantee.Site
-	witness *repair.Witness
+	site        *guarantee.Site
+	fingerprint []byte
+	witness     *repair.Witness
 	// repaired: what is kept was mended and not packed anew, so that it obliges hosts to more than they may need.
 	repaired bool
 }
@@ -58,17 +61,17 @@ type Keeper struct {
 // Advance returns the command that keeps the proof of the site as it is now; none when what is kept holds. Where all
 // that is asked was proven, the witness is repaired; a full proof has the word if that does not succeed.
 func (k *Keeper) Advance(s *state.State, v live.View) []*pb.Command {
-	site := demand.Site(s, v.Reachable)
-	if holds(s, site) {
-		k.remember(s, site)
+	site, fingerprint := demand.Base(s, v.Silent())
+	if holds(s, site, fingerprint) {
+		k.remember(s, site, fingerprint)
 		return nil
 	}
-	d, repaired := k.repair(site)
+	d, repaired := k.repair(site, fingerprint)
 	if !repaired {
 		d = proof.Prove(site)
 	}
 	k.repaired = repaired
-	return []*pb.Command{record(s, v, site, d)}
+	return []*pb.Command{record(s, v, fingerprint, d)}
 }
 
 // Improve returns the command that keeps a proof which was packed anew in place of one that was repaired, if it leaves
@@ -77,8 +80,8 @@ func (k *Keeper) Improve(s *state.State, v live.View) []*pb.Command {
 	if !k.repaired {
 		return nil
 	}
-	site := demand.Site(s, v.Reachable)
-	if !holds(s, site) {
+	site, fingerprint := demand.Base(s, v.Silent())
+	if !holds(s, site, fingerprint) {
 		return nil
 	}
 	k.repaired = false
@@ -88,7 +91,7 @@ func (k *Keeper) Improve(s *state.State, v live.View) []*pb.Command {
 		return nil
 	}
 	k.witness = nil
-	return []*pb.Command{record(s, v, site, d)}
+	return []*pb.Command{record(s, v, fingerprint, d)}
 }
 
 // obliged sums up the memory that hosts may have to carry.
@@ -100,18 +103,18 @@ func obliged(d guarantee.Decision) (sum int64) {
 }
 
 // remember takes what is kept as what the next repair begins with.
-func (k *Keeper) remember(s *state.State, site *guarantee.Site) {
-	if k.witness != nil && bytes.Equal(k.site.Fingerprint(), site.Fingerprint()) {
+func (k *Keeper) remember(s *state.State, site *guarantee.Site, fingerprint []byte) {
+	if k.witness != nil && bytes.Equal(k.fingerprint, fingerprint) {
 		return
 	}
-	k.site, k.witness = site, nil
+	k.site, k.fingerprint, k.witness = site, fingerprint, nil
 	if d, err := witness.Decode(s.Guarantee(), len(site.Dimensions)); err == nil && d.Answer == guarantee.Fits && d.Asked == d.Proven {
 		k.witness = repair.New(site, d.Certificate)
 	}
 }
 
 // repair mends what is remembered for a site.
-func (k *Keeper) repair(site *guarantee.Site) (d guarantee.Decision, ok bool) {
+func (k *Keeper) repair(site *guarantee.Site, fingerprint []byte) (d guarantee.Decision, ok bool) {
 	w := k.witness
 	k.witness = nil
 	if w == nil || !w.Follow(k.site, site) {
@@ -122,12 +125,12 @@ func (k *Keeper) repair(site *guarantee.Site) (d guarantee.Decision, ok bool) {
 	if audit.Check(site, d.Certificate) != nil {
 		return d, false
 	}
-	k.site, k.witness = site, w
+	k.site, k.fingerprint, k.witness = site, fingerprint, w
 	return d, true
 }
 
-func record(s *state.State, v live.View, site *guarantee.Site, d guarantee.Decision) *pb.Command {
+func record(s *state.State, v live.View, fingerprint []byte, d guarantee.Decision) *pb.Command {
 	g := witness.Encode(d)
-	g.SilentHosts, g.Fingerprint = Silent(s, v), site.Fingerprint()
+	g.SilentHosts, g.Fingerprint = Silent(s, v), fingerprint
 	return &pb.Command{Body: &pb.Command_RecordGuarantee{RecordGuarantee: &pb.RecordGuarantee{Guarantee: g}}}
 }

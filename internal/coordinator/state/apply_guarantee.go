@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"slices"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
@@ -22,8 +21,8 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 			return "", model.Errorf(model.FaultInvalid, "guarantee", "counts %q as silent, which is no host", name)
 		}
 	}
-	site := demand.Site(&t.State, heard(g))
-	if !bytes.Equal(site.Fingerprint(), g.GetFingerprint()) {
+	site, fingerprint := demand.Base(&t.State, g.GetSilentHosts())
+	if !bytes.Equal(fingerprint, g.GetFingerprint()) {
 		return "", model.Errorf(model.FaultStale, "guarantee", "it was proven for another site than this one is now")
 	}
 	if err := witness.Verify(site, g); err != nil {
@@ -44,19 +43,14 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 	return g.GetWord(), nil
 }
 
-// heard says which hosts a guarantee counts as not silent.
-func heard(g *pb.Guarantee) func(host string) bool {
-	return func(host string) bool { return !slices.Contains(g.GetSilentHosts(), host) }
-}
-
 // checkGuarantee refuses a guarantee that does not hold for the state that it was made for. One that was made for an
 // earlier state cannot be checked; the state may come back to it (GuaranteeAudited).
 func (s *State) checkGuarantee() error {
 	if s.guarantee == nil {
 		return nil
 	}
-	site := demand.Site(s, heard(s.guarantee))
-	if !bytes.Equal(site.Fingerprint(), s.guarantee.GetFingerprint()) {
+	site, fingerprint := demand.Base(s, s.guarantee.GetSilentHosts())
+	if !bytes.Equal(fingerprint, s.guarantee.GetFingerprint()) {
 		s.unaudited = true
 		return nil
 	}

@@ -353,6 +353,7 @@ func (t *tx) forgetLease(name string) {
 		}
 	}
 	t.leases.del(l.GetName())
+	t.lents.del(l.GetName())
 	t.changed["lease/"+l.GetName()] = true
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -141,6 +142,7 @@ func (s *State) load(rec *pb.SnapshotRecord) error {
 		s.resources.set(model.ResourceKey(r.Resource), r.Resource)
 	case *pb.SnapshotRecord_Lease:
 		s.leases.set(r.Lease.GetName(), r.Lease)
+		s.lents.set(r.Lease.GetName(), &demand.Lent{Lease: r.Lease})
 	case *pb.SnapshotRecord_Object:
 		s.objects.set(r.Object.GetId(), r.Object)
 		s.byAgent.set(r.Object.GetAgent()+"\x00"+r.Object.GetId(), r.Object)

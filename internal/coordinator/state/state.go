@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -31,6 +32,10 @@ type State struct {
 	evidence   table[*pb.Evidence]
 	// guarantee is nil until something was proven.
 	guarantee *pb.Guarantee
+	// lents holds an address for each version of a lease and of the objects of its VMs; memo is what was made of the
+	// tables last. Neither is replicated: they follow from the rest.
+	lents table[*demand.Lent]
+	memo  *demand.Memo
 	// unaudited: the guarantee was read from a snapshot of a state that had gone on, and checked by nobody here.
 	unaudited bool
 }
@@ -43,6 +48,7 @@ func New() *State {
 		objects: newTable[*pb.Object](), byAgent: newTable[*pb.Object](), failovers: newTable[*pb.Failover](),
 		tokens: newTable[*pb.Token](), requests: newTable[*pb.RememberedRequest](),
 		requestAge: newTable[*pb.RememberedRequest](), evidence: newTable[*pb.Evidence](),
+		lents: newTable[*demand.Lent](), memo: new(demand.Memo),
 	}
 }
 
@@ -66,6 +72,17 @@ func (s *State) Lease(name string) *pb.Lease { l, _ := s.leases.get(name); retur
 
 // Leases walks all leases by name.
 func (s *State) Leases() iter.Seq[*pb.Lease] { return s.leases.all() }
+
+// Lents walks all leases by name, each with the address of this version of it and of its objects.
+func (s *State) Lents() iter.Seq[*demand.Lent] { return s.lents.all() }
+
+// Memo is where the sites that are made of this state and its next versions are remembered.
+func (s *State) Memo() *demand.Memo { return s.memo }
+
+// Roots tells the versions of the tables apart that a site is made of.
+func (s *State) Roots() demand.Roots {
+	return demand.Roots{Hosts: s.hosts.tree, Resources: s.resources.tree, Failovers: s.failovers.tree, Objects: s.objects.tree, Lents: s.lents.tree}
+}
 
 // Object returns an object by id, or nil.
 func (s *State) Object(id string) *pb.Object { o, _ := s.objects.get(id); return o }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/trust/evidence"
 )
@@ -60,6 +61,7 @@ func (t *tx) putHost(h *pb.Host) {
 func (t *tx) putLease(l *pb.Lease) {
 	l.Version = t.index
 	t.leases.set(l.GetName(), l)
+	t.lents.set(l.GetName(), &demand.Lent{Lease: l})
 	t.changed["lease/"+l.GetName()] = true
 }
 
@@ -78,7 +80,15 @@ func (t *tx) putObject(o *pb.Object) {
 	}
 	t.objects.set(o.GetId(), o)
 	t.byAgent.set(o.GetAgent()+"\x00"+o.GetId(), o)
+	t.touchLease(o)
 	t.changed["object/"+o.GetId()] = true
+}
+
+// touchLease gives the lease of an object that changes another address.
+func (t *tx) touchLease(o *pb.Object) {
+	if l := t.Lease(o.GetLease()); l != nil {
+		t.lents.set(l.GetName(), &demand.Lent{Lease: l})
+	}
 }
 
 // editObject stores a changed copy of an object that exists; otherwise it does nothing.
@@ -101,6 +111,7 @@ func (t *tx) reissue(id string) {
 func (t *tx) dropObject(o *pb.Object) {
 	t.objects.del(o.GetId())
 	t.byAgent.del(o.GetAgent() + "\x00" + o.GetId())
+	t.touchLease(o)
 	t.changed["object/"+o.GetId()] = true
 }
 

@@ -91,13 +91,19 @@ func (l *Lender) remember(h int) {
 
 // Place counts an instance on its host.
 func (l *Lender) Place(v *guarantee.Instance) {
-	l.add(l.used, v.Host, v.Demand)
-	l.add(l.lent, v.Host, v.Demand)
-	l.add(l.residue, v.Host, v.Residue)
-	if h, ok := l.hosts[v.Host]; ok {
-		l.wait[h] = max(l.wait[h], v.Reclaim.Wait)
-		l.save[h] = guarantee.Add(l.save[h], v.Reclaim.SaveBytes)
+	h, ok := l.hosts[v.Host]
+	if !ok {
+		return
 	}
+	at := h * l.dims
+	for d := range l.dims {
+		want := v.Demand.At(d)
+		l.used[at+d], l.lent[at+d] = guarantee.Add(l.used[at+d], want), guarantee.Add(l.lent[at+d], want)
+		l.residue[at+d] = guarantee.Add(l.residue[at+d], v.Residue.At(d))
+	}
+	l.wait[h] = max(l.wait[h], v.Reclaim.Wait)
+	l.save[h] = guarantee.Add(l.save[h], v.Reclaim.SaveBytes)
+	l.remember(h)
 }
 
 // Choose returns the host for an instance: one where it stays out of every witness's way before others,

@@ -3,115 +3,98 @@ package guarantee
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"slices"
 )
 
-// Fingerprint tells sites apart that need different certificates. Preemptible instances are not in it, since
-// whether the plans fit does not depend on them, and neither is how fast a host saves.
-func (s *Site) Fingerprint() []byte {
-	f := &fingerprint{sum: sha256.New()}
-	f.num(int64(len(s.Dimensions)))
-	for _, d := range s.Dimensions {
-		f.text(d)
+// Sum stands for a part of a site, as far as a proof depends on it: other parts have other sums.
+type Sum [sha256.Size]byte
+
+// Fingerprint tells sites apart that need different certificates, by the sums of their hosts, workloads and firm
+// instances. Preemptible instances are not in it, since whether the plans fit does not depend on them, and neither
+// is how fast a host saves.
+func Fingerprint(dimensions []string, hosts, workloads, firm Sum, asked []Scenario) []byte {
+	var f fingerprint
+	f = f.num(len(dimensions))
+	for _, d := range dimensions {
+		f = f.text(d)
 	}
-	f.num(int64(len(s.Hosts)))
-	for i := range s.Hosts {
-		h := &s.Hosts[i]
-		f.text(h.Name)
-		f.text(h.FailureDomain)
-		f.num(int64(h.State))
-		f.nums(h.Capacity)
-		f.nums(h.Lending)
-		f.texts(h.Labels)
-		f.texts(h.Networks)
-		f.texts(h.Pools)
-	}
-	f.num(int64(len(s.Workloads)))
-	for i := range s.Workloads {
-		f.workload(&s.Workloads[i])
-	}
-	f.num(int64(len(s.Firm)))
-	for i := range s.Firm {
-		f.text(s.Firm[i].Object)
-		f.text(s.Firm[i].Host)
-		f.nums(s.Firm[i].Demand)
-	}
-	asked := s.Asked()
-	f.num(int64(len(asked)))
+	f = append(append(append(f, hosts[:]...), workloads[:]...), firm[:]...)
+	f = f.num(len(asked))
 	for _, sc := range asked {
-		f.text(sc.Name)
-		f.num(int64(sc.Hosts))
-		f.num(int64(sc.FailureDomains))
+		f = f.text(sc.Name).num(sc.Hosts).num(sc.FailureDomains)
 		if sc.Plans == nil {
-			f.num(-1) // All of them, which is not the same as none.
+			f = f.num(-1) // All of them, which is not the same as none.
 			continue
 		}
-		f.texts(sc.Plans)
+		f = f.texts(sc.Plans)
 	}
-	f.flush()
-	return f.sum.Sum(nil)
+	sum := f.sum()
+	return sum[:]
 }
 
-type fingerprint struct {
-	sum hash.Hash
-	buf []byte
+// SumOf is the sum of a list.
+func SumOf(parts []Sum) Sum {
+	all := sha256.New()
+	for i := range parts {
+		all.Write(parts[i][:])
+	}
+	return Sum(all.Sum(nil))
 }
 
-func (f *fingerprint) workload(w *Workload) {
-	f.text(w.Name)
-	f.text(w.Plan)
-	f.num(int64(w.Rank))
-	f.nums(w.Demand)
-	f.texts(w.Labels)
-	f.texts(w.Networks)
-	f.texts(w.Pools)
-	f.num(int64(len(w.Apart)))
+// Sum of a host with what a proof may put there.
+func (h *Host) Sum() Sum {
+	return fingerprint(nil).text(h.Name).text(h.FailureDomain).num(int(h.State)).nums(h.Capacity).nums(h.Lending).texts(h.Labels).texts(h.Networks).texts(h.Pools).sum()
+}
+
+// Sum of a workload with what it asks for.
+func (w *Workload) Sum() Sum {
+	f := fingerprint(nil).text(w.Name).text(w.Plan).num(int(w.Rank)).nums(w.Demand).texts(w.Labels).texts(w.Networks).texts(w.Pools).num(len(w.Apart))
 	for _, a := range w.Apart {
-		f.text(a.Group)
-		domain := int64(0)
+		domain := 0
 		if a.Domain {
 			domain = 1
 		}
-		f.num(domain)
+		f = f.text(a.Group).num(domain)
 	}
-	f.text(w.Together)
-	f.text(w.Host)
-	f.num(int64(w.Budget))
+	return f.text(w.Together).text(w.Host).num(int(w.Budget)).sum()
 }
 
-func (f *fingerprint) num(n int64) { f.buf = binary.AppendVarint(f.buf, n) }
+// Sum of a firm instance with what it holds.
+func (i *Instance) Sum() Sum {
+	return fingerprint(nil).text(i.Object).text(i.Host).nums(i.Demand).sum()
+}
+
+// fingerprint is what a sum is taken of. No two parts write the same.
+type fingerprint []byte
+
+func (f fingerprint) num(n int) fingerprint { return binary.AppendVarint(f, int64(n)) }
 
 // nums leaves out zeros at the end: a vector that ends early has zeros there.
-func (f *fingerprint) nums(v Vector) {
+func (f fingerprint) nums(v Vector) fingerprint {
 	for len(v) > 0 && v[len(v)-1] == 0 {
 		v = v[:len(v)-1]
 	}
-	f.num(int64(len(v)))
+	f = f.num(len(v))
 	for _, n := range v {
-		f.num(n)
+		f = binary.AppendVarint(f, n)
 	}
+	return f
 }
 
-func (f *fingerprint) text(s string) {
-	f.buf = append(binary.AppendUvarint(f.buf, uint64(len(s))), s...)
-	if len(f.buf) > 1<<12 {
-		f.flush()
-	}
+func (f fingerprint) text(s string) fingerprint {
+	return append(binary.AppendUvarint(f, uint64(len(s))), s...)
 }
 
 // texts are a set: their order says nothing.
-func (f *fingerprint) texts(list []string) {
+func (f fingerprint) texts(list []string) fingerprint {
 	if !slices.IsSorted(list) {
 		list = slices.Sorted(slices.Values(list))
 	}
-	f.num(int64(len(list)))
+	f = f.num(len(list))
 	for _, s := range list {
-		f.text(s)
+		f = f.text(s)
 	}
+	return f
 }
 
-func (f *fingerprint) flush() {
-	f.sum.Write(f.buf)
-	f.buf = f.buf[:0]
-}
+func (f fingerprint) sum() Sum { return sha256.Sum256(f) }

@@ -41,7 +41,7 @@ func TestSite(t *testing.T) {
 	plan.Spec.Workloads[0].AntiAffinity, plan.Spec.Workloads[0].Replicas = "failureDomain", 2
 	plan.Spec.Workloads[0].Apart, plan.Spec.Workloads[0].Together = []string{"noisy"}, ""
 	apply(w, &pb.Resource{Resource: &pb.Resource_Plan{Plan: plan}})
-	s := demand.Site(w.State, w.View.Reachable)
+	s := demand.Site(w.State, w.View.Silent())
 	if want := []guarantee.Scenario{
 		{Name: "by-label", Plans: []string{}},
 		{Name: "by-name", Plans: []string{"webshop"}, Hosts: 1, FailureDomains: 1},
@@ -83,7 +83,7 @@ func TestLocalDiskAndDevices(t *testing.T) {
 	plan.Spec.Workloads[0].Resources.LocalDiskBytes, plan.Spec.Workloads[0].Resources.Devices = 5*gib, map[string]uint32{"gpu": 1}
 	apply(w, &pb.Resource{Resource: &pb.Resource_Plan{Plan: plan}})
 	w.Quiesce()
-	s := demand.Site(w.State, w.View.Reachable)
+	s := demand.Site(w.State, w.View.Silent())
 	if want := []string{"vcpus", "memory", "disk/local", "device/fpga", "device/gpu"}; !cmp.Equal(s.Dimensions, want) {
 		t.Fatal(s.Dimensions)
 	}
@@ -130,12 +130,12 @@ func TestKeptDisks(t *testing.T) {
 	w.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(w.State.Lease(name), "released", w.Now)}})
 	w.Quiesce()
 	host := body.GetLease().GetInstances()[0].GetHost()
-	s := demand.Site(w.State, w.View.Reachable)
+	s := demand.Site(w.State, w.View.Silent())
 	if want := []guarantee.Kept{{Host: host, Disks: guarantee.Vector{0, 0, 8 << 30}}}; len(s.Preemptible) > 0 || !cmp.Equal(s.Kept, want) {
 		t.Errorf("kept %v, lent %v", s.Kept, s.Preemptible)
 	}
 	w.Wait(lease.Retention + time.Hour)
-	if s := demand.Site(w.State, w.View.Reachable); len(s.Kept) > 0 {
+	if s := demand.Site(w.State, w.View.Silent()); len(s.Kept) > 0 {
 		t.Errorf("deleted, and kept %v", s.Kept)
 	}
 }
@@ -145,7 +145,7 @@ func TestPrice(t *testing.T) {
 	w := fixture.New(t)
 	name := w.Lease(3, 2, 60<<30)
 	w.Quiesce()
-	price := func() uint64 { return demand.Site(w.State, w.View.Reachable).Preemptible[0].Cost }
+	price := func() uint64 { return demand.Site(w.State, w.View.Silent()).Preemptible[0].Cost }
 	touch := func() { // The state's clock goes with its entries.
 		w.Must("ann", &pb.Command{Body: &pb.Command_StoreToken{StoreToken: &pb.StoreToken{TokenHash: []byte("t"), Host: "h1", ExpiresAt: timestamppb.New(w.Now)}}})
 	}

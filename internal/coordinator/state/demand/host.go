@@ -1,0 +1,62 @@
+package demand
+
+import (
+	"slices"
+
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/model"
+	"github.com/hotspare/hotspare/internal/placement/guarantee"
+)
+
+// host is a hypervisor host with what hotspare may use of it, as if its agent answered.
+func (d *Reader) host(h *pb.Host, policy *pb.HostPolicy) guarantee.Host {
+	out := guarantee.Host{
+		Name: h.GetName(), FailureDomain: h.GetPolicy().GetFailureDomain(), State: hostState(h),
+		SaveBandwidth: amount(h.GetCapacity().GetSaveBytesPerSecond(), 1), Labels: labels(policy.GetMetadata().GetLabels()),
+	}
+	out.Capacity, out.Lending = d.room(h)
+	for _, r := range d.networks {
+		if only := r.GetNetwork().GetSpec().GetHosts(); len(only) == 0 || slices.Contains(only, h.GetName()) {
+			out.Networks = append(out.Networks, r.GetNetwork().GetMetadata().GetName())
+		}
+	}
+	for _, r := range d.pools {
+		if only := r.GetPool().GetSpec().GetHosts(); len(only) == 0 || slices.Contains(only, h.GetName()) {
+			out.Pools = append(out.Pools, r.GetPool().GetMetadata().GetName())
+		}
+	}
+	return out
+}
+
+// room is what hotspare may use of a host, and the share of it that is for what preempted leases leave there.
+// Half of the disk is, where nobody says otherwise: a share that followed the plans would be too small for the
+// leases that are there when the first plan asks for disk.
+func (d *Reader) room(h *pb.Host) (capacity, lending guarantee.Vector) {
+	t, p := model.HostTotal(h), h.GetPolicy()
+	size := t.TotalLocalDiskBytes
+	lent := size / 2
+	if p.GetLending() != nil && p.GetLending().LocalDiskBytes != nil {
+		lent = min(size, p.GetLending().GetLocalDiskBytes())
+	}
+	capacity = d.vector(t.TotalVCPUs, t.TotalMemoryBytes, size, t.TotalDevices)
+	lending = d.vector(0, 0, lent, p.GetLending().GetDevices())
+	for i := range lending {
+		lending[i] = min(lending[i], capacity[i])
+	}
+	return capacity, lending
+}
+
+func hostState(h *pb.Host) guarantee.State {
+	switch {
+	case h.GetLostAt() != nil:
+		return guarantee.Lost
+	case h.GetCordoned() || h.GetQuarantined():
+		return guarantee.Closed
+	default:
+		return guarantee.Usable
+	}
+}
+
+func hypervisor(h *pb.Host) bool {
+	return h.GetOffer().GetHypervisor() && !h.GetOffer().GetProtectedSite()
+}
