@@ -841,8 +841,10 @@ func (x *RecordHost) GetReason() string {
 // RecordGuarantee keeps how good the guarantee is, with the certificate that backs it. Apply checks the
 // certificate against its own state: no leader can make the site claim more than it holds.
 type RecordGuarantee struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Guarantee     *Guarantee             `protobuf:"bytes,1,opt,name=guarantee,proto3" json:"guarantee,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Guarantee *Guarantee             `protobuf:"bytes,1,opt,name=guarantee,proto3" json:"guarantee,omitempty"`
+	// In place of a certificate: what makes it of the one that is kept.
+	Change        *CertificateChange `protobuf:"bytes,2,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -880,6 +882,13 @@ func (*RecordGuarantee) Descriptor() ([]byte, []int) {
 func (x *RecordGuarantee) GetGuarantee() *Guarantee {
 	if x != nil {
 		return x.Guarantee
+	}
+	return nil
+}
+
+func (x *RecordGuarantee) GetChange() *CertificateChange {
+	if x != nil {
+		return x.Change
 	}
 	return nil
 }
@@ -3116,6 +3125,272 @@ func (x *Certificate) GetBudgets() []int64 {
 	return nil
 }
 
+// CertificateChange makes a certificate of the one that is kept. Hosts and workloads are numbered as in the new one.
+type CertificateChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The fingerprint of the guarantee whose certificate is changed.
+	Of        []byte        `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"`
+	Hosts     *NumberChange `protobuf:"bytes,2,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	Workloads *NumberChange `protobuf:"bytes,3,opt,name=workloads,proto3" json:"workloads,omitempty"`
+	// Where workloads are now: workload, host, workload, host.
+	Seats         []int32          `protobuf:"zigzag32,4,rep,packed,name=seats,proto3" json:"seats,omitempty"`
+	Duties        []*HostDuty      `protobuf:"bytes,5,rep,name=duties,proto3" json:"duties,omitempty"`
+	Patterns      []*PatternChange `protobuf:"bytes,6,rep,name=patterns,proto3" json:"patterns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateChange) Reset() {
+	*x = CertificateChange{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateChange) ProtoMessage() {}
+
+func (x *CertificateChange) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateChange.ProtoReflect.Descriptor instead.
+func (*CertificateChange) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CertificateChange) GetOf() []byte {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *CertificateChange) GetHosts() *NumberChange {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *CertificateChange) GetWorkloads() *NumberChange {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *CertificateChange) GetSeats() []int32 {
+	if x != nil {
+		return x.Seats
+	}
+	return nil
+}
+
+func (x *CertificateChange) GetDuties() []*HostDuty {
+	if x != nil {
+		return x.Duties
+	}
+	return nil
+}
+
+func (x *CertificateChange) GetPatterns() []*PatternChange {
+	if x != nil {
+		return x.Patterns
+	}
+	return nil
+}
+
+// NumberChange numbers a list anew. Both lists of numbers ascend.
+type NumberChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is not there any more, by the number that it had.
+	Gone []int32 `protobuf:"varint,1,rep,packed,name=gone,proto3" json:"gone,omitempty"`
+	// What has come, by the number that it has.
+	Added         []int32 `protobuf:"varint,2,rep,packed,name=added,proto3" json:"added,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NumberChange) Reset() {
+	*x = NumberChange{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NumberChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NumberChange) ProtoMessage() {}
+
+func (x *NumberChange) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NumberChange.ProtoReflect.Descriptor instead.
+func (*NumberChange) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *NumberChange) GetGone() []int32 {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *NumberChange) GetAdded() []int32 {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
+// HostDuty is what a host may have to carry now, by dimension, and how soon, in nanoseconds.
+type HostDuty struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          int32                  `protobuf:"varint,1,opt,name=host,proto3" json:"host,omitempty"`
+	Obligation    []int64                `protobuf:"varint,2,rep,packed,name=obligation,proto3" json:"obligation,omitempty"`
+	Budget        int64                  `protobuf:"varint,3,opt,name=budget,proto3" json:"budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostDuty) Reset() {
+	*x = HostDuty{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostDuty) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostDuty) ProtoMessage() {}
+
+func (x *HostDuty) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostDuty.ProtoReflect.Descriptor instead.
+func (*HostDuty) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *HostDuty) GetHost() int32 {
+	if x != nil {
+		return x.Host
+	}
+	return 0
+}
+
+func (x *HostDuty) GetObligation() []int64 {
+	if x != nil {
+		return x.Obligation
+	}
+	return nil
+}
+
+func (x *HostDuty) GetBudget() int64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+// PatternChange is what is different in one pattern.
+type PatternChange struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Pattern int32                  `protobuf:"varint,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	// All its spares; none: they are as they were.
+	Spares []*Spares `protobuf:"bytes,2,rep,name=spares,proto3" json:"spares,omitempty"`
+	// Workload, host, workload, host; -1: it is where the witness has it.
+	Moves         []int32 `protobuf:"zigzag32,3,rep,packed,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PatternChange) Reset() {
+	*x = PatternChange{}
+	mi := &file_hotspare_v1_command_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PatternChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PatternChange) ProtoMessage() {}
+
+func (x *PatternChange) ProtoReflect() protoreflect.Message {
+	mi := &file_hotspare_v1_command_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PatternChange.ProtoReflect.Descriptor instead.
+func (*PatternChange) Descriptor() ([]byte, []int) {
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *PatternChange) GetPattern() int32 {
+	if x != nil {
+		return x.Pattern
+	}
+	return 0
+}
+
+func (x *PatternChange) GetSpares() []*Spares {
+	if x != nil {
+		return x.Spares
+	}
+	return nil
+}
+
+func (x *PatternChange) GetMoves() []int32 {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
 // ProvenScenario is a scenario with the losses that are proven.
 type ProvenScenario struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3131,7 +3406,7 @@ type ProvenScenario struct {
 
 func (x *ProvenScenario) Reset() {
 	*x = ProvenScenario{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	mi := &file_hotspare_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3418,7 @@ func (x *ProvenScenario) String() string {
 func (*ProvenScenario) ProtoMessage() {}
 
 func (x *ProvenScenario) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[36]
+	mi := &file_hotspare_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3431,7 @@ func (x *ProvenScenario) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvenScenario.ProtoReflect.Descriptor instead.
 func (*ProvenScenario) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProvenScenario) GetName() string {
@@ -3208,7 +3483,7 @@ type CertificatePattern struct {
 
 func (x *CertificatePattern) Reset() {
 	*x = CertificatePattern{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	mi := &file_hotspare_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3495,7 @@ func (x *CertificatePattern) String() string {
 func (*CertificatePattern) ProtoMessage() {}
 
 func (x *CertificatePattern) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[37]
+	mi := &file_hotspare_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3508,7 @@ func (x *CertificatePattern) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatePattern.ProtoReflect.Descriptor instead.
 func (*CertificatePattern) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CertificatePattern) GetUnit() int32 {
@@ -3267,7 +3542,7 @@ type Spares struct {
 
 func (x *Spares) Reset() {
 	*x = Spares{}
-	mi := &file_hotspare_v1_command_proto_msgTypes[38]
+	mi := &file_hotspare_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3554,7 @@ func (x *Spares) String() string {
 func (*Spares) ProtoMessage() {}
 
 func (x *Spares) ProtoReflect() protoreflect.Message {
-	mi := &file_hotspare_v1_command_proto_msgTypes[38]
+	mi := &file_hotspare_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3567,7 @@ func (x *Spares) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spares.ProtoReflect.Descriptor instead.
 func (*Spares) Descriptor() ([]byte, []int) {
-	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Spares) GetHosts() []int32 {
@@ -3369,9 +3644,10 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"quarantine\x18\x05 \x01(\bR\n" +
 	"quarantine\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"G\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x7f\n" +
 	"\x0fRecordGuarantee\x124\n" +
-	"\tguarantee\x18\x01 \x01(\v2\x16.hotspare.v1.GuaranteeR\tguarantee\"\x88\x01\n" +
+	"\tguarantee\x18\x01 \x01(\v2\x16.hotspare.v1.GuaranteeR\tguarantee\x126\n" +
+	"\x06change\x18\x02 \x01(\v2\x1e.hotspare.v1.CertificateChangeR\x06change\"\x88\x01\n" +
 	"\x0eApplyResources\x123\n" +
 	"\tresources\x18\x01 \x03(\v2\x15.hotspare.v1.ResourceR\tresources\x12-\n" +
 	"\aobjects\x18\x02 \x03(\v2\x13.hotspare.v1.ObjectR\aobjects\x12\x12\n" +
@@ -3544,7 +3820,27 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\awitness\x18\x02 \x03(\x11R\awitness\x12;\n" +
 	"\bpatterns\x18\x03 \x03(\v2\x1f.hotspare.v1.CertificatePatternR\bpatterns\x12 \n" +
 	"\vobligations\x18\x04 \x03(\x03R\vobligations\x12\x18\n" +
-	"\abudgets\x18\x05 \x03(\x03R\abudgets\"\x96\x01\n" +
+	"\abudgets\x18\x05 \x03(\x03R\abudgets\"\x8a\x02\n" +
+	"\x11CertificateChange\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\fR\x02of\x12/\n" +
+	"\x05hosts\x18\x02 \x01(\v2\x19.hotspare.v1.NumberChangeR\x05hosts\x127\n" +
+	"\tworkloads\x18\x03 \x01(\v2\x19.hotspare.v1.NumberChangeR\tworkloads\x12\x14\n" +
+	"\x05seats\x18\x04 \x03(\x11R\x05seats\x12-\n" +
+	"\x06duties\x18\x05 \x03(\v2\x15.hotspare.v1.HostDutyR\x06duties\x126\n" +
+	"\bpatterns\x18\x06 \x03(\v2\x1a.hotspare.v1.PatternChangeR\bpatterns\"8\n" +
+	"\fNumberChange\x12\x12\n" +
+	"\x04gone\x18\x01 \x03(\x05R\x04gone\x12\x14\n" +
+	"\x05added\x18\x02 \x03(\x05R\x05added\"V\n" +
+	"\bHostDuty\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\x05R\x04host\x12\x1e\n" +
+	"\n" +
+	"obligation\x18\x02 \x03(\x03R\n" +
+	"obligation\x12\x16\n" +
+	"\x06budget\x18\x03 \x01(\x03R\x06budget\"l\n" +
+	"\rPatternChange\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\x05R\apattern\x12+\n" +
+	"\x06spares\x18\x02 \x03(\v2\x13.hotspare.v1.SparesR\x06spares\x12\x14\n" +
+	"\x05moves\x18\x03 \x03(\x11R\x05moves\"\x96\x01\n" +
 	"\x0eProvenScenario\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tall_plans\x18\x02 \x01(\bR\ballPlans\x12\x14\n" +
@@ -3576,7 +3872,7 @@ func file_hotspare_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_hotspare_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_hotspare_v1_command_proto_goTypes = []any{
 	(GuaranteeAnswer)(0),          // 0: hotspare.v1.GuaranteeAnswer
 	(*Command)(nil),               // 1: hotspare.v1.Command
@@ -3615,54 +3911,58 @@ var file_hotspare_v1_command_proto_goTypes = []any{
 	(*SnapshotRecord)(nil),        // 34: hotspare.v1.SnapshotRecord
 	(*Guarantee)(nil),             // 35: hotspare.v1.Guarantee
 	(*Certificate)(nil),           // 36: hotspare.v1.Certificate
-	(*ProvenScenario)(nil),        // 37: hotspare.v1.ProvenScenario
-	(*CertificatePattern)(nil),    // 38: hotspare.v1.CertificatePattern
-	(*Spares)(nil),                // 39: hotspare.v1.Spares
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
-	(*UpdateHostRequest)(nil),     // 41: hotspare.v1.UpdateHostRequest
-	(*DeleteResourceRequest)(nil), // 42: hotspare.v1.DeleteResourceRequest
-	(*ExtendLeaseRequest)(nil),    // 43: hotspare.v1.ExtendLeaseRequest
-	(*UndeleteLeaseRequest)(nil),  // 44: hotspare.v1.UndeleteLeaseRequest
-	(*SwearRequest)(nil),          // 45: hotspare.v1.SwearRequest
-	(*ControlRequest)(nil),        // 46: hotspare.v1.ControlRequest
-	(*ArmRequest)(nil),            // 47: hotspare.v1.ArmRequest
-	(*Capacity)(nil),              // 48: hotspare.v1.Capacity
-	(*AgentOffer)(nil),            // 49: hotspare.v1.AgentOffer
-	(*Resource)(nil),              // 50: hotspare.v1.Resource
-	(*Object)(nil),                // 51: hotspare.v1.Object
-	(*Lease)(nil),                 // 52: hotspare.v1.Lease
-	(*LeaseInstance)(nil),         // 53: hotspare.v1.LeaseInstance
-	(*Failover)(nil),              // 54: hotspare.v1.Failover
-	(*Placement)(nil),             // 55: hotspare.v1.Placement
-	(*Victim)(nil),                // 56: hotspare.v1.Victim
-	(*Step)(nil),                  // 57: hotspare.v1.Step
-	(*Unplaced)(nil),              // 58: hotspare.v1.Unplaced
-	(RunPhase)(0),                 // 59: hotspare.v1.RunPhase
-	(StepPhase)(0),                // 60: hotspare.v1.StepPhase
-	(*Plan)(nil),                  // 61: hotspare.v1.Plan
-	(*EndpointValue)(nil),         // 62: hotspare.v1.EndpointValue
-	(*Host)(nil),                  // 63: hotspare.v1.Host
-	(*Evidence)(nil),              // 64: hotspare.v1.Evidence
+	(*CertificateChange)(nil),     // 37: hotspare.v1.CertificateChange
+	(*NumberChange)(nil),          // 38: hotspare.v1.NumberChange
+	(*HostDuty)(nil),              // 39: hotspare.v1.HostDuty
+	(*PatternChange)(nil),         // 40: hotspare.v1.PatternChange
+	(*ProvenScenario)(nil),        // 41: hotspare.v1.ProvenScenario
+	(*CertificatePattern)(nil),    // 42: hotspare.v1.CertificatePattern
+	(*Spares)(nil),                // 43: hotspare.v1.Spares
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*UpdateHostRequest)(nil),     // 45: hotspare.v1.UpdateHostRequest
+	(*DeleteResourceRequest)(nil), // 46: hotspare.v1.DeleteResourceRequest
+	(*ExtendLeaseRequest)(nil),    // 47: hotspare.v1.ExtendLeaseRequest
+	(*UndeleteLeaseRequest)(nil),  // 48: hotspare.v1.UndeleteLeaseRequest
+	(*SwearRequest)(nil),          // 49: hotspare.v1.SwearRequest
+	(*ControlRequest)(nil),        // 50: hotspare.v1.ControlRequest
+	(*ArmRequest)(nil),            // 51: hotspare.v1.ArmRequest
+	(*Capacity)(nil),              // 52: hotspare.v1.Capacity
+	(*AgentOffer)(nil),            // 53: hotspare.v1.AgentOffer
+	(*Resource)(nil),              // 54: hotspare.v1.Resource
+	(*Object)(nil),                // 55: hotspare.v1.Object
+	(*Lease)(nil),                 // 56: hotspare.v1.Lease
+	(*LeaseInstance)(nil),         // 57: hotspare.v1.LeaseInstance
+	(*Failover)(nil),              // 58: hotspare.v1.Failover
+	(*Placement)(nil),             // 59: hotspare.v1.Placement
+	(*Victim)(nil),                // 60: hotspare.v1.Victim
+	(*Step)(nil),                  // 61: hotspare.v1.Step
+	(*Unplaced)(nil),              // 62: hotspare.v1.Unplaced
+	(RunPhase)(0),                 // 63: hotspare.v1.RunPhase
+	(StepPhase)(0),                // 64: hotspare.v1.StepPhase
+	(*Plan)(nil),                  // 65: hotspare.v1.Plan
+	(*EndpointValue)(nil),         // 66: hotspare.v1.EndpointValue
+	(*Host)(nil),                  // 67: hotspare.v1.Host
+	(*Evidence)(nil),              // 68: hotspare.v1.Evidence
 }
 var file_hotspare_v1_command_proto_depIdxs = []int32{
-	40, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
+	44, // 0: hotspare.v1.Command.time:type_name -> google.protobuf.Timestamp
 	2,  // 1: hotspare.v1.Command.expects:type_name -> hotspare.v1.Expect
 	3,  // 2: hotspare.v1.Command.join_host:type_name -> hotspare.v1.JoinHost
 	4,  // 3: hotspare.v1.Command.record_host:type_name -> hotspare.v1.RecordHost
-	41, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
+	45, // 4: hotspare.v1.Command.update_host:type_name -> hotspare.v1.UpdateHostRequest
 	6,  // 5: hotspare.v1.Command.apply_resources:type_name -> hotspare.v1.ApplyResources
-	42, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
+	46, // 6: hotspare.v1.Command.delete_resource:type_name -> hotspare.v1.DeleteResourceRequest
 	7,  // 7: hotspare.v1.Command.create_lease:type_name -> hotspare.v1.CreateLease
-	43, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
+	47, // 8: hotspare.v1.Command.extend_lease:type_name -> hotspare.v1.ExtendLeaseRequest
 	9,  // 9: hotspare.v1.Command.end_lease:type_name -> hotspare.v1.EndLease
-	44, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
+	48, // 10: hotspare.v1.Command.undelete_lease:type_name -> hotspare.v1.UndeleteLeaseRequest
 	10, // 11: hotspare.v1.Command.delete_lease:type_name -> hotspare.v1.DeleteLease
 	12, // 12: hotspare.v1.Command.declare:type_name -> hotspare.v1.Declare
 	14, // 13: hotspare.v1.Command.advance_run:type_name -> hotspare.v1.AdvanceRun
-	45, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
-	46, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
+	49, // 14: hotspare.v1.Command.swear:type_name -> hotspare.v1.SwearRequest
+	50, // 15: hotspare.v1.Command.control:type_name -> hotspare.v1.ControlRequest
 	16, // 16: hotspare.v1.Command.failback:type_name -> hotspare.v1.Failback
-	47, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
+	51, // 17: hotspare.v1.Command.arm:type_name -> hotspare.v1.ArmRequest
 	20, // 18: hotspare.v1.Command.store_token:type_name -> hotspare.v1.StoreToken
 	21, // 19: hotspare.v1.Command.forget_objects:type_name -> hotspare.v1.ForgetObjects
 	23, // 20: hotspare.v1.Command.record_preimage:type_name -> hotspare.v1.RecordPreimage
@@ -3676,67 +3976,73 @@ var file_hotspare_v1_command_proto_depIdxs = []int32{
 	18, // 28: hotspare.v1.Command.lose_host:type_name -> hotspare.v1.LoseHost
 	5,  // 29: hotspare.v1.Command.record_guarantee:type_name -> hotspare.v1.RecordGuarantee
 	8,  // 30: hotspare.v1.Command.start_lease:type_name -> hotspare.v1.StartLease
-	48, // 31: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
-	49, // 32: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
+	52, // 31: hotspare.v1.RecordHost.capacity:type_name -> hotspare.v1.Capacity
+	53, // 32: hotspare.v1.RecordHost.offer:type_name -> hotspare.v1.AgentOffer
 	35, // 33: hotspare.v1.RecordGuarantee.guarantee:type_name -> hotspare.v1.Guarantee
-	50, // 34: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
-	51, // 35: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
-	52, // 36: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
-	51, // 37: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
-	53, // 38: hotspare.v1.StartLease.instances:type_name -> hotspare.v1.LeaseInstance
-	51, // 39: hotspare.v1.StartLease.objects:type_name -> hotspare.v1.Object
-	40, // 40: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
-	54, // 41: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
-	51, // 42: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
-	41, // 43: hotspare.v1.Declare.drain:type_name -> hotspare.v1.UpdateHostRequest
-	55, // 44: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
-	56, // 45: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
-	57, // 46: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
-	51, // 47: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
-	58, // 48: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
-	15, // 49: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
-	59, // 50: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
-	60, // 51: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
-	40, // 52: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
-	40, // 53: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
-	57, // 54: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
-	51, // 55: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
-	17, // 56: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
-	61, // 57: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
-	40, // 58: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
-	40, // 59: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
-	40, // 60: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 61: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
-	62, // 62: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
-	25, // 63: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
-	40, // 64: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
-	27, // 65: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
-	40, // 66: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	40, // 67: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	40, // 68: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
-	40, // 69: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
-	40, // 70: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
-	32, // 71: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
-	63, // 72: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
-	50, // 73: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
-	52, // 74: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
-	51, // 75: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
-	54, // 76: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
-	30, // 77: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
-	31, // 78: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
-	64, // 79: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
-	35, // 80: hotspare.v1.SnapshotRecord.guarantee:type_name -> hotspare.v1.Guarantee
-	40, // 81: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
-	0,  // 82: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
-	36, // 83: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
-	37, // 84: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
-	38, // 85: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
-	39, // 86: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	37, // 34: hotspare.v1.RecordGuarantee.change:type_name -> hotspare.v1.CertificateChange
+	54, // 35: hotspare.v1.ApplyResources.resources:type_name -> hotspare.v1.Resource
+	55, // 36: hotspare.v1.ApplyResources.objects:type_name -> hotspare.v1.Object
+	56, // 37: hotspare.v1.CreateLease.lease:type_name -> hotspare.v1.Lease
+	55, // 38: hotspare.v1.CreateLease.objects:type_name -> hotspare.v1.Object
+	57, // 39: hotspare.v1.StartLease.instances:type_name -> hotspare.v1.LeaseInstance
+	55, // 40: hotspare.v1.StartLease.objects:type_name -> hotspare.v1.Object
+	44, // 41: hotspare.v1.EndLease.delete_after:type_name -> google.protobuf.Timestamp
+	58, // 42: hotspare.v1.Declare.failover:type_name -> hotspare.v1.Failover
+	55, // 43: hotspare.v1.Declare.objects:type_name -> hotspare.v1.Object
+	45, // 44: hotspare.v1.Declare.drain:type_name -> hotspare.v1.UpdateHostRequest
+	59, // 45: hotspare.v1.PlaceRun.placements:type_name -> hotspare.v1.Placement
+	60, // 46: hotspare.v1.PlaceRun.victims:type_name -> hotspare.v1.Victim
+	61, // 47: hotspare.v1.PlaceRun.steps:type_name -> hotspare.v1.Step
+	55, // 48: hotspare.v1.PlaceRun.objects:type_name -> hotspare.v1.Object
+	62, // 49: hotspare.v1.PlaceRun.unplaced:type_name -> hotspare.v1.Unplaced
+	15, // 50: hotspare.v1.AdvanceRun.changes:type_name -> hotspare.v1.StepChange
+	63, // 51: hotspare.v1.AdvanceRun.phase:type_name -> hotspare.v1.RunPhase
+	64, // 52: hotspare.v1.StepChange.phase:type_name -> hotspare.v1.StepPhase
+	44, // 53: hotspare.v1.StepChange.call_began:type_name -> google.protobuf.Timestamp
+	44, // 54: hotspare.v1.StepChange.call_returned:type_name -> google.protobuf.Timestamp
+	61, // 55: hotspare.v1.Failback.steps:type_name -> hotspare.v1.Step
+	55, // 56: hotspare.v1.Failback.objects:type_name -> hotspare.v1.Object
+	17, // 57: hotspare.v1.Failback.orders:type_name -> hotspare.v1.BackOrder
+	65, // 58: hotspare.v1.LoseHost.plans:type_name -> hotspare.v1.Plan
+	44, // 59: hotspare.v1.LoseHost.delete_after:type_name -> google.protobuf.Timestamp
+	44, // 60: hotspare.v1.RecordClient.expires_at:type_name -> google.protobuf.Timestamp
+	44, // 61: hotspare.v1.StoreToken.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 62: hotspare.v1.ForgetObjects.objects:type_name -> hotspare.v1.ObjectVersion
+	66, // 63: hotspare.v1.RecordPreimage.value:type_name -> hotspare.v1.EndpointValue
+	25, // 64: hotspare.v1.RecordPoints.points:type_name -> hotspare.v1.ObjectPoint
+	44, // 65: hotspare.v1.ObjectPoint.time:type_name -> google.protobuf.Timestamp
+	27, // 66: hotspare.v1.RecordConfirmed.agents:type_name -> hotspare.v1.ConfirmedOrder
+	44, // 67: hotspare.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	44, // 68: hotspare.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	44, // 69: hotspare.v1.RememberedRequest.time:type_name -> google.protobuf.Timestamp
+	44, // 70: hotspare.v1.SiteMeta.time:type_name -> google.protobuf.Timestamp
+	44, // 71: hotspare.v1.SiteMeta.confirmed_at:type_name -> google.protobuf.Timestamp
+	32, // 72: hotspare.v1.SnapshotHeader.meta:type_name -> hotspare.v1.SiteMeta
+	67, // 73: hotspare.v1.SnapshotRecord.host:type_name -> hotspare.v1.Host
+	54, // 74: hotspare.v1.SnapshotRecord.resource:type_name -> hotspare.v1.Resource
+	56, // 75: hotspare.v1.SnapshotRecord.lease:type_name -> hotspare.v1.Lease
+	55, // 76: hotspare.v1.SnapshotRecord.object:type_name -> hotspare.v1.Object
+	58, // 77: hotspare.v1.SnapshotRecord.failover:type_name -> hotspare.v1.Failover
+	30, // 78: hotspare.v1.SnapshotRecord.token:type_name -> hotspare.v1.Token
+	31, // 79: hotspare.v1.SnapshotRecord.request:type_name -> hotspare.v1.RememberedRequest
+	68, // 80: hotspare.v1.SnapshotRecord.evidence:type_name -> hotspare.v1.Evidence
+	35, // 81: hotspare.v1.SnapshotRecord.guarantee:type_name -> hotspare.v1.Guarantee
+	44, // 82: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
+	0,  // 83: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
+	36, // 84: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
+	41, // 85: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
+	42, // 86: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
+	38, // 87: hotspare.v1.CertificateChange.hosts:type_name -> hotspare.v1.NumberChange
+	38, // 88: hotspare.v1.CertificateChange.workloads:type_name -> hotspare.v1.NumberChange
+	39, // 89: hotspare.v1.CertificateChange.duties:type_name -> hotspare.v1.HostDuty
+	40, // 90: hotspare.v1.CertificateChange.patterns:type_name -> hotspare.v1.PatternChange
+	43, // 91: hotspare.v1.PatternChange.spares:type_name -> hotspare.v1.Spares
+	43, // 92: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
+	93, // [93:93] is the sub-list for method output_type
+	93, // [93:93] is the sub-list for method input_type
+	93, // [93:93] is the sub-list for extension type_name
+	93, // [93:93] is the sub-list for extension extendee
+	0,  // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }
@@ -3797,7 +4103,7 @@ func file_hotspare_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_command_proto_rawDesc), len(file_hotspare_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   39,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

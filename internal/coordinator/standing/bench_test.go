@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -121,14 +122,18 @@ func BenchmarkLarge(b *testing.B) {
 	b.Run("record", func(b *testing.B) {
 		silent := w.View.Agent("h00007")
 		silent.Connected = false
-		commands := new(standing.Keeper).Advance(w.State, w.View.WithAgent(silent))
-		if len(commands) != 1 {
-			b.Fatal("there is nothing to keep")
+		var kept standing.Keeper
+		kept.Advance(w.State, w.View)
+		commands := kept.Advance(w.State, w.View.WithAgent(silent))
+		if len(commands) != 1 || commands[0].GetRecordGuarantee().GetChange() == nil {
+			b.Fatal("nothing was repaired")
 		}
 		for b.Loop() {
 			if _, res := w.State.Apply(w.State.Index()+1, 1, commands[0]); res.Err != nil {
 				b.Fatal(res.Err)
 			}
 		}
+		b.ReportMetric(float64(proto.Size(commands[0])), "entry-bytes")
+		b.ReportMetric(float64(proto.Size(w.State.Guarantee())), "whole-bytes")
 	})
 }

@@ -66,12 +66,17 @@ func (k *Keeper) Advance(s *state.State, v live.View) []*pb.Command {
 		k.remember(s, site, fingerprint)
 		return nil
 	}
+	was := k.site
 	d, repaired := k.repair(site, fingerprint)
 	if !repaired {
 		d = proof.Prove(site)
 	}
 	k.repaired = repaired
-	return []*pb.Command{record(s, v, fingerprint, d)}
+	c := record(s, v, fingerprint, d)
+	if repaired {
+		abridge(s.Guarantee(), was, site, c.GetRecordGuarantee())
+	}
+	return []*pb.Command{c}
 }
 
 // Improve returns the command that keeps a proof which was packed anew in place of one that was repaired, if it leaves
@@ -127,6 +132,14 @@ func (k *Keeper) repair(site *guarantee.Site, fingerprint []byte) (d guarantee.D
 	}
 	k.site, k.fingerprint, k.witness = site, fingerprint, w
 	return d, true
+}
+
+// abridge leaves of a certificate what makes it of the one that is kept, where that can be said: after a repair little is
+// different. The kept one was made for the site as it was.
+func abridge(kept *pb.Guarantee, was, is *guarantee.Site, c *pb.RecordGuarantee) {
+	if c.Change = witness.Change(kept, was, is, c.GetGuarantee().GetCertificate()); c.GetChange() != nil {
+		c.Guarantee.Certificate = nil
+	}
 }
 
 func record(s *state.State, v live.View, fingerprint []byte, d guarantee.Decision) *pb.Command {

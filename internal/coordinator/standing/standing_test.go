@@ -182,6 +182,42 @@ func TestLeasesDoNotOvertake(t *testing.T) {
 	}
 }
 
+// What a forged change makes of the certificate is refused like a forged certificate.
+func forgeChanges(t *testing.T, w *fixture.World, good *pb.Command) {
+	t.Helper()
+	for name, forge := range map[string]func(c *pb.CertificateChange, g *pb.Guarantee){
+		"of another one":         func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Of = []byte("x") },
+		"beside a certificate":   func(_ *pb.CertificateChange, g *pb.Guarantee) { g.Certificate = w.State.Guarantee().GetCertificate() },
+		"nothing has come":       func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Workloads = nil },
+		"what never was is gone": func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Hosts.Gone = []int32{77} },
+		"gone twice":             func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Hosts.Gone = []int32{0, 0} },
+		"it has no seat":         func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Seats = nil },
+		"half a seat":            func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Seats = c.Seats[1:] },
+		"a seat of nobody":       func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Seats[0] = 99 },
+		"a seat nowhere":         func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Seats[1] = -1 },
+		"a host that is not":     func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Seats[1] = 99 },
+		"no duty":                func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Duties = nil },
+		"a duty of nobody":       func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Duties[0].Host = -1 },
+		"half a duty":            func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Duties[0].Obligation = c.Duties[0].Obligation[1:] },
+		"a pattern that is not": func(c *pb.CertificateChange, _ *pb.Guarantee) {
+			c.Patterns = append(c.Patterns, &pb.PatternChange{Pattern: 99})
+		},
+		"half a move": func(c *pb.CertificateChange, _ *pb.Guarantee) {
+			c.Patterns = []*pb.PatternChange{{Moves: []int32{0}}}
+		},
+		"moved to nowhere": func(c *pb.CertificateChange, _ *pb.Guarantee) {
+			c.Patterns = []*pb.PatternChange{{Moves: []int32{0, -7}}}
+		},
+	} {
+		c := proto.CloneOf(good)
+		forge(c.GetRecordGuarantee().GetChange(), c.GetRecordGuarantee().GetGuarantee())
+		_, res := w.State.Apply(w.State.Index()+1, 1, c)
+		if f := model.FaultOf(res.Err); f != model.FaultInvalid && f != model.FaultStale {
+			t.Errorf("%s: %v", name, res.Err)
+		}
+	}
+}
+
 // A plan more or less, a host that falls silent and is back: the proof is repaired and stays where it was, by whoever
 // keeps it in mind, and packed anew when it is quiet.
 func TestItIsRepaired(t *testing.T) {
@@ -211,8 +247,16 @@ func TestItIsRepaired(t *testing.T) {
 		Workloads: []*pb.Workload{{Name: "w", Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30}}},
 	}}
 	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{{Resource: &pb.Resource_Plan{Plan: plan}}}}}})
-	if n := keep(kept.Advance(w.State, w.View)); n != 1 || w.State.Guarantee().GetWord() != "Proven(1)" {
+	changes := kept.Advance(w.State, w.View)
+	if c := changes[0].GetRecordGuarantee(); c.GetChange() == nil || c.GetGuarantee().GetCertificate() != nil {
+		t.Errorf("the entry carries all of it: %v", c)
+	}
+	forgeChanges(t, w, changes[0])
+	if n := keep(changes); n != 1 || w.State.Guarantee().GetWord() != "Proven(1)" {
 		t.Fatalf("%d entries, %v", n, w.State.Guarantee())
+	}
+	if err := w.Do("controllers", changes[0]).Err; model.FaultOf(err) != model.FaultStale {
+		t.Errorf("the same change once more: %v", err)
 	}
 	after := seats()
 	if len(after) != len(before)+1 {
