@@ -28,6 +28,13 @@ func guaranteeRows() []row {
 		{what: "places and victims, everything fails over", measured: series{"Victims", "ns/op"}, goal: 500, scale: times, shown: ms, under: withLent},
 		{what: "cost of the victims / exact optimum, mean", measured: series{"AgainstExact", "cost-ratio"}, goal: 1.05, scale: 1, shown: "x", under: "random, to 10 leases on 4 hosts"},
 		{what: "cost of the victims / exact optimum, worst", measured: series{"AgainstExact", "worst-ratio"}, scale: 1, shown: "x", under: "the same"},
+		{what: "local search for leases, one round", measured: series{"Spare/lent=40000", "ns/op"}, scale: times, shown: ms, under: synthetic + ", 40,000 lent at random; off the critical path"},
+		{what: "  expected cost of victims saved by it", measured: series{"Spare/lent=40000", "saved-in-the-end-percent"}, scale: 1, shown: "%", under: "the same, to its end"},
+		{what: "  victims' cost saved, one plan fails over", measured: series{"Spare/lent=40000", "plan-saved-percent"}, scale: 1, shown: "%", under: "the same; 20 plans, one by one"},
+		{what: "coordinator: a lease decided", measured: series{"Large/lease", "ns/op"}, scale: times, shown: ms, under: "as above in the replicated state, one lease more each time"},
+		{what: "coordinator: a plan's failover decided", measured: series{"Large/declare", "ns/op"}, scale: times, shown: ms, under: "the same"},
+		{what: "coordinator: a repaired proof applied", measured: series{"Large/record", "ns/op"}, scale: times, shown: ms, under: "the same; audit of the whole certificate included"},
+		{what: "  its entry in the log", measured: series{"Large/record", "entry-bytes"}, limit: series{"Large/record", "whole-bytes"}, scale: 1, shown: "B", under: "against the whole certificate"},
 		{what: "memory of the placement state", measured: series{"Memory", "MB"}, goal: 300, scale: 1, shown: "MB", under: "10,000 hosts, 180,000 VMs; site, certificate, lender"},
 	}
 	for _, x := range []string{"x1", "x4", "x8"} {

@@ -25,7 +25,7 @@ const (
 	placeEvery = time.Second
 	// proveEvery is how often the leader looks whether the guarantee has to be proven again.
 	proveEvery = time.Second
-	// improveAfter is how many quiet looks later a repaired proof is packed anew.
+	// improveAfter is after how many looks without a new proof a better one is looked for.
 	improveAfter = 30
 	// queueEvery is how often the leases that wait are tried.
 	queueEvery = time.Second
@@ -147,12 +147,11 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 	var lookedAt uint64
 	var silentThen []string
 	var keeper standing.Keeper
-	quiet := 0 // Looks since the last proof.
+	quiet := 0 // Looks since the last proof, or since a better one was looked for.
 	for {
 		s := c.State()
 		v, _ := c.seen()
-		switch silent := standing.Silent(s, v); {
-		case s.Index() != lookedAt || !slices.Equal(silent, silentThen):
+		if silent := standing.Silent(s, v); s.Index() != lookedAt || !slices.Equal(silent, silentThen) {
 			lookedAt, silentThen = s.Index(), silent
 			proved, done := c.prove(ctx, func() []*pb.Command { return keeper.Advance(s, v) })
 			if proved {
@@ -161,8 +160,10 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 			if !done {
 				lookedAt = 0 // Once more.
 			}
-		case quiet >= improveAfter:
+		}
+		if quiet >= improveAfter {
 			c.prove(ctx, func() []*pb.Command { return keeper.Improve(s, v) })
+			quiet = 0
 		}
 		quiet++
 		select {

@@ -79,24 +79,51 @@ func (k *Keeper) Advance(s *state.State, v live.View) []*pb.Command {
 	return []*pb.Command{c}
 }
 
-// Improve returns the command that keeps a proof which was packed anew in place of one that was repaired, if it leaves
-// more to leases. It is for quiet times: nothing waits for it.
+// Improve returns the command that keeps a better proof in place of the one that holds: one that was packed anew in
+// place of a repaired one, if it leaves more to leases, or one by which victims are expected to cost less. It is for quiet
+// times: nothing waits for it.
 func (k *Keeper) Improve(s *state.State, v live.View) []*pb.Command {
-	if !k.repaired {
-		return nil
-	}
 	site, fingerprint := demand.Base(s, v.Silent())
 	if !holds(s, site, fingerprint) {
 		return nil
 	}
-	k.repaired = false
 	was, err := witness.Decode(s.Guarantee(), len(site.Dimensions))
-	d := proof.Prove(site)
-	if err != nil || d.Answer != guarantee.Fits || obliged(d) >= obliged(was) {
+	if err != nil || was.Answer != guarantee.Fits || was.Asked != was.Proven {
 		return nil
 	}
-	k.witness = nil
-	return []*pb.Command{record(s, v, fingerprint, d)}
+	var c *pb.Command
+	if k.repaired {
+		k.repaired = false
+		if d := proof.Prove(site); d.Answer == guarantee.Fits && obliged(d) < obliged(was) {
+			c = record(s, v, fingerprint, d)
+		}
+	} else {
+		c = spare(s, v, site, fingerprint, was)
+	}
+	if c == nil {
+		return nil
+	}
+	k.witness = nil // The next repair begins with the better one.
+	return []*pb.Command{c}
+}
+
+// worthwhile is the part of the expected cost of victims that has to be saved for an entry of the log.
+const worthwhile = 0.05
+
+// spare looks for a witness by which victims are expected to cost less, near the one that is kept; nil: there is none
+// that is worth an entry.
+func spare(s *state.State, v live.View, site *guarantee.Site, fingerprint []byte, d guarantee.Decision) *pb.Command {
+	w := repair.New(site, d.Certificate)
+	before, after := w.Spare(demand.Site(s, v.Silent()).Preemptible)
+	if before-after < max(1, worthwhile*before) {
+		return nil
+	}
+	if d.Certificate = w.Certificate(); audit.Check(site, d.Certificate) != nil {
+		return nil
+	}
+	c := record(s, v, fingerprint, d)
+	abridge(s.Guarantee(), site, site, c.GetRecordGuarantee())
+	return c
 }
 
 // obliged sums up the memory that hosts may have to carry.

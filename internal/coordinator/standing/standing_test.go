@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/state/witness"
@@ -182,6 +184,67 @@ func TestLeasesDoNotOvertake(t *testing.T) {
 	}
 }
 
+// seats says where the witness has the workloads.
+func seats(w *fixture.World) map[string]string {
+	out := map[string]string{}
+	site, d := standing.Site(w.State, w.View)
+	for i, at := range d.Certificate.Witness {
+		out[site.Workloads[i].Name] = site.Hosts[at].Name
+	}
+	return out
+}
+
+// When it is quiet, the witness leaves a host on which leases would have to go for one on which none would.
+func TestLeasesAreSpared(t *testing.T) {
+	w := fixture.New(t)
+	for _, host := range []string{"h4", "h5"} {
+		w.Join(host, &pb.AgentOffer{Hypervisor: true})
+	}
+	w.Quiesce()
+	project := proto.CloneOf(w.State.Resource("project/web").GetProject())
+	project.Spec.Quota.MemoryBytes = 512 << 30
+	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{{Resource: &pb.Resource_Project{Project: project}}}}}})
+	full := map[string]string{}
+	for range 5 { // Nothing that is protected has room beside one.
+		name := w.Lease(1, 2, 59<<30)
+		full[w.State.Lease(name).GetInstances()[0].GetHost()] = name
+	}
+	w.Quiesce()
+	var kept standing.Keeper
+	kept.Advance(w.State, w.View)
+	w.Wait(time.Hour) // What they do unsaved has a price.
+	if c := kept.Improve(w.State, w.View); len(c) > 0 {
+		t.Fatalf("leases are everywhere, and it changes: %v", c)
+	}
+	used := map[string]bool{}
+	for _, host := range seats(w) {
+		used[host] = true
+	}
+	for host, name := range full {
+		if !used[host] {
+			w.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(w.State.Lease(name), "released", w.Now)}})
+		}
+	}
+	w.Quiesce()
+	commands := kept.Improve(w.State, w.View)
+	if len(commands) != 1 || commands[0].GetRecordGuarantee().GetChange() == nil {
+		t.Fatalf("%v with leases %v, seats %v", commands, full, seats(w))
+	}
+	from := seats(w)["webshop/db"]
+	w.Must("controllers", commands[0])
+	for name, host := range seats(w) {
+		if host == from {
+			t.Errorf("%s stays on %s", name, host)
+		}
+	}
+	if w.State.Guarantee().GetWord() != "Proven(1)" || len(kept.Improve(w.State, w.View)) > 0 {
+		t.Errorf("%s, and it is not at rest", w.State.Guarantee().GetWord())
+	}
+	if f := w.Declare("webshop"); len(f.GetVictims()) > 0 {
+		t.Errorf("for %v went %v", f.GetPlacements(), f.GetVictims())
+	}
+}
+
 // What a forged change makes of the certificate is refused like a forged certificate.
 func forgeChanges(t *testing.T, w *fixture.World, good *pb.Command) {
 	t.Helper()
@@ -230,14 +293,7 @@ func TestItIsRepaired(t *testing.T) {
 		}
 		return n
 	}
-	seats := func() map[string]string {
-		out := map[string]string{}
-		site, d := standing.Site(w.State, w.View)
-		for i, at := range d.Certificate.Witness {
-			out[site.Workloads[i].Name] = site.Hosts[at].Name
-		}
-		return out
-	}
+	seats := func() map[string]string { return seats(w) }
 	if keep(kept.Advance(w.State, w.View)) > 0 {
 		t.Fatal("the site is not proven from the start")
 	}

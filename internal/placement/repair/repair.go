@@ -8,6 +8,7 @@ package repair
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +30,8 @@ type Witness struct {
 	workOrder []int32
 	patterns  []pattern
 	classes   map[string]int
+	// larger says of two classes whether the first has all that the second has, once that was asked.
+	larger map[[2]int]bool
 	// free is what each host has beside everything that it may have to carry, by host and dimension: what is looked at
 	// most lies together.
 	free []int64
@@ -76,7 +79,7 @@ type pattern struct {
 
 // New keeps a certificate of a site. The certificate must be one of that site.
 func New(s *guarantee.Site, c *guarantee.Certificate) *Witness {
-	w := &Witness{dims: len(s.Dimensions), scenarios: c.Scenarios, classes: map[string]int{}, groups: map[guarantee.Apart][]int32{}, idle: make([]bool, len(c.Scenarios))}
+	w := &Witness{dims: len(s.Dimensions), scenarios: c.Scenarios, classes: map[string]int{}, larger: map[[2]int]bool{}, groups: map[guarantee.Apart][]int32{}, idle: make([]bool, len(c.Scenarios))}
 	for n, sc := range c.Scenarios {
 		w.most, w.domains, w.idle[n] = max(w.most, sc.Hosts), w.domains || sc.FailureDomains > 0, true
 	}
@@ -234,18 +237,46 @@ func (w *Witness) hasten(h int32, budget time.Duration) {
 	}
 }
 
-// standIn obliges each spare that is large enough to what a host may carry: its load moves there as a block.
+// standIn obliges each spare that may stand in for a host to what that may carry: its load moves there as a block.
 func (w *Witness) standIn(h int32) {
 	obliged := w.obliged(h)
-	for _, p := range w.patterns {
-		for _, spare := range p.spares {
-			for _, s := range spare {
-				if s != h && fits(obliged, w.hosts[s].room) {
-					w.atLeast(s, obliged, w.hosts[h].budget)
+	for s := range w.standIns(h) {
+		w.atLeast(s, obliged, w.hosts[h].budget)
+	}
+}
+
+// standIns walks the spares that may stand in for a host, for each pattern anew.
+func (w *Witness) standIns(h int32) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		for _, p := range w.patterns {
+			for _, spare := range p.spares {
+				for _, s := range spare {
+					if s != h && w.standsIn(s, h) && !yield(s) {
+						return
+					}
 				}
 			}
 		}
 	}
+}
+
+// standsIn says whether a host has all that another one has, so that its load may move there as a block. Whether
+// something there is spread over failure domains, which would forbid it, is not asked: more is obliged then than need be.
+func (w *Witness) standsIn(s, h int32) bool {
+	a, b := &w.hosts[s], &w.hosts[h]
+	if a.class == b.class {
+		return true
+	}
+	key := [2]int{a.class, b.class}
+	is, known := w.larger[key]
+	if !known {
+		is = has(b.Labels, a.Labels) && has(b.Networks, a.Networks) && has(b.Pools, a.Pools)
+		for d := range a.room {
+			is = is && b.room[d] <= a.room[d]
+		}
+		w.larger[key] = is
+	}
+	return is
 }
 
 // atLeast raises what a host may have to carry to so much.
@@ -266,11 +297,12 @@ func fits(v, room []int64) bool {
 	return true
 }
 
+func has(want, have []string) bool {
+	return !slices.ContainsFunc(want, func(n string) bool { return !slices.Contains(have, n) })
+}
+
 // may says whether a host could ever take a workload.
 func (w *Witness) may(v *work, h *host) bool {
-	has := func(want, have []string) bool {
-		return !slices.ContainsFunc(want, func(n string) bool { return !slices.Contains(have, n) })
-	}
 	return !h.gone && h.State == guarantee.Usable && has(v.Labels, h.Labels) && has(v.Networks, h.Networks) && has(v.Pools, h.Pools)
 }
 
