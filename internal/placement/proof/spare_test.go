@@ -211,7 +211,9 @@ func TestSpareHastensNoSpare(t *testing.T) {
 	if d.Answer != guarantee.Fits || !slices.Equal(d.Certificate.Witness, []int32{2, 0}) || d.Certificate.Patterns[0].Spares[0][0] != 4 {
 		t.Fatalf("%v %+v", d.Answer, d.Certificate)
 	}
-	on := func(h string) guarantee.Instance { return guarantee.Instance{Host: h, Demand: guarantee.Vector{1, 6}, Cost: 5} }
+	on := func(h string) guarantee.Instance {
+		return guarantee.Instance{Host: h, Demand: guarantee.Vector{1, 6}, Cost: 5}
+	}
 	for _, lent := range [][]guarantee.Instance{{on("h0")}, {on("h0"), on("h4")}} {
 		w := repair.New(s, d.Certificate)
 		if saved, err := checkSpare(s, w, lent); err != nil || saved > 0 != (len(lent) == 1) {

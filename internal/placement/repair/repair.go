@@ -9,6 +9,7 @@ package repair
 import (
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,9 @@ import (
 
 // nowhere is the host of what no scenario runs.
 const nowhere = guarantee.Nowhere
+
+// memory is the number of the dimension by which the fullest host is told; every site has it.
+const memory = 1
 
 // Witness is a certificate that is kept. Hosts and workloads have numbers that stay; order lists them as the site
 // has them.
@@ -336,16 +340,16 @@ func (w *Witness) clash(id, at int32) bool {
 // Hosts that a pattern loses take nothing in the witness; with a pattern, only what that one loses is closed.
 func (w *Witness) find(id int32, p *pattern) int32 {
 	v := &w.work[id]
-	best, bestFree := int32(nowhere), int64(0)
-	for i := range int32(len(w.hosts)) {
-		free := w.freeOf(i)
-		if best != nowhere && free[1] >= bestFree || !w.spaceFor(v, nil, free) {
+	want := v.Demand.At(memory)
+	best, bestFree := int32(nowhere), int64(math.MaxInt64)
+	for i, at := int32(0), memory; at < len(w.free); i, at = i+1, at+w.dims {
+		if free := w.free[at]; free < want && want > 0 || free >= bestFree || !w.spaceFor(v, nil, w.freeOf(i)) {
 			continue
 		}
 		if h := &w.hosts[i]; p == nil && h.spares > 0 || p != nil && p.loses(i) || !w.may(v, h) || w.clash(id, i) {
 			continue
 		}
-		best, bestFree = i, free[1]
+		best, bestFree = i, w.free[at]
 	}
 	return best
 }

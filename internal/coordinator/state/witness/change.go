@@ -32,11 +32,7 @@ func Change(kept *pb.Guarantee, was, is *guarantee.Site, next *pb.Certificate) *
 			out.Seats = append(out.Seats, int32(i), at)
 		}
 	}
-	for i, budget := range next.GetBudgets() {
-		if duty := next.GetObligations()[i*dims : (i+1)*dims]; base.GetBudgets()[i] != budget || !slices.Equal(base.GetObligations()[i*dims:(i+1)*dims], duty) {
-			out.Duties = append(out.Duties, &pb.HostDuty{Host: int32(i), Obligation: duty, Budget: budget})
-		}
-	}
+	out.Duties = duties(base, next, dims)
 	for i, p := range next.GetPatterns() {
 		if c := patternChange(base.GetPatterns()[i], p); c != nil {
 			c.Pattern = int32(i)
@@ -45,6 +41,17 @@ func Change(kept *pb.Guarantee, was, is *guarantee.Site, next *pb.Certificate) *
 	}
 	if made, err := Patch(old, out, dims); err != nil || !proto.Equal(made, sorted(next)) {
 		return nil
+	}
+	return out
+}
+
+// duties lists what hosts may have to carry otherwise than before.
+func duties(was, is *pb.Certificate, dims int) (out []*pb.HostDuty) {
+	for i, budget := range is.GetBudgets() {
+		duty := is.GetObligations()[i*dims : (i+1)*dims]
+		if was.GetBudgets()[i] != budget || !slices.Equal(was.GetObligations()[i*dims:(i+1)*dims], duty) {
+			out = append(out, &pb.HostDuty{Host: int32(i), Obligation: duty, Budget: budget})
+		}
 	}
 	return out
 }
@@ -200,21 +207,24 @@ func overwrite(out *pb.Certificate, c *pb.CertificateChange, dimensions int) err
 		if d.GetPattern() < 0 || int(d.GetPattern()) >= len(out.GetPatterns()) || len(d.GetMoves())%2 != 0 {
 			return fmt.Errorf("pattern %d has %d numbers of moves", d.GetPattern(), len(d.GetMoves()))
 		}
-		p := out.GetPatterns()[d.GetPattern()]
-		if len(d.GetSpares()) > 0 {
-			p.Spares = d.GetSpares()
-		}
-		moved := moves(p)
-		for _, m := range pairs(d.GetMoves()) {
-			if m[1] == guarantee.Nowhere {
-				delete(moved, m[0])
-			} else {
-				moved[m[0]] = m[1]
-			}
-		}
-		p.Moves = written(moved)
+		overwritePattern(out.GetPatterns()[d.GetPattern()], d)
 	}
 	return nil
+}
+
+func overwritePattern(p *pb.CertificatePattern, d *pb.PatternChange) {
+	if len(d.GetSpares()) > 0 {
+		p.Spares = d.GetSpares()
+	}
+	moved := moves(p)
+	for _, m := range pairs(d.GetMoves()) {
+		if m[1] == guarantee.Nowhere {
+			delete(moved, m[0])
+		} else {
+			moved[m[0]] = m[1]
+		}
+	}
+	p.Moves = written(moved)
 }
 
 // numbers lists the new number of each element of a list, -1 for one that is gone, and how many there are now.

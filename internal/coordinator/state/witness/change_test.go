@@ -16,7 +16,9 @@ import (
 // site draws the names of a site's hosts and workloads; the latter may change places.
 func site(t *rapid.T) *guarantee.Site {
 	s := &guarantee.Site{Dimensions: []string{guarantee.VCPUs, guarantee.Memory}}
-	draw := func(what string) []int { return rapid.SliceOfNDistinct(rapid.IntRange(0, 9), 0, 8, rapid.ID[int]).Draw(t, what) }
+	draw := func(what string) []int {
+		return rapid.SliceOfNDistinct(rapid.IntRange(0, 9), 0, 8, rapid.ID[int]).Draw(t, what)
+	}
 	for _, n := range slices.Sorted(slices.Values(draw("hosts"))) {
 		s.Hosts = append(s.Hosts, guarantee.Host{Name: fmt.Sprint("h", n)})
 	}
