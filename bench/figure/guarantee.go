@@ -33,6 +33,7 @@ func guaranteeRows() []row {
 		{what: "  victims' cost saved, one plan fails over", measured: series{"Spare/lent=40000", "plan-saved-percent"}, scale: 1, shown: "%", under: "the same; 20 plans, one by one"},
 		{what: "coordinator: a lease decided", measured: series{"Large/lease", "ns/op"}, scale: times, shown: ms, under: "as above in the replicated state, one lease more each time"},
 		{what: "coordinator: a plan's failover decided", measured: series{"Large/declare", "ns/op"}, scale: times, shown: ms, under: "the same"},
+		{what: "coordinator: 1,000 leases in line, none fits", measured: series{"Large/dequeue", "ns/op"}, scale: times, shown: ms, under: "the same; once a second while leases wait"},
 		{what: "coordinator: a repaired proof applied", measured: series{"Large/record", "ns/op"}, scale: times, shown: ms, under: "the same; audit of the whole certificate included"},
 		{what: "  its entry in the log", measured: series{"Large/record", "entry-bytes"}, limit: series{"Large/record", "whole-bytes"}, scale: 1, shown: "B", under: "against the whole certificate"},
 		{what: "memory of the placement state", measured: series{"Memory", "MB"}, goal: 300, scale: 1, shown: "MB", under: "10,000 hosts, 180,000 VMs; site, certificate, lender"},

@@ -7,6 +7,7 @@ package lease
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -94,11 +95,11 @@ func (b *builder) now(v live.View, now time.Time) (*pb.CreateLease, error) {
 	if err := model.CheckQuota(b.project, b.s.Leases(), b.lease.GetSpec()); err != nil {
 		return nil, err
 	}
-	site, proven := standing.Site(b.s, v)
-	if first := overdue(b.s, v, now, site, proven); first != nil {
+	c := newCounter(standing.Site(b.s, v))
+	if first := overdue(b.s, v, now, c); first != nil {
 		return nil, goesFirst(first)
 	}
-	hosts, err := b.admit(site, proven)
+	hosts, err := b.admit(c)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func (b *builder) build(hosts []string) (out []*pb.Object, err error) {
 }
 
 // admit chooses the hosts.
-func (b *builder) admit(site *guarantee.Site, proven guarantee.Decision) ([]string, error) {
+func (b *builder) admit(c *counter) ([]string, error) {
 	spec := b.lease.GetSpec()
 	reader := demand.NewReader(b.s)
 	if device := reader.Lacks(spec.GetResources()); device != "" {
@@ -136,30 +137,77 @@ func (b *builder) admit(site *guarantee.Site, proven guarantee.Decision) ([]stri
 		vm.Pools = []string{b.source.GetBase().GetVolume().GetPool()}
 	}
 	want := slices.Repeat([]guarantee.Instance{vm}, int(spec.GetCount()))
-	place := admission.Preemptible
-	if b.lease.GetClass() == pb.LeaseClass_LEASE_CLASS_FIRM {
-		place = admission.Firm
-	}
 	// Hosts with a drain in the lease's time come last, and for one that was asked for ahead not at all.
 	closing := b.closing()
-	if len(closing) == 0 {
-		return place(site, proven, want)
-	}
-	others := *site
-	others.Hosts = slices.Clone(site.Hosts)
-	for i := range others.Hosts {
-		if h := &others.Hosts[i]; slices.Contains(closing, h.Name) && h.State == guarantee.Usable {
-			h.State = guarantee.Closed
-		}
-	}
-	hosts, err := place(&others, proven, want)
+	hosts, err := place(c.desk(closing), b.lease.GetClass(), want)
 	switch {
-	case err == nil:
-		return hosts, nil
+	case err == nil || len(closing) == 0:
+		return hosts, err
 	case b.lease.GetStartAt() != nil:
 		return nil, fmt.Errorf("%w; drained in its time: %s", err, strings.Join(closing, ", "))
 	}
-	return place(site, proven, want)
+	return place(c.desk(nil), b.lease.GetClass(), want)
+}
+
+func place(at *admission.Desk, class pb.LeaseClass, want []guarantee.Instance) ([]string, error) {
+	if class == pb.LeaseClass_LEASE_CLASS_FIRM {
+		return at.Firm(want)
+	}
+	return at.Preemptible(want)
+}
+
+// counter admits leases under one proof of the site, each as if no other one were.
+type counter struct {
+	site   *guarantee.Site
+	proven guarantee.Decision
+	// desks by the hosts that are closed there; cleared has none of the leases that run.
+	desks   map[string]*admission.Desk
+	cleared *counter
+	// leases by project, once somebody asks.
+	leases map[string][]*pb.Lease
+}
+
+func newCounter(site *guarantee.Site, proven guarantee.Decision) *counter {
+	return &counter{site: site, proven: proven, desks: map[string]*admission.Desk{}}
+}
+
+// desk is the one where hosts are closed.
+func (c *counter) desk(closing []string) *admission.Desk {
+	key := strings.Join(closing, "\x00")
+	if c.desks[key] == nil {
+		site := *c.site
+		if len(closing) > 0 {
+			site.Hosts = slices.Clone(site.Hosts)
+		}
+		for _, name := range closing {
+			if i := slices.IndexFunc(site.Hosts, func(h guarantee.Host) bool { return h.Name == name }); i >= 0 && site.Hosts[i].State == guarantee.Usable {
+				site.Hosts[i].State = guarantee.Closed
+			}
+		}
+		c.desks[key] = admission.NewDesk(&site, c.proven)
+	}
+	return c.desks[key]
+}
+
+// of lists the leases of a project.
+func (c *counter) of(s *state.State, project string) iter.Seq[*pb.Lease] {
+	if c.leases == nil {
+		c.leases = map[string][]*pb.Lease{}
+		for l := range s.Leases() {
+			c.leases[l.GetProject()] = append(c.leases[l.GetProject()], l)
+		}
+	}
+	return slices.Values(c.leases[project])
+}
+
+// withoutLeases admits as if all leases that run had ended. Those that are preempted come back.
+func (c *counter) withoutLeases() *counter {
+	if c.cleared == nil {
+		ended := *c.site
+		ended.Preemptible = slices.DeleteFunc(slices.Clone(c.site.Preemptible), func(vm guarantee.Instance) bool { return !vm.Held })
+		c.cleared = newCounter(&ended, c.proven)
+	}
+	return c.cleared
 }
 
 // closing lists the hosts for which a drain is announced within the lease's time.

@@ -67,7 +67,7 @@ func (b *builder) ever(v live.View) error {
 			empty.Hosts[i].State = guarantee.Usable
 		}
 	}
-	_, err := b.admit(&empty, proven)
+	_, err := b.admit(newCounter(&empty, proven))
 	if err != nil {
 		return fmt.Errorf("it would wait for ever: even with nothing lent, %w", err)
 	}
@@ -156,9 +156,9 @@ func total(s *state.State) (out share) {
 }
 
 // overdue is the first lease in line that nobody overtakes any more, or nil.
-func overdue(s *state.State, v live.View, now time.Time, site *guarantee.Site, proven guarantee.Decision) *pb.Lease {
+func overdue(s *state.State, v live.View, now time.Time, c *counter) *pb.Lease {
 	for _, l := range line(s, v, now) {
-		if keepsWaiting(s, site, proven, l, now) {
+		if keepsWaiting(s, c, l, now) {
 			return l
 		}
 	}
@@ -169,13 +169,11 @@ func overdue(s *state.State, v live.View, now time.Time, site *guarantee.Site, p
 // that run now would let it start. One that is over its project's quota, or that fits on no host as the hosts are
 // now, keeps nobody waiting: no term bounds how long that would last. Nor does one bound how long those that are
 // preempted stay away, so that their claims stay.
-func keepsWaiting(s *state.State, site *guarantee.Site, proven guarantee.Decision, l *pb.Lease, now time.Time) bool {
+func keepsWaiting(s *state.State, c *counter, l *pb.Lease, now time.Time) bool {
 	if now.Sub(since(l)) <= patience {
 		return false
 	}
-	ended := *site
-	ended.Preemptible = slices.DeleteFunc(slices.Clone(site.Preemptible), func(vm guarantee.Instance) bool { return !vm.Held })
-	_, err := begin(s, now, &ended, proven, l)
+	_, err := begin(s, now, c.withoutLeases(), l)
 	return err == nil
 }
 
@@ -191,9 +189,9 @@ func Dequeue(s *state.State, v live.View, now time.Time) *pb.Command {
 	if len(waiting) == 0 {
 		return nil
 	}
-	site, proven := standing.Site(s, v)
+	c := newCounter(standing.Site(s, v))
 	for _, l := range waiting {
-		start, err := begin(s, now, site, proven, l)
+		start, err := begin(s, now, c, l)
 		switch {
 		case err == nil:
 			return &pb.Command{
@@ -202,7 +200,7 @@ func Dequeue(s *state.State, v live.View, now time.Time) *pb.Command {
 					{Key: "lease/" + l.GetName(), Version: l.GetVersion()}, {Key: "placement", Version: s.Meta().GetPlacementVersion()},
 				},
 			}
-		case keepsWaiting(s, site, proven, l, now):
+		case keepsWaiting(s, c, l, now):
 			return nil // Those behind it would take the room that it waits for.
 		}
 	}
@@ -210,19 +208,19 @@ func Dequeue(s *state.State, v live.View, now time.Time) *pb.Command {
 }
 
 // begin admits a lease that waits, by what its project allows now.
-func begin(s *state.State, now time.Time, site *guarantee.Site, proven guarantee.Decision, l *pb.Lease) (*pb.StartLease, error) {
+func begin(s *state.State, now time.Time, c *counter, l *pb.Lease) (*pb.StartLease, error) {
 	p := s.Resource("project/" + l.GetProject()).GetProject()
 	if err := complete(p, proto.CloneOf(l.GetSpec()), l.GetOwner()); err != nil {
 		return nil, err
 	}
-	if err := model.CheckQuota(p, s.Leases(), l.GetSpec()); err != nil {
+	if err := model.CheckQuota(p, c.of(s, l.GetProject()), l.GetSpec()); err != nil {
 		return nil, err
 	}
 	b := &builder{s: s, at: now, project: p, lease: proto.CloneOf(l)}
 	if err := b.origin(l.GetSpec()); err != nil {
 		return nil, err
 	}
-	hosts, err := b.admit(site, proven)
+	hosts, err := b.admit(c)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +243,7 @@ func Queue(s *state.State, v live.View, now time.Time) map[string]*pb.QueuePlace
 	if len(waiting) == 0 {
 		return out
 	}
-	site, proven := standing.Site(s, v)
+	c := newCounter(standing.Site(s, v))
 	var first *pb.Lease
 	for i, l := range waiting {
 		q := &pb.QueuePlace{Position: uint32(i + 1), Of: uint32(len(waiting)), Reason: "waits for those before it"}
@@ -253,10 +251,10 @@ func Queue(s *state.State, v live.View, now time.Time) map[string]*pb.QueuePlace
 		if i >= explained {
 			continue
 		}
-		switch _, err := begin(s, now, site, proven, l); {
+		switch _, err := begin(s, now, c, l); {
 		case err != nil:
 			q.Reason = err.Error()
-			if first == nil && keepsWaiting(s, site, proven, l, now) {
+			if first == nil && keepsWaiting(s, c, l, now) {
 				first = l
 			}
 		case first != nil:

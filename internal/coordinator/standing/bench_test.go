@@ -19,6 +19,9 @@ import (
 
 const gib = 1 << 30
 
+// queued are projects whose leases wait.
+var queued = []string{"q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9"}
+
 // large is a site of the size of the design's table, with everything in the state that a site of this size has there.
 func large(tb testing.TB, hosts, workloads, instances int) *fixture.World {
 	w := fixture.Empty(tb)
@@ -30,9 +33,11 @@ func large(tb testing.TB, hosts, workloads, instances int) *fixture.World {
 	for r := range w.State.Resources("image") {
 		image = r.GetImage().GetMetadata().GetName()
 	}
-	apply(&pb.Resource{Resource: &pb.Resource_Project{Project: &pb.Project{Metadata: &pb.Metadata{Name: "large"}, Spec: &pb.ProjectSpec{
-		Quota: &pb.Quota{Vcpus: 10_000_000, MemoryBytes: 1 << 60, Instances: 1_000_000},
-	}}}})
+	for _, name := range append([]string{"large"}, queued...) {
+		apply(&pb.Resource{Resource: &pb.Resource_Project{Project: &pb.Project{Metadata: &pb.Metadata{Name: name}, Spec: &pb.ProjectSpec{
+			Quota: &pb.Quota{Vcpus: 10_000_000, MemoryBytes: 1 << 60, Instances: 1_000_000},
+		}}}})
+	}
 	for i := range hosts {
 		c := uint64(i % 20)
 		name := fmt.Sprintf("h%05d", i)
@@ -135,5 +140,18 @@ func BenchmarkLarge(b *testing.B) {
 		}
 		b.ReportMetric(float64(proto.Size(commands[0])), "entry-bytes")
 		b.ReportMetric(float64(proto.Size(w.State.Guarantee())), "whole-bytes")
+	})
+	for i := range 1000 {
+		w.Must("carol", &pb.Command{Body: &pb.Command_CreateLease{CreateLease: &pb.CreateLease{Queued: true, Lease: &pb.Lease{
+			Name: fmt.Sprint("waits-", i), Project: queued[i%len(queued)], Owner: "carol", Class: pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE,
+			Spec: &pb.LeaseSpec{Count: 1, Image: "debian-12", Resources: &pb.Resources{Vcpus: 2, MemoryBytes: 500 * gib}},
+		}}}})
+	}
+	b.Run("dequeue", func(b *testing.B) {
+		for b.Loop() {
+			if c := lease.Dequeue(w.State, w.View, w.Now); c != nil {
+				b.Fatal("one fits")
+			}
+		}
 	})
 }

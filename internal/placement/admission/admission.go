@@ -74,6 +74,14 @@ func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 	return l
 }
 
+// clone is the same, and changes alone.
+func (l *Lender) clone() *Lender {
+	out := *l
+	out.used, out.lent, out.residue, out.memory = slices.Clone(l.used), slices.Clone(l.lent), slices.Clone(l.residue), slices.Clone(l.memory)
+	out.wait, out.save = slices.Clone(l.wait), slices.Clone(l.save)
+	return &out
+}
+
 func (l *Lender) add(to []int64, host string, v guarantee.Vector) {
 	if h, ok := l.hosts[host]; ok {
 		for d := range l.dims {
@@ -359,25 +367,44 @@ func Overlent(s *guarantee.Site) map[string]string {
 	return out
 }
 
+// Desk admits under one proof of one site, each time as if nobody else had been admitted.
+type Desk struct {
+	Site   *guarantee.Site
+	Proof  guarantee.Decision
+	lender *Lender
+}
+
+// NewDesk opens a desk. The decision must be of this site.
+func NewDesk(s *guarantee.Site, d guarantee.Decision) *Desk { return &Desk{Site: s, Proof: d} }
+
 // Preemptible places lent instances where there is room now, first where no witness needs it.
 // They change nothing in the proof: they can all be taken back. The error says what would be accepted.
-func Preemptible(s *guarantee.Site, d guarantee.Decision, want []guarantee.Instance) ([]string, error) {
-	if d.Lost() {
-		return nil, model.Errorf(model.FaultNoFit, "", "the recovery plans do not fit: %s", d.Reason).
+func (k *Desk) Preemptible(want []guarantee.Instance) ([]string, error) {
+	if k.Proof.Lost() {
+		return nil, model.Errorf(model.FaultNoFit, "", "the recovery plans do not fit: %s", k.Proof.Reason).
 			WithRemedy("the site lends nothing until they do")
 	}
-	l := NewLender(s, d)
+	if k.lender == nil {
+		k.lender = NewLender(k.Site, k.Proof)
+	}
+	l := k.lender
 	var out []string
 	for i, v := range want {
 		h := l.Choose(&v)
 		if h < 0 {
 			refusal := l.Refusal(&v)
-			refusal.What = fmt.Sprintf("VM %d of %d (%s) %s", i+1, len(want), size(s, v.Demand), refusal.What)
+			refusal.What = fmt.Sprintf("VM %d of %d (%s) %s", i+1, len(want), size(k.Site, v.Demand), refusal.What)
 			return nil, refusal
 		}
-		v.Host = s.Hosts[h].Name
-		l.Place(&v)
+		v.Host = k.Site.Hosts[h].Name
 		out = append(out, v.Host)
+		if i+1 == len(want) {
+			break // Nobody looks at what is left.
+		}
+		if i == 0 {
+			l = l.clone()
+		}
+		l.Place(&v)
 	}
 	return out, nil
 }
@@ -388,7 +415,8 @@ func size(s *guarantee.Site, v guarantee.Vector) string {
 }
 
 // Firm places instances that survive every scenario: only where the proof holds with them.
-func Firm(s *guarantee.Site, d guarantee.Decision, want []guarantee.Instance) ([]string, error) {
+func (k *Desk) Firm(want []guarantee.Instance) ([]string, error) {
+	s, d := k.Site, k.Proof
 	if d.Answer != guarantee.Fits {
 		return nil, model.Errorf(model.FaultNoFit, "", "the site is %s: %s", d.Word(), d.Reason).
 			WithRemedy("a preemptible lease may be admitted")

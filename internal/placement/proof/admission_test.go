@@ -23,7 +23,7 @@ func TestAdmission(t *testing.T) {
 		lend(s, seed)
 		d := proof.Prove(s)
 		v := guarantee.Instance{Lease: "new", Object: "instance/new", Demand: guarantee.Vector{2, 2, 1}[:len(s.Dimensions)], Networks: []string{"n1"}}
-		hosts, err := admission.Preemptible(s, d, []guarantee.Instance{v, v})
+		hosts, err := admission.NewDesk(s, d).Preemptible([]guarantee.Instance{v, v})
 		if err != nil && (model.FaultOf(err) != model.FaultNoFit || !strings.Contains(err.Error(), "(")) {
 			t.Fatalf("HOTSPARE_SEED=%d: %v", seed, err)
 		}
@@ -31,7 +31,7 @@ func TestAdmission(t *testing.T) {
 			admitted++
 			checkAdmitted(t, s, v, hosts)
 		}
-		hosts, err = admission.Firm(s, d, []guarantee.Instance{v})
+		hosts, err = admission.NewDesk(s, d).Firm([]guarantee.Instance{v})
 		if err != nil {
 			continue
 		}
@@ -83,7 +83,7 @@ func TestAbsurdDemandsNeverFit(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	s.Workloads = nil
-	if _, err := admission.Preemptible(s, proof.Prove(s), []guarantee.Instance{{Demand: guarantee.Vector{1, math.MaxInt64}}}); err == nil {
+	if _, err := admission.NewDesk(s, proof.Prove(s)).Preemptible([]guarantee.Instance{{Demand: guarantee.Vector{1, math.MaxInt64}}}); err == nil {
 		t.Error("a VM of 8 EiB was admitted")
 	}
 }
@@ -127,7 +127,7 @@ func TestRefusalsSayWhatWouldBeAccepted(t *testing.T) {
 		{"no such device", devices, guarantee.Instance{Demand: guarantee.Vector{1, 1, 2}}, "the most free on one host is 1 gpu"},
 		{"leaves too much", both, guarantee.Instance{Demand: guarantee.Vector{1, 1}, Residue: guarantee.Vector{0, 1}}, "the most that a host with room has left for leases is 0B memory, it needs 1B memory"},
 	} {
-		_, err := admission.Preemptible(c.site, proof.Prove(c.site), []guarantee.Instance{c.want})
+		_, err := admission.NewDesk(c.site, proof.Prove(c.site)).Preemptible([]guarantee.Instance{c.want})
 		if err == nil || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.text)
 		}
@@ -144,19 +144,19 @@ func TestLendingShare(t *testing.T) {
 	}
 	d := proof.Prove(s)
 	v := guarantee.Instance{Lease: "l", Object: "l0", Demand: guarantee.Vector{1, 1, 2}, Residue: guarantee.Vector{0, 0, 2}}
-	if hosts, err := admission.Preemptible(s, d, []guarantee.Instance{v, v}); err != nil || len(hosts) != 2 {
+	if hosts, err := admission.NewDesk(s, d).Preemptible([]guarantee.Instance{v, v}); err != nil || len(hosts) != 2 {
 		t.Errorf("%v, %v", hosts, err)
 	}
-	if _, err := admission.Preemptible(s, d, []guarantee.Instance{v, v, v}); err == nil {
+	if _, err := admission.NewDesk(s, d).Preemptible([]guarantee.Instance{v, v, v}); err == nil {
 		t.Error("the residue of three takes 6 of a share of 4")
 	}
 	one := guarantee.Instance{Lease: "f", Object: "f0", Demand: guarantee.Vector{1, 1, 3}}
 	empty := *s
 	empty.Workloads = nil
-	if _, err := admission.Firm(&empty, proof.Prove(&empty), []guarantee.Instance{one, one}); err != nil {
+	if _, err := admission.NewDesk(&empty, proof.Prove(&empty)).Firm([]guarantee.Instance{one, one}); err != nil {
 		t.Errorf("two firm ones take 6 of 6: %v", err)
 	}
-	if _, err := admission.Firm(&empty, proof.Prove(&empty), []guarantee.Instance{one, one, one}); err == nil {
+	if _, err := admission.NewDesk(&empty, proof.Prove(&empty)).Firm([]guarantee.Instance{one, one, one}); err == nil {
 		t.Error("a firm one took the lending share")
 	}
 	s.Workloads[0].Demand[2] = 7

@@ -55,7 +55,7 @@ func acts() []act {
 	return []act{
 		{"a firm lease", true, func(h *history) bool {
 			v := h.instance()
-			hosts, err := admission.Firm(&h.s, h.d, []guarantee.Instance{v})
+			hosts, err := admission.NewDesk(&h.s, h.d).Firm([]guarantee.Instance{v})
 			if err != nil {
 				return false
 			}
@@ -65,7 +65,7 @@ func acts() []act {
 		}},
 		{"a preemptible lease", true, func(h *history) bool {
 			v := h.instance()
-			hosts, err := admission.Preemptible(&h.s, h.d, []guarantee.Instance{v})
+			hosts, err := admission.NewDesk(&h.s, h.d).Preemptible([]guarantee.Instance{v})
 			if err != nil {
 				return false
 			}
