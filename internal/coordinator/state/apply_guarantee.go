@@ -26,13 +26,11 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 		return "", model.Errorf(model.FaultStale, "guarantee", "it was proven for another site than this one is now")
 	}
 	was := t.guarantee
-	if change := c.GetChange(); change != nil {
-		var err error
-		if g.Certificate, err = changed(was, g, change, len(site.Dimensions)); err != nil {
-			return "", err
-		}
+	err := witness.Complete(g, was, c.GetChange(), len(site.Dimensions))
+	if err == nil {
+		err = witness.Verify(site, g)
 	}
-	if err := witness.Verify(site, g); err != nil {
+	if err != nil {
 		return "", err
 	}
 	g.Since = was.GetSince()
@@ -47,21 +45,6 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 	t.guarantee, t.unaudited = g, false
 	t.changed["guarantee"] = true
 	return g.GetWord(), nil
-}
-
-// changed is the certificate that is kept with what a proposal changes of it.
-func changed(kept, proposed *pb.Guarantee, change *pb.CertificateChange, dimensions int) (*pb.Certificate, error) {
-	switch {
-	case proposed.GetCertificate() != nil:
-		return nil, model.Errorf(model.FaultInvalid, "guarantee", "has a certificate and a change of one")
-	case kept.GetCertificate() == nil || !bytes.Equal(kept.GetFingerprint(), change.GetOf()):
-		return nil, model.Errorf(model.FaultStale, "guarantee", "it changes another certificate than the one that is kept")
-	}
-	out, err := witness.Patch(kept.GetCertificate(), change, dimensions)
-	if err != nil {
-		return nil, model.Errorf(model.FaultInvalid, "guarantee", "the certificate cannot be changed like this: %v", err)
-	}
-	return out, nil
 }
 
 // checkGuarantee refuses a guarantee that does not hold for the state that it was made for. One that was made for an

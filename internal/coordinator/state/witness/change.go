@@ -1,12 +1,14 @@
 package witness
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
+	"github.com/hotspare/hotspare/internal/model"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
 
@@ -137,6 +139,23 @@ func written(moves map[int32]int32) (out []int32) {
 		out = append(out, m[0], m[1])
 	}
 	return out
+}
+
+// Complete gives a proposed guarantee its certificate, where the proposal says what makes it of the one that is kept.
+func Complete(proposed, kept *pb.Guarantee, c *pb.CertificateChange, dimensions int) error {
+	switch {
+	case c == nil:
+		return nil
+	case proposed.GetCertificate() != nil:
+		return model.Errorf(model.FaultInvalid, "guarantee", "has a certificate and a change of one")
+	case kept.GetCertificate() == nil || !bytes.Equal(kept.GetFingerprint(), c.GetOf()):
+		return model.Errorf(model.FaultStale, "guarantee", "it changes another certificate than the one that is kept")
+	}
+	var err error
+	if proposed.Certificate, err = Patch(kept.GetCertificate(), c, dimensions); err != nil {
+		return model.Errorf(model.FaultInvalid, "guarantee", "the certificate cannot be changed like this: %v", err)
+	}
+	return nil
 }
 
 // Patch makes the certificate that a change describes of the one that is kept. It may still be wrong in every way: the
