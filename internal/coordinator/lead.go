@@ -146,23 +146,28 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 	defer t.Stop()
 	var lookedAt uint64
 	var silentThen []string
-	var keeper standing.Keeper
+	keeper := standing.Keeper{Fault: func(err error) {
+		c.o.Log.Error("a certificate that was made here is wrong and was dropped", "error", err)
+	}}
 	quiet := 0 // Looks since the last proof, or since a better one was looked for.
 	for {
 		s := c.State()
 		v, _ := c.seen()
 		if silent := standing.Silent(s, v); s.Index() != lookedAt || !slices.Equal(silent, silentThen) {
 			lookedAt, silentThen = s.Index(), silent
-			proved, done := c.prove(ctx, func() []*pb.Command { return keeper.Advance(s, v) })
-			if proved {
+			began := time.Now()
+			cmds := keeper.Advance(s, v)
+			if len(cmds) > 0 {
+				c.metrics.Proved(time.Since(began))
 				quiet = 0
 			}
+			done := c.proven(ctx, cmds)
 			if !done {
 				lookedAt = 0 // Once more.
 			}
 		}
 		if quiet >= improveAfter {
-			c.prove(ctx, func() []*pb.Command { return keeper.Improve(s, v) })
+			c.proven(ctx, keeper.Improve(s, v))
 			quiet = 0
 		}
 		quiet++
@@ -174,21 +179,17 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 	}
 }
 
-// prove proposes the proof for what is seen, if another one is needed. It says whether there was one, and whether it
-// is kept.
-func (c *Coordinator) prove(ctx context.Context, decide func() []*pb.Command) (proved, done bool) {
-	began := time.Now()
+// proven proposes what was proven. It says whether that is kept.
+func (c *Coordinator) proven(ctx context.Context, cmds []*pb.Command) (done bool) {
 	done = true
-	for _, cmd := range decide() {
-		proved = true
-		c.metrics.Proved(time.Since(began))
+	for _, cmd := range cmds {
 		_, err := c.Propose(ctx, controllerActor, cmd)
 		done = done && err == nil
 		if err != nil && !isShutdown(err) && model.FaultOf(err) != model.FaultStale {
 			c.o.Log.Error("the proof of the guarantee was not kept", "error", err)
 		}
 	}
-	return proved, done
+	return done
 }
 
 // queueLoop starts leases that wait as soon as they fit, and announced drains at their time. It is a loop of its own as the proof is: it admits under

@@ -11,7 +11,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/failover"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
-	"github.com/hotspare/hotspare/internal/coordinator/readiness"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -286,14 +286,12 @@ func (s *sim) editPlan() {
 
 // stillFits refuses what would make the proof worse, as the handlers do.
 func (s *sim) stillFits(m *member, c *pb.Command) error {
-	_, _, before := readiness.Guarantee(m.st, m.view)
 	next, res := m.st.Apply(m.st.Index()+1, m.term, c)
 	if res.Err != nil {
 		return res.Err
 	}
-	word, why, after := readiness.Guarantee(next, m.view)
-	if after.Worse(before) {
-		return model.Errorf(model.FaultNoFit, "", "the site would be %s: %s", word, why)
+	if out := standing.Look(m.st, next, m.view); out.Worse() {
+		return model.Errorf(model.FaultNoFit, "", "the site would be %s", out)
 	}
 	return nil
 }

@@ -67,7 +67,12 @@ var controllers = []func(m *member) []*pb.Command{
 		return nil
 	},
 	func(m *member) []*pb.Command { return upkeep.Advance(m.st, m.view, m.s.wall()) },
-	func(m *member) []*pb.Command { return m.keeper.Advance(m.st, m.view) },
+	func(m *member) []*pb.Command {
+		if proof := m.keeper.Advance(m.st, m.view); len(proof) > 0 || !m.s.chance(0.02) {
+			return proof
+		}
+		return m.keeper.Improve(m.st, m.view)
+	},
 }
 
 func (m *member) proposeAll(reign int, cmds []*pb.Command, committed bool, then func(bool)) {

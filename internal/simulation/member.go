@@ -249,7 +249,7 @@ func (m *member) lead() {
 	m.leads, m.term = true, m.s.raft.term
 	m.reign++
 	m.verified = m.s.now
-	m.view, m.keeper = live.New(m.s.wall()), standing.Keeper{}
+	m.view, m.keeper = live.New(m.s.wall()), standing.Keeper{Fault: func(err error) { m.s.fail("2 guarantee", "%v", err) }}
 	m.sessions = map[string]*session{}
 	m.busy, m.again = false, false
 	m.s.logf("%s leads in term %d", m.name, m.term)

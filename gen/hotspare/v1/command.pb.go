@@ -2946,7 +2946,9 @@ type Guarantee struct {
 	Asked  int32 `protobuf:"varint,7,opt,name=asked,proto3" json:"asked,omitempty"`
 	Proven int32 `protobuf:"zigzag32,8,opt,name=proven,proto3" json:"proven,omitempty"`
 	// Absent when nothing is proven.
-	Certificate   *Certificate `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Certificate *Certificate `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The index of the entry that kept it.
+	Version       uint64 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3044,6 +3046,13 @@ func (x *Guarantee) GetCertificate() *Certificate {
 	return nil
 }
 
+func (x *Guarantee) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Certificate is a placement for the site as it is, and one for each pattern of losses that matters. Hosts and
 // workloads are numbered in the order of their names, as the site that it was made for has them.
 type Certificate struct {
@@ -3128,8 +3137,8 @@ func (x *Certificate) GetBudgets() []int64 {
 // CertificateChange makes a certificate of the one that is kept. Hosts and workloads are numbered as in the new one.
 type CertificateChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The fingerprint of the guarantee whose certificate is changed.
-	Of        []byte        `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"`
+	// The version of the guarantee whose certificate is changed.
+	Of        uint64        `protobuf:"varint,7,opt,name=of,proto3" json:"of,omitempty"`
 	Hosts     *NumberChange `protobuf:"bytes,2,opt,name=hosts,proto3" json:"hosts,omitempty"`
 	Workloads *NumberChange `protobuf:"bytes,3,opt,name=workloads,proto3" json:"workloads,omitempty"`
 	// Where workloads are now: workload, host, workload, host.
@@ -3170,11 +3179,11 @@ func (*CertificateChange) Descriptor() ([]byte, []int) {
 	return file_hotspare_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
-func (x *CertificateChange) GetOf() []byte {
+func (x *CertificateChange) GetOf() uint64 {
 	if x != nil {
 		return x.Of
 	}
-	return nil
+	return 0
 }
 
 func (x *CertificateChange) GetHosts() *NumberChange {
@@ -3804,7 +3813,7 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06digest\x18\t \x01(\fH\x00R\x06digest\x126\n" +
 	"\tguarantee\x18\n" +
 	" \x01(\v2\x16.hotspare.v1.GuaranteeH\x00R\tguaranteeB\b\n" +
-	"\x06record\"\xce\x02\n" +
+	"\x06record\"\xe8\x02\n" +
 	"\tGuarantee\x12\x12\n" +
 	"\x04word\x18\x01 \x01(\tR\x04word\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
@@ -3814,20 +3823,22 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06answer\x18\x06 \x01(\x0e2\x1c.hotspare.v1.GuaranteeAnswerR\x06answer\x12\x14\n" +
 	"\x05asked\x18\a \x01(\x05R\x05asked\x12\x16\n" +
 	"\x06proven\x18\b \x01(\x11R\x06proven\x12:\n" +
-	"\vcertificate\x18\t \x01(\v2\x18.hotspare.v1.CertificateR\vcertificate\"\xdb\x01\n" +
+	"\vcertificate\x18\t \x01(\v2\x18.hotspare.v1.CertificateR\vcertificate\x12\x18\n" +
+	"\aversion\x18\n" +
+	" \x01(\x04R\aversion\"\xdb\x01\n" +
 	"\vCertificate\x129\n" +
 	"\tscenarios\x18\x01 \x03(\v2\x1b.hotspare.v1.ProvenScenarioR\tscenarios\x12\x18\n" +
 	"\awitness\x18\x02 \x03(\x11R\awitness\x12;\n" +
 	"\bpatterns\x18\x03 \x03(\v2\x1f.hotspare.v1.CertificatePatternR\bpatterns\x12 \n" +
 	"\vobligations\x18\x04 \x03(\x03R\vobligations\x12\x18\n" +
-	"\abudgets\x18\x05 \x03(\x03R\abudgets\"\x8a\x02\n" +
+	"\abudgets\x18\x05 \x03(\x03R\abudgets\"\x90\x02\n" +
 	"\x11CertificateChange\x12\x0e\n" +
-	"\x02of\x18\x01 \x01(\fR\x02of\x12/\n" +
+	"\x02of\x18\a \x01(\x04R\x02of\x12/\n" +
 	"\x05hosts\x18\x02 \x01(\v2\x19.hotspare.v1.NumberChangeR\x05hosts\x127\n" +
 	"\tworkloads\x18\x03 \x01(\v2\x19.hotspare.v1.NumberChangeR\tworkloads\x12\x14\n" +
 	"\x05seats\x18\x04 \x03(\x11R\x05seats\x12-\n" +
 	"\x06duties\x18\x05 \x03(\v2\x15.hotspare.v1.HostDutyR\x06duties\x126\n" +
-	"\bpatterns\x18\x06 \x03(\v2\x1a.hotspare.v1.PatternChangeR\bpatterns\"8\n" +
+	"\bpatterns\x18\x06 \x03(\v2\x1a.hotspare.v1.PatternChangeR\bpatternsJ\x04\b\x01\x10\x02\"8\n" +
 	"\fNumberChange\x12\x12\n" +
 	"\x04gone\x18\x01 \x03(\x05R\x04gone\x12\x14\n" +
 	"\x05added\x18\x02 \x03(\x05R\x05added\"V\n" +

@@ -173,9 +173,8 @@ func Begin(s *state.State, v live.View, now time.Time, h *pb.Host, d *pb.Announc
 	if res.Err != nil {
 		return nil, res.Err
 	}
-	before := standing.Proof(s, v)
-	if after := standing.Proof(next, v); after.Worse(before) && (after.Lost() || !d.GetUseTolerance()) {
-		return nil, model.Errorf(model.FaultNoFit, "host/"+h.GetName(), "without it the site would be %s: %s", after.Word(), after.Reason)
+	if out := standing.Look(s, next, v); out.Worse() && (out.After.Lost() || !d.GetUseTolerance()) {
+		return nil, model.Errorf(model.FaultNoFit, "host/"+h.GetName(), "without it the site would be %s", out)
 	}
 	return c, nil
 }

@@ -53,7 +53,7 @@ func New(site Site) *Metrics {
 // Refused counts a lease that was refused for a reason that is no fault of the site's.
 func (m *Metrics) Refused(fault model.Fault) { m.refusals.WithLabelValues(fault.Reason()).Inc() }
 
-// Proved counts a proof.
+// Proved counts a proof that the site needed.
 func (m *Metrics) Proved(took time.Duration) { m.proofs.Observe(took.Seconds()) }
 
 // Handler serves the metrics.

@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -167,13 +168,12 @@ func (s *Server) tried(st *state.State, c *pb.Command) (*state.State, state.Resu
 
 // noWorse refuses what would make the proof worse (invariant 2), with what would be accepted.
 func (s *Server) noWorse(st *state.State, c *pb.Command, remedy string) error {
-	_, _, before := readiness.Guarantee(st, s.site.Live())
 	next, res := s.tried(st, c)
 	if res.Err != nil {
 		return res.Err
 	}
-	if word, reason, after := readiness.Guarantee(next, s.site.Live()); after.Worse(before) {
-		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s: %s", word, reason).WithRemedy("%s", remedy)
+	if out := standing.Look(st, next, s.site.Live()); out.Worse() {
+		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s", out).WithRemedy("%s", remedy)
 	}
 	over := readiness.Overlent(st, s.site.Live())
 	for host, why := range readiness.Overlent(next, s.site.Live()) { // Any order: one is enough.

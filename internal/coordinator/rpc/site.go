@@ -16,6 +16,7 @@ import (
 	"github.com/hotspare/hotspare/internal/coordinator/invariants"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
 	"github.com/hotspare/hotspare/internal/coordinator/readiness"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/tabletop"
 	"github.com/hotspare/hotspare/internal/model"
@@ -193,7 +194,6 @@ func (s *Server) hostChange(st *state.State, c *pb.Command, req *pb.UpdateHostRe
 	if !takes && !req.GetDryRun() {
 		return nil, nil, nil
 	}
-	was, why, before := readiness.Guarantee(st, s.site.Live())
 	next, res := s.tried(st, c)
 	if res.Err == nil && req.GetStartAt() != nil { // As if it began now.
 		now := proto.CloneOf(req)
@@ -203,12 +203,13 @@ func (s *Server) hostChange(st *state.State, c *pb.Command, req *pb.UpdateHostRe
 	if res.Err != nil {
 		return nil, nil, res.Err
 	}
-	word, reason, after := readiness.Guarantee(next, s.site.Live())
-	if tolerated := req.GetUseTolerance() && !after.Lost(); takes && after.Worse(before) && !tolerated {
-		return nil, nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s: %s", word, reason).
-			WithRemedy("%s", remedyOf(req, after))
+	out := standing.Look(st, next, s.site.Live())
+	if tolerated := req.GetUseTolerance() && !out.After.Lost(); takes && out.Worse() && !tolerated {
+		return nil, nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s", out).
+			WithRemedy("%s", remedyOf(req, out.After))
 	}
-	return &pb.SiteProof{Guarantee: was, Reason: why}, &pb.SiteProof{Guarantee: word, Reason: reason}, nil
+	proven := func(d guarantee.Decision) *pb.SiteProof { return &pb.SiteProof{Guarantee: d.Word(), Reason: d.Reason} }
+	return proven(out.Before), proven(out.After), nil
 }
 
 // remedyOf says what would be accepted instead of a host taken away.

@@ -6,7 +6,9 @@ package standing
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
+	"strings"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
@@ -27,13 +29,86 @@ func Site(s *state.State, v live.View) (*guarantee.Site, guarantee.Decision) {
 
 // Proof is the one that holds for the site.
 func Proof(s *state.State, v live.View) guarantee.Decision {
-	site, fingerprint := demand.Base(s, v.Silent())
-	if g := s.Guarantee(); holds(s, site, fingerprint) {
-		if d, err := witness.Decode(g, len(site.Dimensions)); err == nil {
-			return d
+	_, d := proofWith(s, v.Silent())
+	return d
+}
+
+// proofWith is the proof of the site if these hosts are silent.
+func proofWith(s *state.State, silent []string) (*guarantee.Site, guarantee.Decision) {
+	site, d, kept := keptFor(s, silent)
+	if !kept {
+		d = proof.Prove(site)
+	}
+	return site, d
+}
+
+// keptFor is the site if these hosts are silent, and the proof that is kept if it is one of that site.
+func keptFor(s *state.State, silent []string) (site *guarantee.Site, d guarantee.Decision, kept bool) {
+	site, fingerprint := demand.Base(s, silent)
+	if !holds(s, site, fingerprint) {
+		return site, d, false
+	}
+	d, err := witness.Decode(s.Guarantee(), len(site.Dimensions))
+	return site, d, err == nil
+}
+
+// Outlook is what a change makes of the guarantee.
+type Outlook struct {
+	Before, After guarantee.Decision
+	// Once these hosts, which are silent, have answered again; empty: now.
+	Once []string
+}
+
+// Look says what the guarantee becomes by a change: as the site is seen or, if only that is worse, as it will be when the
+// hosts that are silent answer again. What is lent or planned while hosts are down must not be what is in the way when they
+// are back. A host that the change itself takes away does not come back for it.
+func Look(s, next *state.State, v live.View) Outlook {
+	silent := v.Silent()
+	out := look(s, next, silent)
+	if out.Worse() || len(silent) == 0 {
+		return out
+	}
+	taken := func(name string) bool {
+		h := next.Host(name)
+		return h == nil || h.GetCordoned() && !s.Host(name).GetCordoned()
+	}
+	var away, once []string
+	for _, name := range silent {
+		if taken(name) {
+			away = append(away, name)
+		} else {
+			once = append(once, name)
 		}
 	}
-	return proof.Prove(site)
+	if later := look(s, next, away); len(once) > 0 && later.Worse() {
+		later.Once = once
+		return later
+	}
+	return out
+}
+
+func look(s, next *state.State, silent []string) Outlook {
+	was, before := proofWith(s, silent)
+	is, after, kept := keptFor(next, silent)
+	if !kept {
+		after = proof.Renew(is, proof.Kept{Site: was, Decision: before})
+	}
+	return Outlook{Before: before, After: after}
+}
+
+// Worse says whether the change makes it worse (invariant 2).
+func (o Outlook) Worse() bool { return o.After.Worse(o.Before) }
+
+// String says what the site would be, and why.
+func (o Outlook) String() string {
+	text := o.After.Word()
+	if len(o.Once) > 0 {
+		text += ", once " + strings.Join(o.Once, ", ") + " can be reached again"
+	}
+	if o.After.Reason != "" {
+		text += ": " + o.After.Reason
+	}
+	return text
 }
 
 // holds reports whether the proof that is kept is one of the site with this fingerprint.
@@ -48,14 +123,22 @@ func Silent(s *state.State, v live.View) []string {
 	return slices.DeleteFunc(v.Silent(), func(name string) bool { return s.Host(name) == nil })
 }
 
-// Keeper proves the site again and again. What it remembers of the last proof only makes the next one cheaper: a new
-// one, of another leader, decides as well. It is not for concurrent use.
+// Keeper proves the site again and again. What it remembers of the last proofs makes the next one cheaper, and no worse
+// than it was where a search from the beginning would find less; one of another leader begins without. It is not for
+// concurrent use.
 type Keeper struct {
-	site        *guarantee.Site
+	// Fault is told when a certificate that was made here is refused by the audit: something is wrong with the search, and
+	// the site is proven in another way. Nil: nobody is.
+	Fault func(error)
+
 	fingerprint []byte
 	witness     *repair.Witness
+	// last is the last proof, good the last one of all that was asked.
+	last, good proof.Kept
 	// repaired: what is kept was mended and not packed anew, so that it obliges hosts to more than they may need.
 	repaired bool
+	// sparedAt is the state in which no lease could be spared.
+	sparedAt uint64
 }
 
 // Advance returns the command that keeps the proof of the site as it is now; none when what is kept holds. Where all
@@ -66,12 +149,15 @@ func (k *Keeper) Advance(s *state.State, v live.View) []*pb.Command {
 		k.remember(s, site, fingerprint)
 		return nil
 	}
-	was := k.site
-	d, repaired := k.repair(site, fingerprint)
-	if !repaired {
-		d = proof.Prove(site)
+	was := k.last.Site
+	d, repaired := k.repair(site)
+	if repaired {
+		k.fingerprint = fingerprint
+	} else {
+		d, k.fingerprint = proof.Renew(site, k.known()...), nil
 	}
 	k.repaired = repaired
+	k.keep(proof.Kept{Site: site, Decision: d})
 	c := record(s, v, fingerprint, d)
 	if repaired {
 		abridge(s.Guarantee(), was, site, c.GetRecordGuarantee())
@@ -92,18 +178,21 @@ func (k *Keeper) Improve(s *state.State, v live.View) []*pb.Command {
 		return nil
 	}
 	var c *pb.Command
-	if k.repaired {
+	switch {
+	case k.repaired:
 		k.repaired = false
 		if d := proof.Prove(site); d.Answer == guarantee.Fits && obliged(d) < obliged(was) {
 			c = record(s, v, fingerprint, d)
 		}
-	} else {
-		c = spare(s, v, site, fingerprint, was)
+	case k.sparedAt != s.Index():
+		if c = k.spare(s, v, site, fingerprint, was); c == nil {
+			k.sparedAt = s.Index()
+		}
 	}
 	if c == nil {
 		return nil
 	}
-	k.witness = nil // The next repair begins with the better one.
+	k.fingerprint = nil // The next repair begins with the better one.
 	return []*pb.Command{c}
 }
 
@@ -112,18 +201,26 @@ const worthwhile = 0.05
 
 // spare looks for a witness by which victims are expected to cost less, near the one that is kept; nil: there is none
 // that is worth an entry.
-func spare(s *state.State, v live.View, site *guarantee.Site, fingerprint []byte, d guarantee.Decision) *pb.Command {
+func (k *Keeper) spare(s *state.State, v live.View, site *guarantee.Site, fingerprint []byte, d guarantee.Decision) *pb.Command {
 	w := repair.New(site, d.Certificate)
 	before, after := w.Spare(demand.Site(s, v.Silent()).Preemptible)
 	if before-after < max(1, worthwhile*before) {
 		return nil
 	}
-	if d.Certificate = w.Certificate(); audit.Check(site, d.Certificate) != nil {
+	d.Certificate = w.Certificate()
+	if err := audit.Check(site, d.Certificate); err != nil {
+		k.fault(fmt.Errorf("the local search made a wrong certificate: %w", err))
 		return nil
 	}
 	c := record(s, v, fingerprint, d)
 	abridge(s.Guarantee(), site, site, c.GetRecordGuarantee())
 	return c
+}
+
+func (k *Keeper) fault(err error) {
+	if k.Fault != nil {
+		k.Fault(err)
+	}
 }
 
 // obliged sums up the memory that hosts may have to carry.
@@ -134,30 +231,54 @@ func obliged(d guarantee.Decision) (sum int64) {
 	return sum
 }
 
-// remember takes what is kept as what the next repair begins with.
+// remember takes what is kept as what the next proof begins with.
 func (k *Keeper) remember(s *state.State, site *guarantee.Site, fingerprint []byte) {
-	if k.witness != nil && bytes.Equal(k.fingerprint, fingerprint) {
+	if bytes.Equal(k.fingerprint, fingerprint) {
 		return
 	}
-	k.site, k.fingerprint, k.witness = site, fingerprint, nil
-	if d, err := witness.Decode(s.Guarantee(), len(site.Dimensions)); err == nil && d.Answer == guarantee.Fits && d.Asked == d.Proven {
+	d, err := witness.Decode(s.Guarantee(), len(site.Dimensions))
+	if err != nil {
+		return
+	}
+	k.fingerprint, k.witness = fingerprint, nil
+	k.keep(proof.Kept{Site: site, Decision: d})
+	if d.Answer == guarantee.Fits && d.Asked == d.Proven {
 		k.witness = repair.New(site, d.Certificate)
 	}
 }
 
+// keep remembers a proof.
+func (k *Keeper) keep(p proof.Kept) {
+	k.last = p
+	if p.Decision.Answer == guarantee.Fits {
+		k.good = p
+	}
+}
+
+// known lists the proofs that are remembered.
+func (k *Keeper) known() (out []proof.Kept) {
+	for _, p := range []proof.Kept{k.last, k.good} {
+		if p.Site != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // repair mends what is remembered for a site.
-func (k *Keeper) repair(site *guarantee.Site, fingerprint []byte) (d guarantee.Decision, ok bool) {
+func (k *Keeper) repair(site *guarantee.Site) (d guarantee.Decision, ok bool) {
 	w := k.witness
 	k.witness = nil
-	if w == nil || !w.Follow(k.site, site) {
+	if w == nil || !w.Follow(k.last.Site, site) {
 		return d, false
 	}
 	asked := guarantee.Tolerance(site.Asked())
 	d = guarantee.Decision{Answer: guarantee.Fits, Asked: asked, Proven: asked, Certificate: w.Certificate()}
-	if audit.Check(site, d.Certificate) != nil {
+	if err := audit.Check(site, d.Certificate); err != nil {
+		k.fault(fmt.Errorf("the repair made a wrong certificate: %w", err))
 		return d, false
 	}
-	k.site, k.fingerprint, k.witness = site, fingerprint, w
+	k.witness = w
 	return d, true
 }
 

@@ -2,11 +2,13 @@ package standing_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
@@ -245,11 +247,63 @@ func TestLeasesAreSpared(t *testing.T) {
 	}
 }
 
+// A firm lease on a host that is silent is in nobody's way now, and would be when the host is back: it may not be brought
+// back. To take the silent host away is no worse for it.
+func TestLookBeyondSilence(t *testing.T) {
+	w := fixture.New(t)
+	body, expects, err := lease.Create(w.State, w.View, w.Now, &pb.CreateLeaseRequest{
+		Project: "web", Class: pb.LeaseClass_LEASE_CLASS_FIRM,
+		Spec: &pb.LeaseSpec{Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 26 << 30}},
+	}, "carol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := w.Must("carol", &pb.Command{Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}})
+	w.Quiesce()
+	host := w.State.Lease(name).GetInstances()[0].GetHost()
+	w.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(w.State.Lease(name), "released", w.Now)}})
+	plan := &pb.Plan{Metadata: &pb.Metadata{Name: "large"}, Spec: &pb.PlanSpec{
+		Fencing: []*pb.Fencing{{Oath: &pb.OathFencing{}}},
+		Workloads: []*pb.Workload{
+			{Name: "a", Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 28 << 30}},
+			{Name: "b", Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 28 << 30}},
+		},
+	}}
+	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{{Resource: &pb.Resource_Plan{Plan: plan}}}}}})
+	w.Quiesce()
+	if word := standing.Proof(w.State, w.View).Word(); word != "Proven(1)" {
+		t.Fatal(word)
+	}
+	look := func(c *pb.Command) standing.Outlook {
+		next, res := w.State.Apply(w.State.Index()+1, 1, c)
+		if res.Err != nil {
+			t.Fatal(res.Err)
+		}
+		return standing.Look(w.State, next, w.View)
+	}
+	undelete := &pb.Command{Time: timestamppb.New(w.Now), Level: state.SupportedLevel, Body: &pb.Command_UndeleteLease{UndeleteLease: &pb.UndeleteLeaseRequest{Name: name}}}
+	cordon := &pb.Command{Time: timestamppb.New(w.Now), Level: state.SupportedLevel, Body: &pb.Command_UpdateHost{UpdateHost: &pb.UpdateHostRequest{Name: host, Action: "cordon"}}}
+	if o := look(undelete); !o.Worse() || len(o.Once) > 0 {
+		t.Errorf("with all hosts: %v", o)
+	}
+	if o := look(cordon); !o.Worse() || len(o.Once) > 0 {
+		t.Errorf("with all hosts cordoned: %v", o)
+	}
+	silence(w, host, true)
+	w.Controllers()
+	if o := look(undelete); !o.Worse() || !slices.Equal(o.Once, []string{host}) || !strings.HasPrefix(o.String(), "Degraded(0), once "+host+" can be reached again: plan ") {
+		t.Errorf("while %s is silent: %v", host, o)
+	}
+	if o := look(cordon); o.Worse() {
+		t.Errorf("it is silent, and cannot be cordoned: %v", o)
+	}
+}
+
 // What a forged change makes of the certificate is refused like a forged certificate.
 func forgeChanges(t *testing.T, w *fixture.World, good *pb.Command) {
 	t.Helper()
 	for name, forge := range map[string]func(c *pb.CertificateChange, g *pb.Guarantee){
-		"of another one":         func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Of = []byte("x") },
+		"of another one":         func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Of++ },
 		"beside a certificate":   func(_ *pb.CertificateChange, g *pb.Guarantee) { g.Certificate = w.State.Guarantee().GetCertificate() },
 		"nothing has come":       func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Workloads = nil },
 		"what never was is gone": func(c *pb.CertificateChange, _ *pb.Guarantee) { c.Hosts.Gone = []int32{77} },

@@ -33,7 +33,7 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	g.Since = was.GetSince()
+	g.Since, g.Version = was.GetSince(), t.index
 	if was.GetWord() != g.GetWord() {
 		g.Since = t.stamp()
 		reason := g.GetWord()

@@ -96,12 +96,22 @@ func (a *auditor) maySpread(h int32) bool {
 			continue
 		}
 		for _, w := range members {
-			if a.in[w] != 0 && a.reaches(&a.s.Workloads[w], &a.s.Hosts[h]) && a.s.Workloads[w].Demand.Fits(a.room[h]) {
+			if a.in[w] != 0 && a.reaches(&a.s.Workloads[w], &a.s.Hosts[h]) && holds(a.room[h], a.s.Workloads[w].Demand) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// holds says whether an empty host has room for a demand. What asks for nothing fits where there is less than nothing.
+func holds(room, demand guarantee.Vector) bool {
+	for d, n := range demand {
+		if n > 0 && n > room.At(d) {
+			return false
+		}
+	}
+	return true
 }
 
 // unclean marks the hosts of workloads that run where their groups forbid it.

@@ -13,10 +13,11 @@ type board struct {
 	on   [][]int32
 	// shut hosts are lost in the pattern at hand.
 	shut []bool
-	// columns that count in the pattern at hand.
-	columns []int
-	log     []change
-	steps   int
+	// scenarios of the pattern at hand, and the columns that count in them.
+	scenarios uint64
+	columns   []int
+	log       []change
+	steps     int
 }
 
 type change struct{ item, from int32 }
@@ -33,9 +34,9 @@ func newBoard(ix *index) *board {
 	return b
 }
 
-// count says in which scenarios room is counted.
+// count says which scenarios are looked at: room is counted in them, and what none of them runs is in nobody's way.
 func (b *board) count(scenarios uint64) {
-	b.columns = b.columns[:0]
+	b.scenarios, b.columns = scenarios, b.columns[:0]
 	for c := range b.ix.width {
 		if scenarios>>(c/b.ix.dims)&1 == 1 {
 			b.columns = append(b.columns, c)
@@ -93,16 +94,22 @@ func (b *board) hasRoom(demand []int64, h int32) bool {
 	return true
 }
 
-// clash is an item that keeps apart from this one and is in the way on the host; nowhere if none is.
+// runs says whether one of the scenarios that are looked at runs an item.
+func (b *board) runs(it int32) bool {
+	return b.ix.flavours[b.ix.items[it].flavour].runs&b.scenarios != 0
+}
+
+// clash is an item that keeps apart from this one and is in the way on the host; nowhere if none is. Two that are both
+// there already are not in each other's way.
 func (b *board) clash(it, h int32) int32 {
-	groups := b.ix.items[it].groups
-	if b.ix.items[it].home == h {
-		groups = b.ix.items[it].fresh // The rest of it is there already.
-	}
-	for _, g := range groups {
-		gr := &b.ix.groups[g]
+	for _, g := range b.ix.items[it].groups {
+		gr, joins := &b.ix.groups[g], b.ix.items[it].isNew(g, h)
 		for _, m := range gr.members {
-			if at := b.at[m]; m != it && at >= 0 && (at == h || gr.domain && b.ix.domain[at] == b.ix.domain[h]) {
+			at := b.at[m]
+			if m == it || at < 0 || at != h && !(gr.domain && b.ix.domain[at] == b.ix.domain[h]) {
+				continue
+			}
+			if b.runs(m) && (joins || b.ix.items[m].isNew(g, at)) {
 				return m
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hotspare/hotspare/internal/placement/audit"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
@@ -236,5 +237,33 @@ func TestPiecesWithoutWasteFit(t *testing.T) {
 		if d := proof.Prove(s); d.Answer != guarantee.Fits {
 			t.Errorf("site %d: %s: %s\n%+v", n, d.Word(), d.Reason, s)
 		}
+	}
+}
+
+// A host may have less than nothing of a device: a firm lease holds one that is gone. What asks for none fits there all the
+// same, so that its failure domain counts: no host of another one stands in for it.
+func TestDominanceWithLessThanNothing(t *testing.T) {
+	s := guarantee.Site{
+		Dimensions: []string{guarantee.VCPUs, guarantee.Memory, "device/gpu"},
+		Hosts:      []guarantee.Host{clauseHost("a", 4, 4, 0), clauseHost("b", 4, 4, 0), clauseHost("low", 4, 4, 0)},
+		Workloads:  []guarantee.Workload{clauseWorkload("v", 1, 1, 0), clauseWorkload("w", 1, 1, 0)},
+		Firm:       []guarantee.Instance{{Host: "low", Demand: guarantee.Vector{0, 0, 1}}},
+	}
+	for i, domain := range []string{"d1", "d1", "d2"} {
+		s.Hosts[i].FailureDomain = domain
+	}
+	for i := range s.Workloads {
+		s.Workloads[i].Apart = []guarantee.Apart{{Group: "g", Domain: true}}
+	}
+	if fault := compare(&s, map[string]int{}); fault != "" {
+		t.Error(fault)
+	}
+	each := guarantee.Vector{1, 1, 0}
+	err := audit.Check(&s, &guarantee.Certificate{
+		Scenarios: s.Asked(), Witness: []int32{0, 2}, Obligations: []guarantee.Vector{each, each, each}, Budgets: make([]time.Duration, 3),
+		Patterns: []guarantee.Pattern{{Unit: guarantee.UnitHost, Spares: [][]int32{{0}}, Moves: []guarantee.Move{{Workload: 0, Host: 1}}}},
+	})
+	if err == nil || !strings.Contains(err.Error(), "no pattern covers the loss of low") {
+		t.Errorf("the audit says %v", err)
 	}
 }

@@ -28,7 +28,7 @@ type history struct {
 
 // unlessWorse is what every voluntary change but a lease does: it is made if the proof is not worse.
 func (h *history) unlessWorse(next guarantee.Site) bool {
-	if proof.Prove(&next).Worse(h.d) {
+	if proof.Renew(&next, proof.Kept{Site: &h.s, Decision: h.d}).Worse(h.d) {
 		return false
 	}
 	h.s = next
@@ -120,13 +120,13 @@ func TestHistoriesKeepTheGuarantee(t *testing.T) {
 		h := &history{r: &drawer{rand.New(rand.NewPCG(seed, 9))}, s: *drawSite(seed)}
 		h.d = proof.Prove(&h.s)
 		for range 15 {
-			before := h.d
+			before, was := h.d, h.s
 			a := acts()[h.r.IntN(len(acts()))]
 			if !a.do(h) {
 				continue
 			}
 			done[a.name]++
-			h.d = proof.Prove(&h.s)
+			h.d = proof.Renew(&h.s, proof.Kept{Site: &was, Decision: before})
 			if fault := compare(&h.s, answers); fault != "" {
 				t.Fatalf("HOTSPARE_SEED=%d: after %s: %s", seed, a.name, fault)
 			}

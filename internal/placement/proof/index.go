@@ -53,6 +53,9 @@ type item struct {
 	never bool
 }
 
+// isNew says whether what an item has of a group is new on a host: it does not run there.
+func (it *item) isNew(group, h int32) bool { return it.home != h || slices.Contains(it.fresh, group) }
+
 // flavour is what equal items have in common.
 type flavour struct {
 	demand []int64 // by column

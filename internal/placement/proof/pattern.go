@@ -98,7 +98,7 @@ func (l *losses) spreaders() (out []int32) {
 func (l *losses) mayCarry(m, h int32) bool {
 	w := &l.ix.s.Workloads[m]
 	for d, n := range l.ix.roomOf(h) {
-		if w.Demand.At(d) > n {
+		if want := w.Demand.At(d); want > 0 && want > n { // Nothing fits where there is less than nothing.
 			return false
 		}
 	}

@@ -79,3 +79,24 @@ func compare(s *guarantee.Site, counts map[string]int) string {
 	}
 	return ""
 }
+
+// Something that joins what runs keeps apart from something else that runs on that host, which is joined too: neither of the
+// two may be put there as if all of it ran there already.
+func TestJoinsNobodyThatItKeepsApartFrom(t *testing.T) {
+	s := &guarantee.Site{
+		Dimensions: plain(), Hosts: []guarantee.Host{host("h0", 8), host("h1", 8)}, Scenarios: []guarantee.Scenario{{Name: "all"}},
+		Workloads: []guarantee.Workload{workload("p/a", 1), workload("p/b", 1), workload("p/c", 1), workload("p/d", 1)},
+	}
+	apart := []guarantee.Apart{{Group: "g"}}
+	for i, together := range []string{"t", "u", "u", "t"} {
+		s.Workloads[i].Together = together
+	}
+	s.Workloads[0].Host, s.Workloads[2].Host = "h0", "h0"
+	s.Workloads[2].Apart, s.Workloads[3].Apart = apart, apart
+	if d := proof.Prove(s); d.Answer != guarantee.CannotFit {
+		t.Errorf("%s: %s", d.Word(), d.Reason)
+	}
+	if fault := compare(s, map[string]int{}); fault != "" {
+		t.Error(fault)
+	}
+}

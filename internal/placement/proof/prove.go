@@ -60,6 +60,8 @@ type prover struct {
 	exhausted *guarantee.Missing
 	fault     string
 	steps     int
+	// kept is what the search goes on from; nil: it begins on an empty board.
+	kept *kept
 }
 
 // pattern is one way to lose units that no other dominates.
@@ -91,9 +93,17 @@ func (p *prover) why() string {
 	return p.fault
 }
 
+// prove searches, and looks for what backs a failure.
 func (p *prover) prove() *guarantee.Certificate {
-	if !p.findPatterns() || !p.findBase() {
+	c := p.search()
+	if c == nil {
 		p.explain()
+	}
+	return c
+}
+
+func (p *prover) search() *guarantee.Certificate {
+	if !p.findPatterns() || !p.findBase() {
 		return nil
 	}
 	for _, q := range p.patterns {
@@ -101,7 +111,6 @@ func (p *prover) prove() *guarantee.Certificate {
 			if p.fault == "" {
 				p.fault = "no placement was found without " + p.lost(q)
 			}
-			p.explain()
 			return nil
 		}
 	}
@@ -210,6 +219,10 @@ func count(n int, u guarantee.Unit) string {
 // then that pattern is proven with it, and the others have a spare to go to. Hosts on which something
 // runs are no such spares.
 func (p *prover) findBase() bool {
+	if p.kept != nil {
+		p.base = p.kept.base(p.ix)
+		return p.base != nil
+	}
 	i := slices.IndexFunc(p.patterns, func(q *pattern) bool {
 		return !slices.ContainsFunc(q.classes, func(c int32) bool { return !q.losses.class[c].spare })
 	})
@@ -331,20 +344,24 @@ func (q *pattern) choose(b *board) {
 	}
 }
 
-// repair finds the placement of one pattern: first by moving what its spares carry in the base.
+// repair finds the placement of one pattern: by what is kept of a pattern that covered it, by moving what its spares carry
+// in the base, or anew.
 func (p *prover) repair(q *pattern) bool {
 	b := p.base
 	b.count(q.scenarios)
 	q.choose(b)
 	b.close(q)
-	ok := b.evacuate(q)
+	ok := p.kept != nil && p.kept.carry(b, q)
+	if !ok {
+		ok = b.evacuate(q)
+	}
 	if ok {
 		q.moves = b.difference(b.log)
 	}
 	b.undo(0)
 	b.open()
-	if ok {
-		return true
+	if ok || p.kept != nil {
+		return ok
 	}
 	full := p.placeAll(q, q.scenarios)
 	if full == nil {
@@ -355,23 +372,7 @@ func (p *prover) repair(q *pattern) bool {
 			q.moves = append(q.moves, change{int32(it), at})
 		}
 	}
-	return p.joins(q)
-}
-
-// joins says whether a pattern packed afresh is right beside what it does not run: that stays where
-// the base has it, and is in the way only if it is in a group with something that the pattern runs.
-func (p *prover) joins(q *pattern) bool {
-	b := p.base
-	for _, m := range q.moves {
-		b.put(m.item, m.from)
-	}
-	ok := true
-	for _, m := range q.moves {
-		ok = ok && (b.clash(m.item, m.from) < 0 || p.ix.items[m.item].home == m.from)
-	}
-	b.undo(0)
-	b.log = nil
-	return ok
+	return true
 }
 
 // evacuate moves what the spares of a pattern carry elsewhere.
@@ -380,7 +381,7 @@ func (b *board) evacuate(q *pattern) bool {
 	for _, hosts := range q.spares {
 		for _, h := range hosts {
 			for _, it := range b.on[h] {
-				if b.ix.flavours[b.ix.items[it].flavour].runs&q.scenarios != 0 {
+				if b.runs(it) {
 					items = append(items, it)
 				}
 			}

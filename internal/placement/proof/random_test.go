@@ -28,7 +28,7 @@ func drawSite(seed uint64) *guarantee.Site {
 		s.Workloads = append(s.Workloads, r.workload(s, i, running, constrained))
 	}
 	for range max(r.IntN(4)-2, 0) {
-		s.Firm = append(s.Firm, guarantee.Instance{Host: r.oneOf(s), Demand: r.vector(s, 2)})
+		s.Firm = append(s.Firm, guarantee.Instance{Host: r.oneOf(s), Demand: r.vector(s, 2<<r.IntN(3))})
 	}
 	switch r.IntN(6) {
 	case 0:

@@ -1,6 +1,7 @@
 // Package repair keeps a witness of the guarantee while the site changes by one workload or one host at a time:
 // what is in place stays, and only what the change touches is placed. It decides where that goes, or that it does
-// not know: then a full proof has the word.
+// not know: then a full proof has the word. In quiet times it moves workloads of the witness to where fewer leases would
+// have to go for them (Spare).
 //
 // It never claims that something does not fit, and never that it fits: its certificates are audited like any
 // other. Package standing calls it, with a certificate of everything that is asked. It is pure.

@@ -1,7 +1,6 @@
 package witness
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 
@@ -22,7 +21,7 @@ func Change(kept *pb.Guarantee, was, is *guarantee.Site, next *pb.Certificate) *
 	host := func(h *guarantee.Host) string { return h.Name }
 	workload := func(w *guarantee.Workload) string { return w.Name }
 	out := &pb.CertificateChange{
-		Of: kept.GetFingerprint(), Hosts: renumber(was.Hosts, is.Hosts, host), Workloads: renumber(was.Workloads, is.Workloads, workload),
+		Of: kept.GetVersion(), Hosts: renumber(was.Hosts, is.Hosts, host), Workloads: renumber(was.Workloads, is.Workloads, workload),
 	}
 	dims := len(is.Dimensions)
 	base, err := Patch(old, out, dims)
@@ -147,13 +146,15 @@ func Complete(proposed, kept *pb.Guarantee, c *pb.CertificateChange, dimensions 
 	case c == nil:
 		return nil
 	case proposed.GetCertificate() != nil:
-		return model.Errorf(model.FaultInvalid, "guarantee", "has a certificate and a change of one")
-	case kept.GetCertificate() == nil || !bytes.Equal(kept.GetFingerprint(), c.GetOf()):
-		return model.Errorf(model.FaultStale, "guarantee", "it changes another certificate than the one that is kept")
+		return model.Errorf(model.FaultInvalid, "guarantee", "has a certificate and a change of one").WithRemedy("propose one of the two")
+	case kept.GetCertificate() == nil || kept.GetVersion() != c.GetOf():
+		return model.Errorf(model.FaultStale, "guarantee", "it changes another certificate than the one that is kept").
+			WithRemedy("it is made anew by itself")
 	}
 	var err error
 	if proposed.Certificate, err = Patch(kept.GetCertificate(), c, dimensions); err != nil {
-		return model.Errorf(model.FaultInvalid, "guarantee", "the certificate cannot be changed like this: %v", err)
+		return model.Errorf(model.FaultInvalid, "guarantee", "the certificate cannot be changed like this: %v", err).
+			WithRemedy("propose the whole certificate")
 	}
 	return nil
 }
