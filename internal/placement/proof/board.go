@@ -106,10 +106,8 @@ func (b *board) clash(it, h int32) int32 {
 		gr, joins := &b.ix.groups[g], b.ix.items[it].isNew(g, h)
 		for _, m := range gr.members {
 			at := b.at[m]
-			if m == it || at < 0 || at != h && !(gr.domain && b.ix.domain[at] == b.ix.domain[h]) {
-				continue
-			}
-			if b.runs(m) && (joins || b.ix.items[m].isNew(g, at)) {
+			near := at == h || gr.domain && at >= 0 && b.ix.domain[at] == b.ix.domain[h]
+			if m != it && near && b.runs(m) && (joins || b.ix.items[m].isNew(g, at)) {
 				return m
 			}
 		}

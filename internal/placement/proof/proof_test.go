@@ -100,3 +100,20 @@ func TestJoinsNobodyThatItKeepsApartFrom(t *testing.T) {
 		t.Error(fault)
 	}
 }
+
+// A workload of another scenario is in nobody's way in a loss that its scenario need not survive.
+func TestOtherScenariosAreInNobodysWay(t *testing.T) {
+	s := &guarantee.Site{
+		Dimensions: plain(), Hosts: []guarantee.Host{host("h0", 8), host("h1", 9)},
+		Workloads: []guarantee.Workload{workload("p/a", 1, "g"), workload("q/b", 1, "g")},
+		Scenarios: []guarantee.Scenario{{Name: "p", Plans: []string{"p"}, Hosts: 1}, {Name: "q", Plans: []string{"q"}}},
+	}
+	s.Hosts[0].Capacity[0]++ // Neither host stands in for the other.
+	s.Workloads[1].Plan = "q"
+	if d := proof.Prove(s); d.Answer != guarantee.Fits {
+		t.Errorf("%s: %s", d.Word(), d.Reason)
+	}
+	if fault := compare(s, map[string]int{}); fault != "" {
+		t.Error(fault)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/hotspare/hotspare/internal/placement/audit"
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
@@ -77,6 +78,34 @@ func TestRenew(t *testing.T) {
 			s.Firm = append(s.Firm, guarantee.Instance{Object: fmt.Sprint("f", n), Host: r.oneOf(s), Demand: r.vector(s, 3)})
 		}
 		r.easier(t, seed, s, 4)
+	}
+}
+
+// A host has become the largest, since a firm lease has ended. Its loss was covered by that of another one, whose workloads
+// make room for its own: no two steps of an evacuation would find that.
+func TestRenewHandsOverABlock(t *testing.T) {
+	here := []string{"here"}
+	was := &guarantee.Site{
+		Dimensions: plain(), Hosts: []guarantee.Host{host("a", 10), host("b", 11), host("c", 9)},
+		Workloads: []guarantee.Workload{workload("p/u", 3), workload("p/v", 3), workload("p/w", 3), workload("p/x", 9)},
+		Firm:      []guarantee.Instance{{Object: "f", Host: "b", Demand: guarantee.Vector{0, 2}}},
+	}
+	was.Hosts[0].Labels, was.Hosts[1].Labels, was.Workloads[3].Labels = here, here, here
+	cert := &guarantee.Certificate{
+		Scenarios: was.Asked(), Witness: []int32{0, 0, 0, 1}, Budgets: make([]time.Duration, 3),
+		Obligations: []guarantee.Vector{{3, 9}, {1, 9}, {3, 9}},
+		Patterns: []guarantee.Pattern{{
+			Unit: guarantee.UnitHost, Spares: [][]int32{{0}}, Moves: []guarantee.Move{{Workload: 0, Host: 2}, {Workload: 1, Host: 2}, {Workload: 2, Host: 2}},
+		}},
+	}
+	if err := audit.Check(was, cert); err != nil {
+		t.Fatal(err)
+	}
+	is := *was
+	is.Firm = nil
+	d := proof.GoOn(proof.Kept{Site: was, Decision: guarantee.Decision{Answer: guarantee.Fits, Asked: 1, Proven: 1, Certificate: cert}}, &is)
+	if d.Answer != guarantee.Fits || len(d.Certificate.Patterns) != 1 || d.Certificate.Patterns[0].Spares[0][0] != 1 {
+		t.Errorf("%s: %+v", d.Word(), d.Certificate)
 	}
 }
 
