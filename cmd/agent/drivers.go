@@ -42,7 +42,7 @@ func openDrivers(k *config.Agent, log *slog.Logger) (d actuate.Drivers, done fun
 			return d, nil, err
 		}
 		h, err := libvirt.New(libvirt.Options{
-			Socket: k.Libvirt.Socket, StateDir: k.Libvirt.StateDir, DomainType: k.Libvirt.DomainType, Log: log,
+			Socket: k.Libvirt.Socket, StateDir: k.Libvirt.StateDir, LocalPools: k.Libvirt.LocalPools, DomainType: k.Libvirt.DomainType, Log: log,
 		})
 		if err != nil {
 			return d, nil, err

@@ -65,6 +65,7 @@ func newDevWorld(hosts int) *devWorld {
 			Name: name,
 			Capacity: &pb.Capacity{
 				Vcpus: devVCPUs, MemoryBytes: devMemory, DiskBytes: devDisk, OverheadBytes: devOverhead, CpuClass: "sim", Devices: map[string]uint32{"gpu": 1},
+				LocalDisksBytes: map[string]uint64{"ssd": devDisk / 2},
 			},
 			Costs: costs, Guest: sim.GuestBehaviour{HealthyAfter: devBoot},
 		}))

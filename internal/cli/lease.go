@@ -45,7 +45,7 @@ waited ten minutes is not overtaken any more. Withdraw one with: hotspare lease 
 	}
 	fl := c.Flags()
 	fl.StringVarP(&f.Project, "project", "p", "", "project that the lease counts for")
-	fl.StringVar(&f.VM, "vm", "", "how many VMs of what size: 2x4cpu,8GiB; with disk and\ndevices of their host: 2x4cpu,8GiB,disk=20GiB,a100=1")
+	fl.StringVar(&f.VM, "vm", "", "how many VMs of what size: 2x4cpu,8GiB; with disks and\ndevices of their host:\n2x4cpu,8GiB,disk=20GiB,disk/ssd=50GiB,a100=1")
 	fl.StringVar(&f.Image, "image", "", "image to start from")
 	fl.StringVar(&f.CloneOf, "clone-of", "", "plan/workload whose newest consistent point is cloned")
 	fl.StringVar(&f.Term, "term", "", "how long, for example 8h or 3d")

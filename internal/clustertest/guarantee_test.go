@@ -97,6 +97,11 @@ func TestConstraints(t *testing.T) {
 			"local disk": {
 				workloads("resources: {vcpus: 2, memory: 4GiB, localDisk: 1TiB}"), workloads("resources: {vcpus: 2, memory: 4GiB, localDisk: 3TiB}"), "local disk",
 			},
+			"another local pool": { // Half of it is for leases.
+				workloads("resources: {vcpus: 2, memory: 4GiB, localDisks: {ssd: 400GiB}}"),
+				workloads("resources: {vcpus: 2, memory: 4GiB, localDisks: {ssd: 600GiB}}"), "ssd disk",
+			},
+			"a local pool that no host has": {workloads(small), workloads("resources: {vcpus: 2, memory: 4GiB, localDisks: {nvme: 1GiB}}"), "nvme disk"},
 			"devices": {
 				workloads("resources: {vcpus: 2, memory: 4GiB, devices: {gpu: 1}}", "resources: {vcpus: 2, memory: 4GiB, devices: {gpu: 1}}"),
 				workloads("resources: {vcpus: 2, memory: 4GiB, devices: {gpu: 2}}"), "gpu",
@@ -176,6 +181,20 @@ func TestLeasesOfDiskAndDevices(t *testing.T) {
 			spec.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SAVE
 		})
 		refused("a disk larger than any", "local disk", 1, func(spec *pb.LeaseSpec) { spec.Resources.LocalDiskBytes = 5 << 40 })
+		pool := func(bytes uint64) func(*pb.LeaseSpec) {
+			return func(spec *pb.LeaseSpec) { spec.Resources.LocalDisksBytes = map[string]uint64{"ssd": bytes} }
+		}
+		refused("more than is lent of a local pool", "512GiB ssd disk", 1, pool(600<<30))
+		refused("a local pool that nobody has", "no host has a local pool nvme", 1, func(spec *pb.LeaseSpec) {
+			spec.Resources.LocalDisksBytes = map[string]uint64{"nvme": 1 << 30}
+		})
+		refused("the host's own disk by its name", `disk in local pool "local"`, 1, func(spec *pb.LeaseSpec) {
+			spec.Resources.LocalDisksBytes = map[string]uint64{"local": 1 << 30}
+		})
+		for range 3 { // One on each host: then what is lent of the pool is given away.
+			s.lease(1, 1, 1, pool(500<<30))
+		}
+		refused("what others have of a local pool", "ssd disk", 1, pool(500<<30))
 		less := s.asks("apiVersion: hotspare/v1\nkind: Host\nmetadata: {name: h2}\nspec: {failureDomain: rack1, lending: {localDisk: 100GiB}}\n")
 		if less == nil || !strings.Contains(less.Error(), "leases keep 1 gpu there, and 0 gpu are lent") {
 			t.Errorf("what is lent is taken from under a lease: %v", less)

@@ -89,7 +89,7 @@ func (w *world) install(name string) {
 	costs.SaveBytesPerSecond = saveSpeed
 	w.hosts[name] = sim.NewHost(sim.Options{
 		Name:     name,
-		Capacity: &pb.Capacity{Vcpus: hostVCPUs, MemoryBytes: hostMemory, DiskBytes: 4 << 40, OverheadBytes: overhead, CpuClass: "sim", Devices: map[string]uint32{"gpu": 1}},
+		Capacity: &pb.Capacity{Vcpus: hostVCPUs, MemoryBytes: hostMemory, DiskBytes: 4 << 40, OverheadBytes: overhead, CpuClass: "sim", Devices: map[string]uint32{"gpu": 1}, LocalDisksBytes: map[string]uint64{"ssd": 1 << 40}},
 		Costs:    costs, Guest: sim.GuestBehaviour{HealthyAfter: guestBoot, ShutdownTakes: time.Second},
 	})
 	w.nets[name] = sdnsim.NewNetworks(w.answers)

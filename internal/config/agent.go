@@ -2,8 +2,12 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/hotspare/hotspare/internal/model"
 )
 
 // Agent is the configuration of one agent. What is left out it does not offer: an agent without libvirt
@@ -47,6 +51,9 @@ type Libvirt struct {
 	DomainType string `yaml:"domain_type"`
 	// StateDir keeps private disks and saved memory; default /var/lib/hotspare/instances.
 	StateDir string `yaml:"state_dir"`
+	// LocalPools are directories for empty disks on other file systems of this host, by name ("ssd: /srv/ssd"). One is taken
+	// out again only when no VM has a disk there.
+	LocalPools map[string]string `yaml:"local_pools"`
 }
 
 // Pool is a directory of volumes that is exported over NBD.
@@ -124,14 +131,29 @@ func indexed(c *checker, list string, i int) string {
 	return fmt.Sprintf("%s[%d]", list, i)
 }
 
+func (l *Libvirt) localPools(c *checker) {
+	for _, pool := range slices.Sorted(maps.Keys(l.LocalPools)) {
+		at := "libvirt.local_pools." + pool
+		if !model.ValidName(pool) || pool == model.LocalDisk {
+			c.add(at, "%q is no name of a local pool: want 1 to 63 of a-z, 0-9 and '-', and not %q, which is state_dir", pool, model.LocalDisk)
+		}
+		dir := l.LocalPools[pool]
+		c.dir(&dir)
+		if l.LocalPools[pool] = dir; dir == "" {
+			c.add(at, "names no directory")
+		}
+	}
+}
+
 func (a *Agent) hypervisor(c *checker) {
 	l := &a.Libvirt
 	switch {
-	case l.Socket == "" && (l.DomainType != "" || l.StateDir != ""):
+	case l.Socket == "" && (l.DomainType != "" || l.StateDir != "" || len(l.LocalPools) > 0):
 		c.add("libvirt.socket", "is missing")
 	case l.Socket != "":
 		orDefault(&l.StateDir, "/var/lib/hotspare/instances")
 		c.dir(&l.StateDir)
+		l.localPools(c)
 		if l.DomainType != "" {
 			c.word("libvirt.domain_type", l.DomainType, "kvm", "qemu")
 		}

@@ -48,7 +48,7 @@ func TestCommentedSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(data)
-	for _, s := range []string{"pools:", "- {name: west", "zones:", "- {name: shop", "fence_targets:", "- {name: east", "source:"} {
+	for _, s := range []string{"local_pools:", "pools:", "- {name: west", "zones:", "- {name: shop", "fence_targets:", "- {name: east", "source:"} {
 		if !strings.Contains(text, "# "+s) {
 			t.Errorf("no commented %q", s)
 		}
@@ -139,6 +139,24 @@ log: {level: loud, format: text, colour: true}
 		`:7:12: is "maybe", want true or false`,
 		`:8:14: log.level: is "loud", want one of debug, info, warn, error`,
 		`:8:34: unknown field "colour", valid here: level, format`,
+	})
+}
+
+func TestFaultsOfLocalPools(t *testing.T) {
+	path := write(t, `name: h1
+coordinators: ["c1:7443"]
+libvirt:
+  socket: /s
+  local_pools:
+    local: /x
+    Big: /y
+    ssd: ""
+`)
+	_, err := config.LoadAgent(path, noEnv)
+	checkFaults(t, err, path, []string{
+		`:6:12: libvirt.local_pools.local: "local" is no name of a local pool: want 1 to 63 of a-z, 0-9 and '-', and not "local", which is state_dir`,
+		`:7:10: libvirt.local_pools.Big: "Big" is no name of a local pool: want 1 to 63 of a-z, 0-9 and '-', and not "local", which is state_dir`,
+		`:8:10: libvirt.local_pools.ssd: names no directory`,
 	})
 }
 

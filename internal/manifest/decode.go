@@ -176,7 +176,7 @@ func (d *decoder) field(m protoreflect.Message, f field, n *strictyaml.Node, pat
 		values := m.Mutable(f.desc).Map()
 		for _, e := range n.Entries {
 			d.places[path+"."+e.Key] = e.Value.At
-			if v, ok := d.scalar(field{desc: f.desc.MapValue()}, e.Value, path+"."+e.Key); ok {
+			if v, ok := d.scalar(field{desc: f.desc.MapValue(), size: f.size}, e.Value, path+"."+e.Key); ok {
 				values.Set(protoreflect.ValueOfString(e.Key).MapKey(), v)
 			}
 		}

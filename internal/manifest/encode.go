@@ -54,7 +54,7 @@ func encodeField(f field, v protoreflect.Value) any {
 		out := yaml.MapSlice{}
 		for _, k := range keys {
 			value := v.Map().Get(protoreflect.ValueOfString(k).MapKey())
-			out = append(out, yaml.MapItem{Key: k, Value: encodeScalar(field{desc: f.desc.MapValue()}, value)})
+			out = append(out, yaml.MapItem{Key: k, Value: encodeScalar(field{desc: f.desc.MapValue(), size: f.size}, value)})
 		}
 		return out
 	case f.desc.IsList():

@@ -20,7 +20,7 @@ var outputOnly = map[protoreflect.FullName]bool{
 type field struct {
 	name string
 	desc protoreflect.FieldDescriptor
-	// size is true for numbers of bytes, which manifests write with a unit.
+	// size is true for numbers of bytes, and mappings to them, which manifests write with a unit.
 	size bool
 }
 
@@ -33,7 +33,7 @@ func fieldsOf(md protoreflect.MessageDescriptor) []field {
 			continue
 		}
 		f := field{name: fd.JSONName(), desc: fd}
-		if fd.Kind() == protoreflect.Uint64Kind {
+		if fd.Kind() == protoreflect.Uint64Kind || fd.IsMap() && fd.MapValue().Kind() == protoreflect.Uint64Kind {
 			f.name, f.size = strings.CutSuffix(f.name, "Bytes")
 		}
 		out = append(out, f)

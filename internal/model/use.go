@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -16,9 +17,9 @@ import (
 type Use struct {
 	VCPUs, MemoryBytes           uint64
 	TotalVCPUs, TotalMemoryBytes uint64
-	// LocalDiskBytes are the empty disks of all VMs that exist there, whether they run or not.
-	LocalDiskBytes, TotalLocalDiskBytes uint64
-	Devices, TotalDevices               map[string]uint32
+	// LocalDisks are the empty disks of all VMs that exist there, whether they run or not, in bytes by local pool.
+	LocalDisks, TotalLocalDisks map[string]uint64
+	Devices, TotalDevices       map[string]uint32
 }
 
 // Add counts one more VM that runs.
@@ -40,7 +41,12 @@ func (u *Use) Fits() bool {
 			return false
 		}
 	}
-	return u.VCPUs <= u.TotalVCPUs && u.MemoryBytes <= u.TotalMemoryBytes && u.LocalDiskBytes <= u.TotalLocalDiskBytes
+	for pool, n := range u.LocalDisks { // Any order: all must have room.
+		if n > u.TotalLocalDisks[pool] {
+			return false
+		}
+	}
+	return u.VCPUs <= u.TotalVCPUs && u.MemoryBytes <= u.TotalMemoryBytes
 }
 
 // HostUse sums up what the objects of a host may occupy: every instance whose effective spec runs,
@@ -53,7 +59,9 @@ func HostUse(h *pb.Host, objects iter.Seq[*pb.Object]) Use {
 		}
 		spec := Effective(o)
 		if o.GetBase().GetState() != pb.State_STATE_ABSENT || spec.GetState() != pb.State_STATE_ABSENT {
-			u.LocalDiskBytes += LocalDiskOf(spec.GetInstance())
+			for pool, n := range LocalDisksOf(spec.GetInstance()) { // Any order: a sum for each pool.
+				u.addDisk(pool, n)
+			}
 		}
 		if spec.GetState() != pb.State_STATE_RUNNING {
 			spec = o.GetBase()
@@ -65,24 +73,47 @@ func HostUse(h *pb.Host, objects iter.Seq[*pb.Object]) Use {
 	return u
 }
 
-// LocalDisk names the empty disk that a VM has on its host's own disk.
+// LocalDisk names the host's own disk, the local pool that every host has, and a VM's empty disk there.
 const LocalDisk = "local"
 
 // AnyDiskBytes stands for a disk whose size the agent does not say: 1 PiB.
 const AnyDiskBytes = 1 << 50
 
-// LocalDiskOf is the size of a VM's empty disks.
-func LocalDiskOf(is *pb.InstanceSpec) (bytes uint64) {
-	for _, d := range is.GetDisks() {
-		bytes += d.GetBlankBytes()
+func (u *Use) addDisk(pool string, bytes uint64) {
+	if u.LocalDisks == nil {
+		u.LocalDisks = map[string]uint64{}
 	}
-	return bytes
+	u.LocalDisks[pool] += bytes
 }
 
-// GiveLocal gives an instance the disk and the devices of its host that were asked for.
+// LocalDisksOf are the sizes of a VM's empty disks, in bytes by local pool.
+func LocalDisksOf(is *pb.InstanceSpec) map[string]uint64 {
+	var u Use
+	for _, d := range is.GetDisks() {
+		if n := d.GetBlankBytes(); n > 0 {
+			u.addDisk(cmp.Or(d.GetLocalPool(), LocalDisk), n)
+		}
+	}
+	return u.LocalDisks
+}
+
+// LocalDiskName names the empty disk that a VM has in a local pool.
+func LocalDiskName(pool string) string {
+	if pool == LocalDisk {
+		return LocalDisk
+	}
+	return LocalDisk + "-" + pool
+}
+
+// GiveLocal gives an instance the disks and the devices of its host that were asked for.
 func GiveLocal(is *pb.InstanceSpec, r *pb.Resources) {
 	if n := r.GetLocalDiskBytes(); n > 0 {
 		is.Disks = append(is.Disks, &pb.Disk{Name: LocalDisk, Source: &pb.Disk_BlankBytes{BlankBytes: n}})
+	}
+	for _, pool := range slices.Sorted(maps.Keys(r.GetLocalDisksBytes())) {
+		is.Disks = append(is.Disks, &pb.Disk{
+			Name: LocalDiskName(pool), LocalPool: pool, Source: &pb.Disk_BlankBytes{BlankBytes: r.GetLocalDisksBytes()[pool]},
+		})
 	}
 	is.Devices = maps.Clone(r.GetDevices())
 }
@@ -101,8 +132,12 @@ func HostTotal(h *pb.Host) Use {
 	if disk == 0 {
 		disk = AnyDiskBytes
 	}
+	disks := map[string]uint64{LocalDisk: less(disk, h.GetPolicy().GetReserveLocalDiskBytes())}
+	for pool, size := range c.GetLocalDisksBytes() { // Any order: each by itself.
+		disks[pool] = less(size, h.GetPolicy().GetReserveLocalDisksBytes()[pool])
+	}
 	return Use{
-		TotalLocalDiskBytes: less(disk, h.GetPolicy().GetReserveLocalDiskBytes()), TotalDevices: c.GetDevices(),
+		TotalLocalDisks: disks, TotalDevices: c.GetDevices(),
 		TotalVCPUs:       less(uint64(float64(c.GetVcpus())*ratio), uint64(c.GetForeignVcpus())),
 		TotalMemoryBytes: less(less(c.GetMemoryBytes(), h.GetPolicy().GetReserveMemoryBytes()), c.GetForeignMemoryBytes()),
 	}

@@ -35,12 +35,17 @@ func TestHostUse(t *testing.T) {
 	h := &pb.Host{
 		Capacity: &pb.Capacity{
 			Vcpus: 8, MemoryBytes: 100, OverheadBytes: 1, ForeignVcpus: 2, ForeignMemoryBytes: 10, DiskBytes: 40, Devices: map[string]uint32{"gpu": 1},
+			LocalDisksBytes: map[string]uint64{"ssd": 9},
 		},
-		Policy: &pb.HostPolicySpec{Overcommit: 2, ReserveMemoryBytes: 20, ReserveLocalDiskBytes: 10},
+		Policy: &pb.HostPolicySpec{
+			Overcommit: 2, ReserveMemoryBytes: 20, ReserveLocalDiskBytes: 10, ReserveLocalDisksBytes: map[string]uint64{"ssd": 2},
+		},
 	}
 	instance := func(base, override pb.State) *pb.Object {
 		params := &pb.Spec_Instance{Instance: &pb.InstanceSpec{
-			Vcpus: 2, MemoryBytes: 9, Devices: map[string]uint32{"gpu": 1}, Disks: []*pb.Disk{{Source: &pb.Disk_BlankBytes{BlankBytes: 16}}},
+			Vcpus: 2, MemoryBytes: 9, Devices: map[string]uint32{"gpu": 1}, Disks: []*pb.Disk{
+				{Source: &pb.Disk_BlankBytes{BlankBytes: 16}}, {LocalPool: "ssd", Source: &pb.Disk_BlankBytes{BlankBytes: 3}},
+			},
 		}}
 		o := &pb.Object{Kind: pb.Kind_KIND_INSTANCE, Base: &pb.Spec{State: base, Parameters: params}}
 		if override != 0 {
@@ -59,12 +64,14 @@ func TestHostUse(t *testing.T) {
 		{"ended", instance(pb.State_STATE_SAVED, 0), false},
 		{"a volume", &pb.Object{Kind: pb.Kind_KIND_VOLUME, Base: &pb.Spec{State: pb.State_STATE_PRIMARY}}, false},
 	} {
-		want := Use{TotalVCPUs: 14, TotalMemoryBytes: 70, TotalLocalDiskBytes: 30, TotalDevices: map[string]uint32{"gpu": 1}}
+		want := Use{
+			TotalVCPUs: 14, TotalMemoryBytes: 70, TotalLocalDisks: map[string]uint64{"local": 30, "ssd": 7}, TotalDevices: map[string]uint32{"gpu": 1},
+		}
 		if c.uses {
 			want.VCPUs, want.MemoryBytes, want.Devices = 2, 10, map[string]uint32{"gpu": 1}
 		}
 		if c.o.GetKind() == pb.Kind_KIND_INSTANCE {
-			want.LocalDiskBytes = 16
+			want.LocalDisks = map[string]uint64{"local": 16, "ssd": 3}
 		}
 		got := HostUse(h, slices.Values([]*pb.Object{c.o}))
 		if !cmp.Equal(got, want) {
@@ -74,6 +81,10 @@ func TestHostUse(t *testing.T) {
 		if !got.Fits() || two.Fits() != (c.o.GetKind() != pb.Kind_KIND_INSTANCE) {
 			t.Errorf("%s: one fits: %v, two: %v", c.name, got.Fits(), two.Fits())
 		}
+	}
+	h.Capacity.LocalDisksBytes["ssd"] = 4
+	if full := HostUse(h, slices.Values([]*pb.Object{instance(pb.State_STATE_SAVED, 0)})); full.Fits() {
+		t.Error("a disk fits in a local pool that is too small, less what is left alone there")
 	}
 	h.Capacity.ForeignMemoryBytes = 1000
 	if HostTotal(h).TotalMemoryBytes != 0 {

@@ -150,6 +150,7 @@ func (c *checker) resources(path string, r *pb.Resources) {
 		c.add(path+".memory", "is %s, want %s to %s", FormatBytes(m), FormatBytes(MinMemoryBytes), FormatBytes(MaxMemoryBytes))
 	}
 	c.localDisk(path+".localDisk", r.GetLocalDiskBytes())
+	c.localDisks(path+".localDisks", r.GetLocalDisksBytes(), MinLocalDiskBytes)
 	c.devices(path+".devices", r.GetDevices())
 }
 
@@ -159,6 +160,8 @@ const (
 	MinLocalDiskBytes = 1 << 20
 	// MaxLocalDiskBytes of one VM.
 	MaxLocalDiskBytes = 64 << 40
+	// MaxLocalPools that one host has beside its own disk, or VM uses.
+	MaxLocalPools = 8
 	// MaxDevices of one name.
 	MaxDevices = 1024
 	// MaxDeviceNames that one host or VM has.
@@ -168,6 +171,21 @@ const (
 func (c *checker) localDisk(path string, n uint64) {
 	if n > 0 && (n < MinLocalDiskBytes || n > MaxLocalDiskBytes) {
 		c.add(path, "is %s, want %s to %s", FormatBytes(n), FormatBytes(MinLocalDiskBytes), FormatBytes(MaxLocalDiskBytes))
+	}
+}
+
+// localDisks checks what is said of local pools by name; each is at least so much.
+func (c *checker) localDisks(path string, disks map[string]uint64, least uint64) {
+	if len(disks) > MaxLocalPools {
+		c.add(path, "%d names, at most %d", len(disks), MaxLocalPools)
+	}
+	for _, pool := range slices.Sorted(maps.Keys(disks)) {
+		switch at, n := path+"."+pool, disks[pool]; {
+		case pool == LocalDisk:
+			c.add(at, "is the host's own disk: write %s", strings.TrimSuffix(path, "s"))
+		case c.name(at, pool, "local pool") && (n < least || n > MaxLocalDiskBytes):
+			c.add(at, "is %s, want %s to %s", FormatBytes(n), FormatBytes(least), FormatBytes(MaxLocalDiskBytes))
+		}
 	}
 }
 
@@ -196,6 +214,9 @@ func (c *checker) volumes(path string, w *pb.Workload) {
 		seen[v.GetName()] = true
 		if v.GetName() == LocalDisk && w.GetResources().GetLocalDiskBytes() > 0 {
 			c.add(at+".name", "%q is the name of the disk that resources.localDisk gives: choose another", LocalDisk)
+		}
+		if pool, is := strings.CutPrefix(v.GetName(), LocalDiskName("")); is && w.GetResources().GetLocalDisksBytes()[pool] > 0 {
+			c.add(at+".name", "%q is the name of the disk that resources.localDisks.%s gives: choose another", v.GetName(), pool)
 		}
 		c.name(at+".pool", v.GetPool(), "pool")
 		c.replica(at+".replica", v.GetReplica(), replicas(w))

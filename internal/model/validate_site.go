@@ -203,6 +203,8 @@ func (c *checker) hostPolicy(s *pb.HostPolicySpec) {
 		c.add("spec.overcommit", "is %g, want 1 to %d virtual CPUs for each real one", o, maxOvercommit)
 	}
 	c.devices("spec.lending.devices", s.GetLending().GetDevices())
+	c.localDisks("spec.lending.localDisks", s.GetLending().GetLocalDisksBytes(), 0)
+	c.localDisks("spec.reserveLocalDisks", s.GetReserveLocalDisksBytes(), 0)
 }
 
 func (c *checker) roleBinding(s *pb.RoleBindingSpec) {

@@ -57,9 +57,22 @@ func TestPlanFaults(t *testing.T) {
 		"spec.workloads[1].name: workload \"db\" is declared twice": func(s *pb.PlanSpec) { s.Workloads[1].Name, s.Workloads[1].DependsOn, s.Endpoints = "db", nil, nil },
 		"spec.workloads[0].resources: is missing":                   func(s *pb.PlanSpec) { s.Workloads[0].Resources = nil },
 		"spec.workloads[0].resources.vcpus: is 289":                 func(s *pb.PlanSpec) { s.Workloads[0].Resources.Vcpus = 289 },
-		"spec.workloads[0].resources.memory: is 0B":                 func(s *pb.PlanSpec) { s.Workloads[0].Resources.MemoryBytes = 0 },
-		"spec.workloads[1].replicas: 101 replicas, at most 100":     func(s *pb.PlanSpec) { s.Workloads[1].Replicas = 101 },
-		"spec.workloads[0]: has neither a volume nor an image":      func(s *pb.PlanSpec) { s.Workloads[0].Volumes = nil },
+		"spec.workloads[0].resources.localDisks.ssd: is 0B, want 1MiB to 64TiB": func(s *pb.PlanSpec) {
+			s.Workloads[0].Resources.LocalDisksBytes = map[string]uint64{"ssd": 0}
+		},
+		"spec.workloads[0].resources.localDisks.local: is the host's own disk: write spec.workloads[0].resources.localDisk": func(s *pb.PlanSpec) {
+			s.Workloads[0].Resources.LocalDisksBytes = map[string]uint64{"local": 1 << 30}
+		},
+		"spec.workloads[0].resources.localDisks.S: local pool \"S\" is not": func(s *pb.PlanSpec) {
+			s.Workloads[0].Resources.LocalDisksBytes = map[string]uint64{"S": 1 << 30}
+		},
+		"spec.workloads[0].volumes[0].name: \"local-ssd\" is the name of the disk that resources.localDisks.ssd gives": func(s *pb.PlanSpec) {
+			s.Workloads[0].Resources.LocalDisksBytes = map[string]uint64{"ssd": 1 << 30}
+			s.Workloads[0].Volumes[0].Name = "local-ssd"
+		},
+		"spec.workloads[0].resources.memory: is 0B":             func(s *pb.PlanSpec) { s.Workloads[0].Resources.MemoryBytes = 0 },
+		"spec.workloads[1].replicas: 101 replicas, at most 100": func(s *pb.PlanSpec) { s.Workloads[1].Replicas = 101 },
+		"spec.workloads[0]: has neither a volume nor an image":  func(s *pb.PlanSpec) { s.Workloads[0].Volumes = nil },
 		"spec.workloads[0].volumes[1].name: volume \"root\" is declared": func(s *pb.PlanSpec) {
 			v := s.Workloads[0]
 			v.Volumes = append(v.Volumes, &pb.WorkloadVolume{Name: "root", Pool: "p", Replica: "x"})
@@ -132,10 +145,18 @@ func TestSiteFaults(t *testing.T) {
 		return &pb.Resource{Resource: &pb.Resource_Image{Image: &pb.Image{Metadata: meta, Spec: s}}}
 	}
 	for want, r := range map[string]*pb.Resource{
-		": the resource is empty":                       {},
-		"metadata.name: the name is missing":            {Resource: &pb.Resource_Pool{Pool: &pb.Pool{}}},
-		"spec.exportAddress: is missing":                {Resource: &pb.Resource_Pool{Pool: &pb.Pool{Metadata: meta}}},
-		"spec.agent: the agent is missing":              {Resource: &pb.Resource_FenceTarget{FenceTarget: &pb.FenceTarget{Metadata: meta}}},
+		": the resource is empty":            {},
+		"metadata.name: the name is missing": {Resource: &pb.Resource_Pool{Pool: &pb.Pool{}}},
+		"spec.exportAddress: is missing":     {Resource: &pb.Resource_Pool{Pool: &pb.Pool{Metadata: meta}}},
+		"spec.agent: the agent is missing":   {Resource: &pb.Resource_FenceTarget{FenceTarget: &pb.FenceTarget{Metadata: meta}}},
+		"spec.reserveLocalDisks.local: is the host's own disk: write spec.reserveLocalDisk": {Resource: &pb.Resource_Host{Host: &pb.HostPolicy{
+			Metadata: meta, Spec: &pb.HostPolicySpec{ReserveLocalDisksBytes: map[string]uint64{"local": 1}},
+		}}},
+		"spec.lending.localDisks: 9 names, at most 8": {Resource: &pb.Resource_Host{Host: &pb.HostPolicy{
+			Metadata: meta, Spec: &pb.HostPolicySpec{Lending: &pb.Lending{LocalDisksBytes: map[string]uint64{
+				"a": 0, "b": 0, "c": 0, "d": 0, "e": 0, "f": 0, "g": 0, "h": 0, "i": 0,
+			}}},
+		}}},
 		"spec.overcommit: is 0.5":                       {Resource: &pb.Resource_Host{Host: &pb.HostPolicy{Metadata: meta, Spec: &pb.HostPolicySpec{Overcommit: 0.5}}}},
 		"spec.tolerate.hosts: is 9, at most 8":          {Resource: &pb.Resource_Scenario{Scenario: &pb.Scenario{Metadata: meta, Spec: &pb.ScenarioSpec{Tolerate: &pb.Tolerate{Hosts: 9}}}}},
 		"spec.tolerate.failureDomains: is 9, at most 8": {Resource: &pb.Resource_Scenario{Scenario: &pb.Scenario{Metadata: meta, Spec: &pb.ScenarioSpec{Tolerate: &pb.Tolerate{FailureDomains: 9}}}}},

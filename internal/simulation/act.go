@@ -86,6 +86,9 @@ func (s *sim) createLease() {
 		req.Spec.Resources.LocalDiskBytes = uint64(s.number(1, 30)) * gib
 	}
 	if s.chance(0.2) {
+		req.Spec.Resources.LocalDisksBytes = map[string]uint64{ssd: uint64(s.number(1, 20)) * gib}
+	}
+	if s.chance(0.2) {
 		req.Spec.Resources.Devices = map[string]uint32{gpu: 1}
 		req.Spec.OnPreempt = pb.ReclaimAction_RECLAIM_ACTION_SHUTDOWN
 	}

@@ -45,7 +45,7 @@ func (s *sim) build() {
 		name := fmt.Sprintf("h%d", i+1)
 		h := &host{w: w, name: name, domains: map[model.ObjectID]*domain{}, networks: map[string]*pb.NetworkSpec{}, capacity: &pb.Capacity{
 			Vcpus: 32, MemoryBytes: uint64(s.number(12, 24)) * gib, OverheadBytes: overhead, DiskBytes: uint64(s.number(40, 200)) * gib,
-			Devices: map[string]uint32{gpu: uint32(s.number(1, 2))}, SaveBytesPerSecond: gib,
+			Devices: map[string]uint32{gpu: uint32(s.number(1, 2))}, LocalDisksBytes: map[string]uint64{ssd: uint64(s.number(10, 60)) * gib}, SaveBytesPerSecond: gib,
 		}}
 		w.hosts[name] = h
 		s.site.hosts = append(s.site.hosts, name)
@@ -100,8 +100,11 @@ func (s *sim) agentOf(name string) *agent {
 	return nil
 }
 
-// gpu is the device that hosts have.
-const gpu = "gpu"
+// The device and the local pool that hosts have beside their own disk.
+const (
+	gpu = "gpu"
+	ssd = "ssd"
+)
 
 // plans draws the recovery plans.
 func (s *sim) plans() []*pb.Plan {
@@ -134,6 +137,9 @@ func (s *sim) plans() []*pb.Plan {
 	}
 	if s.chance(0.3) {
 		db.Resources.LocalDiskBytes = uint64(s.number(1, 20)) * gib
+	}
+	if s.chance(0.2) {
+		app.Resources.LocalDisksBytes = map[string]uint64{ssd: uint64(s.number(1, 10)) * gib}
 	}
 	target := "east-a"
 	if s.chance(0.5) {

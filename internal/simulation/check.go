@@ -52,13 +52,16 @@ func (s *sim) check() {
 	where := map[string]string{}
 	for _, name := range s.site.hosts {
 		h := w.hosts[name]
-		var used, disk uint64
+		var used uint64
+		disk := map[string]uint64{}
 		var gpus uint32
 		for _, id := range h.ids() {
 			d := h.domains[id]
-			disk += model.LocalDiskOf(d.def.Spec)
+			for pool, n := range model.LocalDisksOf(d.def.Spec) { // Any order: a sum for each pool.
+				disk[pool] += n
+			}
 			if d.image != nil {
-				disk += d.def.Spec.GetMemoryBytes()
+				disk[model.LocalDisk] += d.def.Spec.GetMemoryBytes()
 			}
 			if !d.running {
 				continue
@@ -75,9 +78,8 @@ func (s *sim) check() {
 			}
 			where[key] = name
 		}
-		if disk > h.capacity.GetDiskBytes() || gpus > h.capacity.GetDevices()[gpu] {
-			s.fail("3 capacity", "host %s keeps %s of %s on its disk and gives away %d of %v", name, model.Bytes(disk),
-				model.Bytes(h.capacity.GetDiskBytes()), gpus, h.capacity.GetDevices())
+		if disk[model.LocalDisk] > h.capacity.GetDiskBytes() || disk[ssd] > h.capacity.GetLocalDisksBytes()[ssd] || gpus > h.capacity.GetDevices()[gpu] {
+			s.fail("3 capacity", "host %s keeps %v on its disks and gives away %d: it has %v", name, disk, gpus, h.capacity)
 		}
 		if used > h.capacity.GetMemoryBytes() {
 			s.fail("3 capacity", "host %s runs %s of %s: %s", name, model.Bytes(used), model.Bytes(h.capacity.GetMemoryBytes()), h.describe())

@@ -69,6 +69,7 @@ func (d *structDecoder) value(n *Node, v reflect.Value, path string) {
 		}
 		v.Set(reflect.MakeMap(v.Type()))
 		for _, e := range n.Entries {
+			d.places[path+"."+e.Key] = e.Value.At
 			if d.want(e.Value, String) {
 				v.SetMapIndex(reflect.ValueOf(e.Key), reflect.ValueOf(e.Value.Text))
 			}

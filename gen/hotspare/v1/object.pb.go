@@ -1284,7 +1284,9 @@ type Disk struct {
 	//	*Disk_BlankBytes
 	Source isDisk_Source `protobuf_oneof:"source"`
 	// An instance's volume object whose export this disk uses, for messages and checks.
-	Volume        string `protobuf:"bytes,5,opt,name=volume,proto3" json:"volume,omitempty"`
+	Volume string `protobuf:"bytes,5,opt,name=volume,proto3" json:"volume,omitempty"`
+	// The local pool of the host that an empty disk is in; empty: the host's own disk.
+	LocalPool     string `protobuf:"bytes,6,opt,name=local_pool,json=localPool,proto3" json:"local_pool,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1363,6 +1365,13 @@ func (x *Disk) GetBlankBytes() uint64 {
 func (x *Disk) GetVolume() string {
 	if x != nil {
 		return x.Volume
+	}
+	return ""
+}
+
+func (x *Disk) GetLocalPool() string {
+	if x != nil {
+		return x.LocalPool
 	}
 	return ""
 }
@@ -2905,14 +2914,16 @@ const file_hotspare_v1_object_proto_rawDesc = "" +
 	"\aReclaim\x122\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x1a.hotspare.v1.ReclaimActionR\x06action\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x125\n" +
-	"\bdeadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"\x8b\x01\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"\xaa\x01\n" +
 	"\x04Disk\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x05image\x18\x02 \x01(\tH\x00R\x05image\x12\x12\n" +
 	"\x03nbd\x18\x03 \x01(\tH\x00R\x03nbd\x12!\n" +
 	"\vblank_bytes\x18\x04 \x01(\x04H\x00R\n" +
 	"blankBytes\x12\x16\n" +
-	"\x06volume\x18\x05 \x01(\tR\x06volumeB\b\n" +
+	"\x06volume\x18\x05 \x01(\tR\x06volume\x12\x1d\n" +
+	"\n" +
+	"local_pool\x18\x06 \x01(\tR\tlocalPoolB\b\n" +
 	"\x06source\"}\n" +
 	"\x03Nic\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x16\n" +

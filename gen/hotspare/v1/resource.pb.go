@@ -872,9 +872,11 @@ type Resources struct {
 	// An empty disk of the VM alone, on its host's own disk; zero: none.
 	LocalDiskBytes uint64 `protobuf:"varint,3,opt,name=local_disk_bytes,json=localDiskBytes,proto3" json:"local_disk_bytes,omitempty"`
 	// Devices of its host by the names that hosts give them ("a100"), with how many.
-	Devices       map[string]uint32 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Devices map[string]uint32 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Empty disks of the VM alone in other local pools of its host, by the names that hosts give these ("ssd").
+	LocalDisksBytes map[string]uint64 `protobuf:"bytes,5,rep,name=local_disks_bytes,json=localDisksBytes,proto3" json:"local_disks_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Resources) Reset() {
@@ -931,6 +933,13 @@ func (x *Resources) GetLocalDiskBytes() uint64 {
 func (x *Resources) GetDevices() map[string]uint32 {
 	if x != nil {
 		return x.Devices
+	}
+	return nil
+}
+
+func (x *Resources) GetLocalDisksBytes() map[string]uint64 {
+	if x != nil {
+		return x.LocalDisksBytes
 	}
 	return nil
 }
@@ -2327,9 +2336,11 @@ type HostPolicySpec struct {
 	// Space on its own disk that hotspare leaves alone.
 	ReserveLocalDiskBytes uint64 `protobuf:"varint,4,opt,name=reserve_local_disk_bytes,json=reserveLocalDiskBytes,proto3" json:"reserve_local_disk_bytes,omitempty"`
 	// What of its disk and devices is there for leases, and never for recovery plans.
-	Lending       *Lending `protobuf:"bytes,5,opt,name=lending,proto3" json:"lending,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lending *Lending `protobuf:"bytes,5,opt,name=lending,proto3" json:"lending,omitempty"`
+	// The same of its other local pools, by name.
+	ReserveLocalDisksBytes map[string]uint64 `protobuf:"bytes,6,rep,name=reserve_local_disks_bytes,json=reserveLocalDisksBytes,proto3" json:"reserve_local_disks_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *HostPolicySpec) Reset() {
@@ -2397,15 +2408,24 @@ func (x *HostPolicySpec) GetLending() *Lending {
 	return nil
 }
 
+func (x *HostPolicySpec) GetReserveLocalDisksBytes() map[string]uint64 {
+	if x != nil {
+		return x.ReserveLocalDisksBytes
+	}
+	return nil
+}
+
 // Lending is the share of a host that leases may keep while they are preempted.
 type Lending struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For saved RAM and private disks. Unset: half of the disk.
 	LocalDiskBytes *uint64 `protobuf:"varint,1,opt,name=local_disk_bytes,json=localDiskBytes,proto3,oneof" json:"local_disk_bytes,omitempty"`
 	// Devices by name; those that are not named are for recovery plans.
-	Devices       map[string]uint32 `protobuf:"bytes,2,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Devices map[string]uint32 `protobuf:"bytes,2,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Private disks in other local pools, by name. Of one that is not named: half.
+	LocalDisksBytes map[string]uint64 `protobuf:"bytes,3,rep,name=local_disks_bytes,json=localDisksBytes,proto3" json:"local_disks_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Lending) Reset() {
@@ -2448,6 +2468,13 @@ func (x *Lending) GetLocalDiskBytes() uint64 {
 func (x *Lending) GetDevices() map[string]uint32 {
 	if x != nil {
 		return x.Devices
+	}
+	return nil
+}
+
+func (x *Lending) GetLocalDisksBytes() map[string]uint64 {
+	if x != nil {
+		return x.LocalDisksBytes
 	}
 	return nil
 }
@@ -2992,7 +3019,8 @@ type Capacity struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Vcpus       uint32                 `protobuf:"varint,1,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
 	MemoryBytes uint64                 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	DiskBytes   uint64                 `protobuf:"varint,3,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// Size of the host's own disk; zero: not known.
+	DiskBytes uint64 `protobuf:"varint,3,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	// Memory that each guest costs beyond its own.
 	OverheadBytes uint64 `protobuf:"varint,4,opt,name=overhead_bytes,json=overheadBytes,proto3" json:"overhead_bytes,omitempty"`
 	// Used by domains that are not ours.
@@ -3003,8 +3031,10 @@ type Capacity struct {
 	Devices map[string]uint32 `protobuf:"bytes,8,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// How fast RAM was seen to be saved here; zero: not measured yet.
 	SaveBytesPerSecond uint64 `protobuf:"varint,9,opt,name=save_bytes_per_second,json=saveBytesPerSecond,proto3" json:"save_bytes_per_second,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Sizes of its other local pools, by name.
+	LocalDisksBytes map[string]uint64 `protobuf:"bytes,10,rep,name=local_disks_bytes,json=localDisksBytes,proto3" json:"local_disks_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Capacity) Reset() {
@@ -3098,6 +3128,13 @@ func (x *Capacity) GetSaveBytesPerSecond() uint64 {
 		return x.SaveBytesPerSecond
 	}
 	return 0
+}
+
+func (x *Capacity) GetLocalDisksBytes() map[string]uint64 {
+	if x != nil {
+		return x.LocalDisksBytes
+	}
+	return nil
 }
 
 // AgentOffer names what an agent can reach.
@@ -4052,15 +4089,19 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\btogether\x18\r \x01(\tR\btogether\x1a;\n" +
 	"\rRequiresEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x03\n" +
 	"\tResources\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12(\n" +
 	"\x10local_disk_bytes\x18\x03 \x01(\x04R\x0elocalDiskBytes\x12=\n" +
-	"\adevices\x18\x04 \x03(\v2#.hotspare.v1.Resources.DevicesEntryR\adevices\x1a:\n" +
+	"\adevices\x18\x04 \x03(\v2#.hotspare.v1.Resources.DevicesEntryR\adevices\x12W\n" +
+	"\x11local_disks_bytes\x18\x05 \x03(\v2+.hotspare.v1.Resources.LocalDisksBytesEntryR\x0flocalDisksBytes\x1a:\n" +
 	"\fDevicesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xa9\x01\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1aB\n" +
+	"\x14LocalDisksBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xa9\x01\n" +
 	"\x0eWorkloadVolume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x18\n" +
@@ -4160,7 +4201,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\n" +
 	"HostPolicy\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x12/\n" +
-	"\x04spec\x18\x02 \x01(\v2\x1b.hotspare.v1.HostPolicySpecR\x04spec\"\xf2\x01\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1b.hotspare.v1.HostPolicySpecR\x04spec\"\xb1\x03\n" +
 	"\x0eHostPolicySpec\x12%\n" +
 	"\x0efailure_domain\x18\x01 \x01(\tR\rfailureDomain\x12\x1e\n" +
 	"\n" +
@@ -4168,13 +4209,21 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"overcommit\x120\n" +
 	"\x14reserve_memory_bytes\x18\x03 \x01(\x04R\x12reserveMemoryBytes\x127\n" +
 	"\x18reserve_local_disk_bytes\x18\x04 \x01(\x04R\x15reserveLocalDiskBytes\x12.\n" +
-	"\alending\x18\x05 \x01(\v2\x14.hotspare.v1.LendingR\alending\"\xc6\x01\n" +
+	"\alending\x18\x05 \x01(\v2\x14.hotspare.v1.LendingR\alending\x12r\n" +
+	"\x19reserve_local_disks_bytes\x18\x06 \x03(\v27.hotspare.v1.HostPolicySpec.ReserveLocalDisksBytesEntryR\x16reserveLocalDisksBytes\x1aI\n" +
+	"\x1bReserveLocalDisksBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xe1\x02\n" +
 	"\aLending\x12-\n" +
 	"\x10local_disk_bytes\x18\x01 \x01(\x04H\x00R\x0elocalDiskBytes\x88\x01\x01\x12;\n" +
-	"\adevices\x18\x02 \x03(\v2!.hotspare.v1.Lending.DevicesEntryR\adevices\x1a:\n" +
+	"\adevices\x18\x02 \x03(\v2!.hotspare.v1.Lending.DevicesEntryR\adevices\x12U\n" +
+	"\x11local_disks_bytes\x18\x03 \x03(\v2).hotspare.v1.Lending.LocalDisksBytesEntryR\x0flocalDisksBytes\x1a:\n" +
 	"\fDevicesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01B\x13\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1aB\n" +
+	"\x14LocalDisksBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B\x13\n" +
 	"\x11_local_disk_bytes\"r\n" +
 	"\vRoleBinding\x121\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x15.hotspare.v1.MetadataR\bmetadata\x120\n" +
@@ -4221,7 +4270,7 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12#\n" +
 	"\ruse_tolerance\x18\x03 \x01(\bR\fuseTolerance\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n" +
-	"\fannounced_by\x18\x05 \x01(\tR\vannouncedBy\"\xaa\x03\n" +
+	"\fannounced_by\x18\x05 \x01(\tR\vannouncedBy\"\xc6\x04\n" +
 	"\bCapacity\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\rR\x05vcpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x1d\n" +
@@ -4232,10 +4281,15 @@ const file_hotspare_v1_resource_proto_rawDesc = "" +
 	"\x14foreign_memory_bytes\x18\x06 \x01(\x04R\x12foreignMemoryBytes\x12\x1b\n" +
 	"\tcpu_class\x18\a \x01(\tR\bcpuClass\x12<\n" +
 	"\adevices\x18\b \x03(\v2\".hotspare.v1.Capacity.DevicesEntryR\adevices\x121\n" +
-	"\x15save_bytes_per_second\x18\t \x01(\x04R\x12saveBytesPerSecond\x1a:\n" +
+	"\x15save_bytes_per_second\x18\t \x01(\x04R\x12saveBytesPerSecond\x12V\n" +
+	"\x11local_disks_bytes\x18\n" +
+	" \x03(\v2*.hotspare.v1.Capacity.LocalDisksBytesEntryR\x0flocalDisksBytes\x1a:\n" +
 	"\fDevicesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xa4\x01\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1aB\n" +
+	"\x14LocalDisksBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xa4\x01\n" +
 	"\n" +
 	"AgentOffer\x12\x1e\n" +
 	"\n" +
@@ -4356,7 +4410,7 @@ func file_hotspare_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_hotspare_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_hotspare_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_hotspare_v1_resource_proto_goTypes = []any{
 	(LeaseClass)(0),               // 0: hotspare.v1.LeaseClass
 	(LeasePhase)(0),               // 1: hotspare.v1.LeasePhase
@@ -4411,118 +4465,126 @@ var file_hotspare_v1_resource_proto_goTypes = []any{
 	nil,                           // 50: hotspare.v1.Metadata.LabelsEntry
 	nil,                           // 51: hotspare.v1.Workload.RequiresEntry
 	nil,                           // 52: hotspare.v1.Resources.DevicesEntry
-	nil,                           // 53: hotspare.v1.TriggerSpec.MatchEntry
-	nil,                           // 54: hotspare.v1.Lending.DevicesEntry
-	nil,                           // 55: hotspare.v1.ScenarioSpec.SelectorEntry
-	nil,                           // 56: hotspare.v1.Capacity.DevicesEntry
-	(*durationpb.Duration)(nil),   // 57: google.protobuf.Duration
-	(NetworkRole)(0),              // 58: hotspare.v1.NetworkRole
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
-	(*Status)(nil),                // 60: hotspare.v1.Status
-	(ReclaimAction)(0),            // 61: hotspare.v1.ReclaimAction
+	nil,                           // 53: hotspare.v1.Resources.LocalDisksBytesEntry
+	nil,                           // 54: hotspare.v1.TriggerSpec.MatchEntry
+	nil,                           // 55: hotspare.v1.HostPolicySpec.ReserveLocalDisksBytesEntry
+	nil,                           // 56: hotspare.v1.Lending.DevicesEntry
+	nil,                           // 57: hotspare.v1.Lending.LocalDisksBytesEntry
+	nil,                           // 58: hotspare.v1.ScenarioSpec.SelectorEntry
+	nil,                           // 59: hotspare.v1.Capacity.DevicesEntry
+	nil,                           // 60: hotspare.v1.Capacity.LocalDisksBytesEntry
+	(*durationpb.Duration)(nil),   // 61: google.protobuf.Duration
+	(NetworkRole)(0),              // 62: hotspare.v1.NetworkRole
+	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
+	(*Status)(nil),                // 64: hotspare.v1.Status
+	(ReclaimAction)(0),            // 65: hotspare.v1.ReclaimAction
 }
 var file_hotspare_v1_resource_proto_depIdxs = []int32{
-	50, // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
-	4,  // 1: hotspare.v1.Resource.plan:type_name -> hotspare.v1.Plan
-	17, // 2: hotspare.v1.Resource.project:type_name -> hotspare.v1.Project
-	20, // 3: hotspare.v1.Resource.network:type_name -> hotspare.v1.Network
-	22, // 4: hotspare.v1.Resource.pool:type_name -> hotspare.v1.Pool
-	24, // 5: hotspare.v1.Resource.image:type_name -> hotspare.v1.Image
-	26, // 6: hotspare.v1.Resource.fence_target:type_name -> hotspare.v1.FenceTarget
-	28, // 7: hotspare.v1.Resource.trigger:type_name -> hotspare.v1.Trigger
-	31, // 8: hotspare.v1.Resource.host:type_name -> hotspare.v1.HostPolicy
-	34, // 9: hotspare.v1.Resource.role_binding:type_name -> hotspare.v1.RoleBinding
-	36, // 10: hotspare.v1.Resource.scenario:type_name -> hotspare.v1.Scenario
-	2,  // 11: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
-	5,  // 12: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
-	57, // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
-	57, // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
-	6,  // 15: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
-	9,  // 16: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
-	15, // 17: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
-	57, // 18: hotspare.v1.PlanSpec.reclaim_budget:type_name -> google.protobuf.Duration
-	7,  // 19: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
-	8,  // 20: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
-	57, // 21: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
-	10, // 22: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
-	11, // 23: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
-	13, // 24: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
-	14, // 25: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
-	51, // 26: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
-	52, // 27: hotspare.v1.Resources.devices:type_name -> hotspare.v1.Resources.DevicesEntry
-	12, // 28: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
-	57, // 29: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
-	16, // 30: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
-	57, // 31: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
-	2,  // 32: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
-	18, // 33: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
-	19, // 34: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
-	57, // 35: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
-	57, // 36: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
-	2,  // 37: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
-	21, // 38: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
-	58, // 39: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
-	2,  // 40: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
-	23, // 41: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
-	2,  // 42: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
-	25, // 43: hotspare.v1.Image.spec:type_name -> hotspare.v1.ImageSpec
-	2,  // 44: hotspare.v1.FenceTarget.metadata:type_name -> hotspare.v1.Metadata
-	27, // 45: hotspare.v1.FenceTarget.spec:type_name -> hotspare.v1.FenceTargetSpec
-	2,  // 46: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
-	29, // 47: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
-	30, // 48: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
-	53, // 49: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
-	57, // 50: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
-	59, // 51: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
-	2,  // 52: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
-	32, // 53: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
-	33, // 54: hotspare.v1.HostPolicySpec.lending:type_name -> hotspare.v1.Lending
-	54, // 55: hotspare.v1.Lending.devices:type_name -> hotspare.v1.Lending.DevicesEntry
-	2,  // 56: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
-	35, // 57: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
-	2,  // 58: hotspare.v1.Scenario.metadata:type_name -> hotspare.v1.Metadata
-	37, // 59: hotspare.v1.Scenario.spec:type_name -> hotspare.v1.ScenarioSpec
-	55, // 60: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
-	38, // 61: hotspare.v1.ScenarioSpec.tolerate:type_name -> hotspare.v1.Tolerate
-	41, // 62: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
-	59, // 63: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	42, // 64: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
-	32, // 65: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
-	43, // 66: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
-	59, // 67: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
-	59, // 68: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
-	40, // 69: hotspare.v1.Host.announced:type_name -> hotspare.v1.AnnouncedDrain
-	59, // 70: hotspare.v1.AnnouncedDrain.start:type_name -> google.protobuf.Timestamp
-	59, // 71: hotspare.v1.AnnouncedDrain.end:type_name -> google.protobuf.Timestamp
-	56, // 72: hotspare.v1.Capacity.devices:type_name -> hotspare.v1.Capacity.DevicesEntry
-	59, // 73: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
-	0,  // 74: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
-	47, // 75: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
-	1,  // 76: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
-	59, // 77: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
-	59, // 78: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
-	59, // 79: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
-	48, // 80: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
-	59, // 81: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
-	60, // 82: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
-	46, // 83: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
-	59, // 84: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
-	59, // 85: hotspare.v1.Lease.start_at:type_name -> google.protobuf.Timestamp
-	45, // 86: hotspare.v1.Lease.queue:type_name -> hotspare.v1.QueuePlace
-	59, // 87: hotspare.v1.Lease.queued_at:type_name -> google.protobuf.Timestamp
-	59, // 88: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
-	61, // 89: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
-	59, // 90: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
-	10, // 91: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
-	61, // 92: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
-	57, // 93: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
-	57, // 94: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
-	59, // 95: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	96, // [96:96] is the sub-list for method output_type
-	96, // [96:96] is the sub-list for method input_type
-	96, // [96:96] is the sub-list for extension type_name
-	96, // [96:96] is the sub-list for extension extendee
-	0,  // [0:96] is the sub-list for field type_name
+	50,  // 0: hotspare.v1.Metadata.labels:type_name -> hotspare.v1.Metadata.LabelsEntry
+	4,   // 1: hotspare.v1.Resource.plan:type_name -> hotspare.v1.Plan
+	17,  // 2: hotspare.v1.Resource.project:type_name -> hotspare.v1.Project
+	20,  // 3: hotspare.v1.Resource.network:type_name -> hotspare.v1.Network
+	22,  // 4: hotspare.v1.Resource.pool:type_name -> hotspare.v1.Pool
+	24,  // 5: hotspare.v1.Resource.image:type_name -> hotspare.v1.Image
+	26,  // 6: hotspare.v1.Resource.fence_target:type_name -> hotspare.v1.FenceTarget
+	28,  // 7: hotspare.v1.Resource.trigger:type_name -> hotspare.v1.Trigger
+	31,  // 8: hotspare.v1.Resource.host:type_name -> hotspare.v1.HostPolicy
+	34,  // 9: hotspare.v1.Resource.role_binding:type_name -> hotspare.v1.RoleBinding
+	36,  // 10: hotspare.v1.Resource.scenario:type_name -> hotspare.v1.Scenario
+	2,   // 11: hotspare.v1.Plan.metadata:type_name -> hotspare.v1.Metadata
+	5,   // 12: hotspare.v1.Plan.spec:type_name -> hotspare.v1.PlanSpec
+	61,  // 13: hotspare.v1.PlanSpec.rto_target:type_name -> google.protobuf.Duration
+	61,  // 14: hotspare.v1.PlanSpec.rpo_target:type_name -> google.protobuf.Duration
+	6,   // 15: hotspare.v1.PlanSpec.fencing:type_name -> hotspare.v1.Fencing
+	9,   // 16: hotspare.v1.PlanSpec.workloads:type_name -> hotspare.v1.Workload
+	15,  // 17: hotspare.v1.PlanSpec.endpoints:type_name -> hotspare.v1.PlanEndpoint
+	61,  // 18: hotspare.v1.PlanSpec.reclaim_budget:type_name -> google.protobuf.Duration
+	7,   // 19: hotspare.v1.Fencing.power:type_name -> hotspare.v1.PowerFencing
+	8,   // 20: hotspare.v1.Fencing.oath:type_name -> hotspare.v1.OathFencing
+	61,  // 21: hotspare.v1.Fencing.timeout:type_name -> google.protobuf.Duration
+	10,  // 22: hotspare.v1.Workload.resources:type_name -> hotspare.v1.Resources
+	11,  // 23: hotspare.v1.Workload.volumes:type_name -> hotspare.v1.WorkloadVolume
+	13,  // 24: hotspare.v1.Workload.nics:type_name -> hotspare.v1.WorkloadNic
+	14,  // 25: hotspare.v1.Workload.healthy:type_name -> hotspare.v1.WorkloadHealth
+	51,  // 26: hotspare.v1.Workload.requires:type_name -> hotspare.v1.Workload.RequiresEntry
+	52,  // 27: hotspare.v1.Resources.devices:type_name -> hotspare.v1.Resources.DevicesEntry
+	53,  // 28: hotspare.v1.Resources.local_disks_bytes:type_name -> hotspare.v1.Resources.LocalDisksBytesEntry
+	12,  // 29: hotspare.v1.WorkloadVolume.source:type_name -> hotspare.v1.ReplicationSource
+	61,  // 30: hotspare.v1.WorkloadHealth.within:type_name -> google.protobuf.Duration
+	16,  // 31: hotspare.v1.PlanEndpoint.dns:type_name -> hotspare.v1.PlanDns
+	61,  // 32: hotspare.v1.PlanDns.ttl:type_name -> google.protobuf.Duration
+	2,   // 33: hotspare.v1.Project.metadata:type_name -> hotspare.v1.Metadata
+	18,  // 34: hotspare.v1.Project.spec:type_name -> hotspare.v1.ProjectSpec
+	19,  // 35: hotspare.v1.ProjectSpec.quota:type_name -> hotspare.v1.Quota
+	61,  // 36: hotspare.v1.ProjectSpec.longest_term:type_name -> google.protobuf.Duration
+	61,  // 37: hotspare.v1.ProjectSpec.longest_grace:type_name -> google.protobuf.Duration
+	2,   // 38: hotspare.v1.Network.metadata:type_name -> hotspare.v1.Metadata
+	21,  // 39: hotspare.v1.Network.spec:type_name -> hotspare.v1.NetworkDecl
+	62,  // 40: hotspare.v1.NetworkDecl.role:type_name -> hotspare.v1.NetworkRole
+	2,   // 41: hotspare.v1.Pool.metadata:type_name -> hotspare.v1.Metadata
+	23,  // 42: hotspare.v1.Pool.spec:type_name -> hotspare.v1.PoolSpec
+	2,   // 43: hotspare.v1.Image.metadata:type_name -> hotspare.v1.Metadata
+	25,  // 44: hotspare.v1.Image.spec:type_name -> hotspare.v1.ImageSpec
+	2,   // 45: hotspare.v1.FenceTarget.metadata:type_name -> hotspare.v1.Metadata
+	27,  // 46: hotspare.v1.FenceTarget.spec:type_name -> hotspare.v1.FenceTargetSpec
+	2,   // 47: hotspare.v1.Trigger.metadata:type_name -> hotspare.v1.Metadata
+	29,  // 48: hotspare.v1.Trigger.spec:type_name -> hotspare.v1.TriggerSpec
+	30,  // 49: hotspare.v1.Trigger.status:type_name -> hotspare.v1.TriggerStatus
+	54,  // 50: hotspare.v1.TriggerSpec.match:type_name -> hotspare.v1.TriggerSpec.MatchEntry
+	61,  // 51: hotspare.v1.TriggerSpec.hold_down:type_name -> google.protobuf.Duration
+	63,  // 52: hotspare.v1.TriggerStatus.since:type_name -> google.protobuf.Timestamp
+	2,   // 53: hotspare.v1.HostPolicy.metadata:type_name -> hotspare.v1.Metadata
+	32,  // 54: hotspare.v1.HostPolicy.spec:type_name -> hotspare.v1.HostPolicySpec
+	33,  // 55: hotspare.v1.HostPolicySpec.lending:type_name -> hotspare.v1.Lending
+	55,  // 56: hotspare.v1.HostPolicySpec.reserve_local_disks_bytes:type_name -> hotspare.v1.HostPolicySpec.ReserveLocalDisksBytesEntry
+	56,  // 57: hotspare.v1.Lending.devices:type_name -> hotspare.v1.Lending.DevicesEntry
+	57,  // 58: hotspare.v1.Lending.local_disks_bytes:type_name -> hotspare.v1.Lending.LocalDisksBytesEntry
+	2,   // 59: hotspare.v1.RoleBinding.metadata:type_name -> hotspare.v1.Metadata
+	35,  // 60: hotspare.v1.RoleBinding.spec:type_name -> hotspare.v1.RoleBindingSpec
+	2,   // 61: hotspare.v1.Scenario.metadata:type_name -> hotspare.v1.Metadata
+	37,  // 62: hotspare.v1.Scenario.spec:type_name -> hotspare.v1.ScenarioSpec
+	58,  // 63: hotspare.v1.ScenarioSpec.selector:type_name -> hotspare.v1.ScenarioSpec.SelectorEntry
+	38,  // 64: hotspare.v1.ScenarioSpec.tolerate:type_name -> hotspare.v1.Tolerate
+	41,  // 65: hotspare.v1.Host.capacity:type_name -> hotspare.v1.Capacity
+	63,  // 66: hotspare.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	42,  // 67: hotspare.v1.Host.offer:type_name -> hotspare.v1.AgentOffer
+	32,  // 68: hotspare.v1.Host.policy:type_name -> hotspare.v1.HostPolicySpec
+	43,  // 69: hotspare.v1.Host.live:type_name -> hotspare.v1.HostLive
+	63,  // 70: hotspare.v1.Host.lost_at:type_name -> google.protobuf.Timestamp
+	63,  // 71: hotspare.v1.Host.cordoned_until:type_name -> google.protobuf.Timestamp
+	40,  // 72: hotspare.v1.Host.announced:type_name -> hotspare.v1.AnnouncedDrain
+	63,  // 73: hotspare.v1.AnnouncedDrain.start:type_name -> google.protobuf.Timestamp
+	63,  // 74: hotspare.v1.AnnouncedDrain.end:type_name -> google.protobuf.Timestamp
+	59,  // 75: hotspare.v1.Capacity.devices:type_name -> hotspare.v1.Capacity.DevicesEntry
+	60,  // 76: hotspare.v1.Capacity.local_disks_bytes:type_name -> hotspare.v1.Capacity.LocalDisksBytesEntry
+	63,  // 77: hotspare.v1.HostLive.since:type_name -> google.protobuf.Timestamp
+	0,   // 78: hotspare.v1.Lease.class:type_name -> hotspare.v1.LeaseClass
+	47,  // 79: hotspare.v1.Lease.spec:type_name -> hotspare.v1.LeaseSpec
+	1,   // 80: hotspare.v1.Lease.phase:type_name -> hotspare.v1.LeasePhase
+	63,  // 81: hotspare.v1.Lease.created_at:type_name -> google.protobuf.Timestamp
+	63,  // 82: hotspare.v1.Lease.ends_at:type_name -> google.protobuf.Timestamp
+	63,  // 83: hotspare.v1.Lease.delete_after:type_name -> google.protobuf.Timestamp
+	48,  // 84: hotspare.v1.Lease.instances:type_name -> hotspare.v1.LeaseInstance
+	63,  // 85: hotspare.v1.Lease.preempted_at:type_name -> google.protobuf.Timestamp
+	64,  // 86: hotspare.v1.Lease.live:type_name -> hotspare.v1.Status
+	46,  // 87: hotspare.v1.Lease.preempting:type_name -> hotspare.v1.LeasePreemption
+	63,  // 88: hotspare.v1.Lease.returned_at:type_name -> google.protobuf.Timestamp
+	63,  // 89: hotspare.v1.Lease.start_at:type_name -> google.protobuf.Timestamp
+	45,  // 90: hotspare.v1.Lease.queue:type_name -> hotspare.v1.QueuePlace
+	63,  // 91: hotspare.v1.Lease.queued_at:type_name -> google.protobuf.Timestamp
+	63,  // 92: hotspare.v1.LeasePreemption.since:type_name -> google.protobuf.Timestamp
+	65,  // 93: hotspare.v1.LeasePreemption.action:type_name -> hotspare.v1.ReclaimAction
+	63,  // 94: hotspare.v1.LeasePreemption.deadline:type_name -> google.protobuf.Timestamp
+	10,  // 95: hotspare.v1.LeaseSpec.resources:type_name -> hotspare.v1.Resources
+	65,  // 96: hotspare.v1.LeaseSpec.on_preempt:type_name -> hotspare.v1.ReclaimAction
+	61,  // 97: hotspare.v1.LeaseSpec.grace:type_name -> google.protobuf.Duration
+	61,  // 98: hotspare.v1.LeaseSpec.term:type_name -> google.protobuf.Duration
+	63,  // 99: hotspare.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	100, // [100:100] is the sub-list for method output_type
+	100, // [100:100] is the sub-list for method input_type
+	100, // [100:100] is the sub-list for extension type_name
+	100, // [100:100] is the sub-list for extension extendee
+	0,   // [0:100] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_resource_proto_init() }
@@ -4550,7 +4612,7 @@ func file_hotspare_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hotspare_v1_resource_proto_rawDesc), len(file_hotspare_v1_resource_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   55,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

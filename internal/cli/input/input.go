@@ -28,9 +28,9 @@ import (
 const maxUserData = 64 << 10
 
 // vmPattern reads "2x4cpu,8GiB", and what follows of disk and devices.
-var vmPattern = regexp.MustCompile(`^(?:(\d{1,4})x)?(\d{1,4})cpu,(\d+[KMGT]iB)((?:,[a-z0-9-]+=[0-9A-Za-z]+)*)$`)
+var vmPattern = regexp.MustCompile(`^(?:(\d{1,4})x)?(\d{1,4})cpu,(\d+[KMGT]iB)((?:,(?:disk/)?[a-z0-9-]+=[0-9A-Za-z]+)*)$`)
 
-// VM reads how many VMs of what size: "4cpu,8GiB", "2x4cpu,8GiB" or "4cpu,8GiB,disk=20GiB,a100=1".
+// VM reads how many VMs of what size: "4cpu,8GiB", "2x4cpu,8GiB" or "4cpu,8GiB,disk=20GiB,disk/ssd=50GiB,a100=1".
 func VM(text string) (uint32, *pb.Resources, error) {
 	m := vmPattern.FindStringSubmatch(text)
 	if m == nil {
@@ -54,17 +54,27 @@ func VM(text string) (uint32, *pb.Resources, error) {
 	return uint32(count), r, nil
 }
 
-// extra reads one more part of a VM: "disk=20GiB", or how many of a device.
+// extra reads one more part of a VM: "disk=20GiB", "disk/ssd=50GiB" in a local pool, or how many of a device.
 func extra(r *pb.Resources, part string) (err error) {
 	name, value, _ := strings.Cut(part, "=")
+	pool, pooled := strings.CutPrefix(name, "disk/")
 	switch {
 	case part == "":
 		return nil
-	case name == "disk" && r.GetLocalDiskBytes() > 0 || r.GetDevices()[name] > 0:
+	case name == "disk" && r.GetLocalDiskBytes() > 0 || r.GetLocalDisksBytes()[pool] > 0 || r.GetDevices()[name] > 0:
 		return fmt.Errorf("%s is there twice", name)
-	case name == "disk":
-		if r.LocalDiskBytes, err = model.ParseBytes(value); err != nil || r.GetLocalDiskBytes() == 0 {
-			return fmt.Errorf("disk is %q, want a size with a unit, for example 20GiB", value)
+	case name == "disk" || pooled:
+		n, err := model.ParseBytes(value)
+		switch {
+		case err != nil || n == 0:
+			return fmt.Errorf("%s is %q, want a size with a unit, for example 20GiB", name, value)
+		case !pooled:
+			r.LocalDiskBytes = n
+		case r.LocalDisksBytes == nil:
+			r.LocalDisksBytes = map[string]uint64{}
+			fallthrough
+		default:
+			r.LocalDisksBytes[pool] = n
 		}
 		return nil
 	}

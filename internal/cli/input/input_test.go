@@ -15,6 +15,9 @@ func TestVM(t *testing.T) {
 	for text, want := range map[string]*pb.Resources{
 		"4cpu,8GiB":   {Vcpus: 4, MemoryBytes: 8 * gib},
 		"2x4cpu,8GiB": {Vcpus: 4, MemoryBytes: 8 * gib},
+		"1cpu,1GiB,disk/ssd=5GiB,disk/hdd=1TiB": {
+			Vcpus: 1, MemoryBytes: gib, LocalDisksBytes: map[string]uint64{"ssd": 5 * gib, "hdd": 1024 * gib},
+		},
 		"4cpu,8GiB,disk=20GiB,a100=2,fpga=1": {
 			Vcpus: 4, MemoryBytes: 8 * gib, LocalDiskBytes: 20 * gib, Devices: map[string]uint32{"a100": 2, "fpga": 1},
 		},
@@ -34,6 +37,9 @@ func TestVM(t *testing.T) {
 		"4cpu,8GiB,disk=20":                   `disk is "20", want a size`,
 		"4cpu,8GiB,disk=0GiB":                 `disk is "0GiB", want a size`,
 		"4cpu,8GiB,disk=1GiB,disk=1GiB":       "disk is there twice",
+		"4cpu,8GiB,disk/ssd=20":               `disk/ssd is "20", want a size`,
+		"4cpu,8GiB,disk/a=1GiB,disk/a=1GiB":   "disk/a is there twice",
+		"4cpu,8GiB,disk/=1GiB":                "want for example",
 		"4cpu,8GiB,a100=1,a100=1":             "a100 is there twice",
 		"4cpu,8GiB,a100=0":                    `device a100 is "0", want how many`,
 		"4cpu,8GiB,a100=many":                 `device a100 is "many", want how many`,

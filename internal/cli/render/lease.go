@@ -105,6 +105,7 @@ func sizeText(r *pb.Resources) string {
 	if d := r.GetLocalDiskBytes(); d > 0 {
 		out = append(out, "disk="+model.FormatBytes(d))
 	}
+	out = append(out, localPools(r.GetLocalDisksBytes(), model.FormatBytes)...)
 	return strings.Join(append(out, devices(r.GetDevices())...), ",")
 }
 

@@ -154,7 +154,7 @@ func Hosts(hs []*pb.Host, width int, wide bool, now time.Time) string {
 		vcpus, memory, disk := "", "", ""
 		if h.GetOffer().GetHypervisor() {
 			vcpus, memory = fmt.Sprint(h.GetCapacity().GetVcpus()), model.ApproxBytes(h.GetCapacity().GetMemoryBytes())
-			disk = model.ApproxBytes(h.GetCapacity().GetDiskBytes())
+			disk = strings.Join(append([]string{model.ApproxBytes(h.GetCapacity().GetDiskBytes())}, localPools(h.GetCapacity().GetLocalDisksBytes(), model.ApproxBytes)...), " ")
 		}
 		t.Row(h.GetName(), hostState(h), since(h.GetLive().GetSince(), now),
 			fmt.Sprintf("%d+%d", h.GetLive().GetLentInstances(), h.GetLive().GetProtectedInstances()), vcpus, memory, offerText(h.GetOffer()),
@@ -188,6 +188,14 @@ func hostState(h *pb.Host) string {
 		s += ",AT RISK"
 	}
 	return s
+}
+
+// localPools lists disks in them with their sizes: "disk/ssd=1TiB".
+func localPools(disks map[string]uint64, size func(uint64) string) (out []string) {
+	for _, pool := range slices.Sorted(maps.Keys(disks)) {
+		out = append(out, "disk/"+pool+"="+size(disks[pool]))
+	}
+	return out
 }
 
 // devices lists them with their numbers: "a100=2".
@@ -240,6 +248,9 @@ func Host(h *pb.Host, now time.Time) string {
 	capacity := ""
 	if h.GetOffer().GetHypervisor() {
 		capacity = fmt.Sprintf("%d vCPU, %s memory, %s disk", c.GetVcpus(), model.ApproxBytes(c.GetMemoryBytes()), model.ApproxBytes(c.GetDiskBytes()))
+		if len(c.GetLocalDisksBytes()) > 0 {
+			capacity += ", " + strings.Join(localPools(c.GetLocalDisksBytes(), model.ApproxBytes), " ")
+		}
 		if len(c.GetDevices()) > 0 {
 			capacity += ", " + strings.Join(devices(c.GetDevices()), " ")
 		}

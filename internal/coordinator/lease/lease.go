@@ -126,8 +126,8 @@ func (b *builder) build(hosts []string) (out []*pb.Object, err error) {
 func (b *builder) admit(c *counter) ([]string, error) {
 	spec := b.lease.GetSpec()
 	reader := demand.NewReader(b.s)
-	if device := reader.Lacks(spec.GetResources()); device != "" {
-		return nil, model.Errorf(model.FaultNoFit, "", "no host has a device %s", device).WithRemedy("see what hosts have: hotspare host list -o wide")
+	if what := reader.Lacks(spec.GetResources()); what != "" {
+		return nil, model.Errorf(model.FaultNoFit, "", "no host has a %s", what).WithRemedy("see what hosts have: hotspare host list -o wide")
 	}
 	vm := reader.Instance(b.lease.GetName(), b.lease.GetClass(), spec)
 	if n := b.project.GetSpec().GetNetwork(); n != "" {

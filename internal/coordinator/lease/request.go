@@ -35,15 +35,14 @@ func bounds(s *pb.LeaseSpec) error {
 	case s.GetResources().GetVcpus() > maxVCPUs || s.GetResources().GetMemoryBytes() > maxMemory:
 		return model.Errorf(model.FaultInvalid, "", "a VM of %d vcpus, %s", s.GetResources().GetVcpus(), model.Bytes(s.GetResources().GetMemoryBytes())).
 			WithRemedy("at most %d vcpus, %s", maxVCPUs, model.Bytes(maxMemory))
-	case s.GetResources().GetLocalDiskBytes() > model.MaxLocalDiskBytes,
-		s.GetResources().GetLocalDiskBytes() > 0 && s.GetResources().GetLocalDiskBytes() < model.MinLocalDiskBytes:
-		return model.Errorf(model.FaultInvalid, "", "a local disk of %s", model.Bytes(s.GetResources().GetLocalDiskBytes())).
-			WithRemedy("%s to %s", model.Bytes(model.MinLocalDiskBytes), model.Bytes(model.MaxLocalDiskBytes))
 	case len(s.GetUserData()) > maxUserData:
 		return model.Errorf(model.FaultInvalid, "", "user-data of %s", model.Bytes(uint64(len(s.GetUserData())))).
 			WithRemedy("at most %s", model.Bytes(maxUserData))
 	case len(s.GetSshKeys()) > maxSSHKeys:
 		return model.Errorf(model.FaultInvalid, "", "%d ssh keys", len(s.GetSshKeys())).WithRemedy("at most %d", maxSSHKeys)
+	}
+	if err := localDisks(s.GetResources()); err != nil {
+		return err
 	}
 	if err := devices(s); err != nil {
 		return err
@@ -52,6 +51,31 @@ func bounds(s *pb.LeaseSpec) error {
 		if !model.IsSSHKey(k) {
 			return model.Errorf(model.FaultInvalid, "", "ssh key %d is none", i+1).
 				WithRemedy(`give public keys as in authorized_keys, for example "ssh-ed25519 AAAA... name"`)
+		}
+	}
+	return nil
+}
+
+// localDisks refuses sizes and names that no host's disk can have.
+func localDisks(r *pb.Resources) error {
+	fault := func(what string, bytes uint64) error {
+		return model.Errorf(model.FaultInvalid, "", "%s of %s", what, model.Bytes(bytes)).
+			WithRemedy("%s to %s", model.Bytes(model.MinLocalDiskBytes), model.Bytes(model.MaxLocalDiskBytes))
+	}
+	wrong := func(n uint64) bool { return n < model.MinLocalDiskBytes || n > model.MaxLocalDiskBytes }
+	if n := r.GetLocalDiskBytes(); n > 0 && wrong(n) {
+		return fault("a local disk", n)
+	}
+	if len(r.GetLocalDisksBytes()) > model.MaxLocalPools {
+		return model.Errorf(model.FaultInvalid, "", "disks in %d local pools", len(r.GetLocalDisksBytes())).WithRemedy("at most %d", model.MaxLocalPools)
+	}
+	for _, pool := range slices.Sorted(maps.Keys(r.GetLocalDisksBytes())) {
+		switch n := r.GetLocalDisksBytes()[pool]; {
+		case !model.ValidName(pool) || pool == model.LocalDisk:
+			return model.Errorf(model.FaultInvalid, "", "a disk in local pool %q", pool).
+				WithRemedy("disk=20GiB is one on the host's own disk, disk/ssd=20GiB one in its local pool ssd")
+		case wrong(n):
+			return fault("a disk in local pool "+pool, n)
 		}
 	}
 	return nil

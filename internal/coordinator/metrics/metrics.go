@@ -71,6 +71,7 @@ func described() []struct{ name, help, label string } {
 		{"guarantee_margin_vcpus", "Virtual CPUs of usable hosts that no plan needs, whatever is lost.", ""},
 		{"guarantee_margin_bytes", "Memory of usable hosts that no plan needs, whatever is lost.", ""},
 		{"guarantee_margin_local_disk_bytes", "Local disk of usable hosts that no plan needs, whatever is lost, lent or not.", ""},
+		{"guarantee_margin_local_pool_bytes", "Bytes in other local pools of usable hosts that no plan needs, whatever is lost, lent or not.", "pool"},
 		{"guarantee_margin_devices", "Devices of usable hosts that no plan needs, whatever is lost, lent or not.", "device"},
 		{"hosts_at_risk", "Hosts whose leases could not be taken back as fast as the plans need.", ""},
 		{"plans", "Recovery plans, by whether they could be run now.", "ready"},
@@ -170,7 +171,11 @@ func judged(s *state.State, v live.View, gauge func(name string, value float64, 
 		case guarantee.LocalDisk:
 			gauge("guarantee_margin_local_disk_bytes", free)
 		default:
-			gauge("guarantee_margin_devices", free, strings.TrimPrefix(m.GetDimension(), guarantee.DevicePrefix))
+			if pool, is := strings.CutPrefix(m.GetDimension(), guarantee.DiskPrefix); is {
+				gauge("guarantee_margin_local_pool_bytes", free, pool)
+			} else {
+				gauge("guarantee_margin_devices", free, strings.TrimPrefix(m.GetDimension(), guarantee.DevicePrefix))
+			}
 		}
 	}
 	gauge("hosts_at_risk", float64(len(readiness.Risks(s, v))))

@@ -57,15 +57,32 @@ func (d *Driver) capacity(ctx context.Context) (*pb.Capacity, error) {
 	if domainType == "qemu" {
 		out.OverheadBytes = emulatedOverheadBytes
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(d.state, &fs); err != nil {
-		return nil, fmt.Errorf("size of %s: %w", d.state, err)
+	if out.DiskBytes, err = sizeOf(d.state); err != nil {
+		return nil, err
 	}
-	out.DiskBytes = fs.Blocks * uint64(fs.Bsize)
+	for pool, dir := range d.pools { // Any order: each by itself.
+		size, err := sizeOf(dir)
+		if err != nil {
+			return nil, err
+		}
+		if out.LocalDisksBytes == nil {
+			out.LocalDisksBytes = map[string]uint64{}
+		}
+		out.LocalDisksBytes[pool] = size
+	}
 	if out.SaveBytesPerSecond, err = d.saveRate(ctx); err != nil {
 		return nil, err
 	}
 	return out, d.countForeign(ctx, out)
+}
+
+// sizeOf is the size of the file system of a directory, in bytes.
+func sizeOf(dir string) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, fmt.Errorf("size of %s: %w", dir, err)
+	}
+	return fs.Blocks * uint64(fs.Bsize), nil
 }
 
 // countForeign adds what running domains without our metadata use.

@@ -46,7 +46,7 @@ func (d *Driver) define(ctx context.Context, def hypervisor.Definition) error {
 		}
 		return nil
 	}
-	_, statErr := os.Lstat(string(f))
+	_, statErr := os.Lstat(f.dir)
 	nothing := isNew && errors.Is(statErr, os.ErrNotExist)
 	err = d.make(ctx, def, f)
 	if err != nil && nothing && !unanswered(err) {
@@ -58,7 +58,7 @@ func (d *Driver) define(ctx context.Context, def hypervisor.Definition) error {
 
 // make writes disks and definition.
 func (d *Driver) make(ctx context.Context, def hypervisor.Definition, f files) error {
-	if err := os.MkdirAll(string(f), 0o711); err != nil {
+	if err := os.MkdirAll(f.dir, 0o711); err != nil {
 		return err
 	}
 	for _, disk := range def.Spec.GetDisks() {
@@ -69,7 +69,7 @@ func (d *Driver) make(ctx context.Context, def hypervisor.Definition, f files) e
 	if err := makeSeed(ctx, def, f); err != nil {
 		return err
 	}
-	if err := errors.Join(syncPath(string(f)), syncPath(d.state)); err != nil {
+	if err := errors.Join(syncPath(f.dir), syncPath(d.state)); err != nil {
 		return err
 	}
 	domainType, err := d.probeType(ctx)
@@ -117,9 +117,17 @@ func makeDisk(ctx context.Context, disk *pb.Disk, f files) error {
 	default:
 		return fmt.Errorf("it has no source")
 	}
-	path := f.disk(disk.GetName())
+	path, err := f.disk(disk)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Lstat(path); err == nil {
 		return nil
+	}
+	if dir := filepath.Dir(path); dir != f.dir {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return err
+		}
 	}
 	made := path + ".new"
 	args = append(args, made)
@@ -132,7 +140,13 @@ func makeDisk(ctx context.Context, disk *pb.Disk, f files) error {
 	if err := syncPath(made); err != nil {
 		return err
 	}
-	return os.Rename(made, path)
+	if err := os.Rename(made, path); err != nil {
+		return err
+	}
+	if dir := filepath.Dir(path); dir != f.dir { // The main one is synced when all of it is there.
+		return errors.Join(syncPath(dir), syncPath(filepath.Dir(dir)))
+	}
+	return nil
 }
 
 // imageFormat asks for the format of an image, because QEMU must not guess it each time from what a

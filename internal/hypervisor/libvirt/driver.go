@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sync"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
+	"golang.org/x/sys/unix"
 	"libvirt.org/go/libvirtxml"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -32,6 +34,9 @@ type Options struct {
 	Socket string
 	// StateDir holds private disks and saved RAM. QEMU's user must be able to reach it.
 	StateDir string
+	// LocalPools are directories for empty disks in other local pools of the host, by name; each must be there, on a file
+	// system of its own.
+	LocalPools map[string]string
 	// DomainType is "kvm" or "qemu" (emulation); empty: kvm where the host has it.
 	DomainType string
 	Log        *slog.Logger
@@ -42,6 +47,7 @@ type Options struct {
 type Driver struct {
 	c     *client
 	state string
+	pools map[string]string
 	log   *slog.Logger
 
 	running sync.WaitGroup // changing calls and watches
@@ -68,12 +74,36 @@ func New(o Options) (*Driver, error) {
 	if err := os.MkdirAll(o.StateDir, 0o711); err != nil {
 		return nil, fmt.Errorf("libvirt driver: make the state directory: %w", err)
 	}
+	if err := checkPools(o); err != nil {
+		return nil, err
+	}
 	return &Driver{
-		c: newClient(o.Socket), state: o.StateDir, log: o.Log, domainType: o.DomainType,
+		c: newClient(o.Socket), state: o.StateDir, pools: maps.Clone(o.LocalPools), log: o.Log, domainType: o.DomainType,
 		busy:     map[model.ObjectID]*work{},
 		names:    map[string]model.ObjectID{},
 		watchers: map[*watcher]struct{}{},
 	}, nil
+}
+
+// checkPools refuses local pools that are not there, and two that would count the space of one file system twice.
+func checkPools(o Options) error {
+	seen := map[uint64]string{}
+	add := func(what, dir string) error {
+		var st unix.Stat_t
+		if err := unix.Stat(dir, &st); err != nil {
+			return fmt.Errorf("libvirt driver: %s %s: %w", what, dir, err)
+		}
+		if other, twice := seen[st.Dev]; twice {
+			return fmt.Errorf("libvirt driver: %s %s is on the file system of %s: its space would count twice", what, dir, other)
+		}
+		seen[st.Dev] = what
+		return nil
+	}
+	err := add("the state directory", o.StateDir)
+	for _, pool := range slices.Sorted(maps.Keys(o.LocalPools)) {
+		err = errors.Join(err, add("local pool "+pool, o.LocalPools[pool]))
+	}
+	return err
 }
 
 // Close cuts all connections and waits for what is under way. Domains go on, and so does what libvirtd

@@ -3,11 +3,14 @@ package libvirt
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/model"
 )
 
@@ -20,16 +23,34 @@ const (
 	consoleLog   = "console.log"
 )
 
-// files is the private directory of one domain.
-type files string
-
-func (d *Driver) files(id model.ObjectID) files {
-	return files(filepath.Join(d.state, domainName(id)))
+// files are the private directories of one domain: the main one, and one in each other local pool of the host.
+type files struct {
+	dir   string
+	pools map[string]string
 }
 
-func (f files) path(name string) string { return filepath.Join(string(f), name) }
+func (d *Driver) files(id model.ObjectID) files {
+	f := files{dir: filepath.Join(d.state, domainName(id)), pools: make(map[string]string, len(d.pools))}
+	for pool, dir := range d.pools { // Any order: each by itself.
+		f.pools[pool] = filepath.Join(dir, domainName(id))
+	}
+	return f
+}
 
-func (f files) disk(name string) string { return f.path("disk-" + name + ".qcow2") }
+func (f files) path(name string) string { return filepath.Join(f.dir, name) }
+
+// disk is where a private disk is. The pools of this host are those of its configuration, so that one may be gone that
+// an order names.
+func (f files) disk(d *pb.Disk) (string, error) {
+	dir, there := f.pools[d.GetLocalPool()]
+	switch {
+	case d.GetLocalPool() == "":
+		dir = f.dir
+	case !there:
+		return "", fmt.Errorf("this host has no local pool %s: see libvirt.local_pools in the agent's configuration", d.GetLocalPool())
+	}
+	return filepath.Join(dir, "disk-"+d.GetName()+".qcow2"), nil
+}
 
 func (f files) has(name string) bool {
 	_, err := os.Lstat(f.path(name))
@@ -41,7 +62,7 @@ func (f files) rename(from, to string) error {
 	if err := os.Rename(f.path(from), f.path(to)); err != nil {
 		return err
 	}
-	return syncPath(string(f))
+	return syncPath(f.dir)
 }
 
 // remove deletes a file if it is there, durably.
@@ -52,15 +73,21 @@ func (f files) remove(name string) error {
 		}
 		return err
 	}
-	return syncPath(string(f))
+	return syncPath(f.dir)
 }
 
-// removeAll deletes the directory with everything in it, durably.
+// removeAll deletes the directories with everything in them, durably. The main one goes last: while it is there, it shows
+// that there is something to remove.
 func (f files) removeAll() error {
-	if err := os.RemoveAll(string(f)); err != nil {
-		return err
+	for _, dir := range append(slices.Sorted(maps.Values(f.pools)), f.dir) {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		if err := syncPath(filepath.Dir(dir)); err != nil {
+			return err
+		}
 	}
-	return syncPath(filepath.Dir(string(f)))
+	return nil
 }
 
 // syncPath makes the content of a file or directory durable. libvirt leaves a saved image readable

@@ -35,6 +35,7 @@ type site struct {
 	host  *lab.Host
 	image guest.Image
 	base  string // disk image that the guests' disks are layers of
+	ssd   string // the directory of another local pool, on a file system of its own
 	dirs  int
 }
 
@@ -58,6 +59,10 @@ func newSite(t *testing.T, name string) *site {
 		t.Fatal(err)
 	}
 	s := &site{lab: l, host: h, base: filepath.Join(h.Dir, "data", "base.qcow2")}
+	if s.ssd, err = os.MkdirTemp("/dev/shm", name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(s.ssd) })
 	s.run(t, "ip", "link", "add", "br0", "up", "type", "bridge")
 	s.run(t, "ip", "addr", "add", "10.30.0.1/24", "dev", "br0")
 	cache, err := guest.CacheDir()
@@ -92,7 +97,9 @@ func (s *site) virsh(t *testing.T, args ...string) string {
 // open makes a driver; the caller closes it.
 func (s *site) open(t *testing.T, stateDir string) *libvirt.Driver {
 	t.Helper()
-	d, err := libvirt.New(libvirt.Options{Socket: s.host.LibvirtSocket, StateDir: stateDir, DomainType: "qemu", Log: slog.New(slog.DiscardHandler)})
+	d, err := libvirt.New(libvirt.Options{
+		Socket: s.host.LibvirtSocket, StateDir: stateDir, LocalPools: map[string]string{"ssd": s.ssd}, DomainType: "qemu", Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +116,7 @@ func (s *site) stateDir(t *testing.T) string {
 	return dir
 }
 
-// definition is a guest that answers at address, with a layered and a blank disk.
+// definition is a guest that answers at address, with a layered disk and a blank one in each local pool.
 func (s *site) definition(name, address string, p guest.Params) hypervisor.Definition {
 	p.Name = ""
 	return hypervisor.Definition{
@@ -119,6 +126,7 @@ func (s *site) definition(name, address string, p guest.Params) hypervisor.Defin
 			Disks: []*pb.Disk{
 				{Name: "root", Source: &pb.Disk_Image{Image: s.base}},
 				{Name: "scratch", Source: &pb.Disk_BlankBytes{BlankBytes: 16 * mib}},
+				{Name: "local-ssd", LocalPool: "ssd", Source: &pb.Disk_BlankBytes{BlankBytes: 16 * mib}},
 			},
 			Nics: []*pb.Nic{{Network: "lent", Bridge: "br0", Mac: "52:54:00:30:00:" + address[len(address)-2:], Address: address + "/24"}},
 			Boot: &pb.Boot{Kernel: s.image.Kernel, Initrd: s.image.Initrd, Cmdline: p.CommandLine()},
@@ -260,6 +268,9 @@ func (s *site) fixture(t *testing.T) *conformance.Fixture {
 				t.Errorf("left behind: %s", line)
 			}
 		}
+		if left, err := os.ReadDir(s.ssd); err != nil || len(left) > 0 {
+			t.Errorf("left behind in the local pool: %v, %v", left, err)
+		}
 	})
 	define := func(name string) hypervisor.Definition {
 		return s.definition(name, addressOf(name), guest.Params{})
@@ -285,9 +296,13 @@ func (s *site) fixture(t *testing.T) *conformance.Fixture {
 		},
 		Inventory: s.inventory,
 		Disks: func(t *testing.T, id model.ObjectID) []string {
-			paths, err := filepath.Glob(filepath.Join(dir, domainOf(id), "disk-*"))
-			if err != nil {
-				t.Fatal(err)
+			var paths []string
+			for _, dir := range []string{dir, s.ssd} {
+				some, err := filepath.Glob(filepath.Join(dir, domainOf(id), "disk-*"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				paths = append(paths, some...)
 			}
 			for i, p := range paths {
 				info, err := os.Stat(p)

@@ -25,7 +25,7 @@ func makeSeed(ctx context.Context, def hypervisor.Definition, f files) error {
 	if err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(string(f), "seed-")
+	work, err := os.MkdirTemp(f.dir, "seed-")
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func makeSeed(ctx context.Context, def hypervisor.Definition, f files) error {
 	if err := os.Rename(made, f.path(seedFile)); err != nil {
 		return err
 	}
-	return syncPath(string(f))
+	return syncPath(f.dir)
 }
 
 // isoTool finds a program that writes ISO images.

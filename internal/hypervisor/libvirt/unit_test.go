@@ -1,6 +1,8 @@
 package libvirt
 
 import (
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -99,7 +101,7 @@ func TestDomainXML(t *testing.T) {
 		},
 		Boot: &pb.Boot{Kernel: "/k", Initrd: "/i", Cmdline: "console=ttyS0 "},
 	}}
-	f := files(t.TempDir())
+	f := files{dir: t.TempDir()}
 	for _, c := range []struct {
 		domainType string
 		want       []string
@@ -108,7 +110,7 @@ func TestDomainXML(t *testing.T) {
 			`<domain type="qemu">`, `<name>hs-db</name>`, `<cpu mode="maximum">`, `<tb-cache unit="MiB">64</tb-cache>`,
 			`<cmdline>console=ttyS0 hs.name=db hs.nic=52:54:00:00:00:01,10.0.0.2/24,10.0.0.1</cmdline>`,
 			`<source protocol="nbd" name="db">`, `<host transport="tcp" name="10.77.0.9" port="10901">`,
-			`<source file="` + f.disk("scratch") + `">`, `<source bridge="br1">`, `<target dev="` + model.PortName("lent", "52:54:00:00:00:ab") + `">`, `error_policy="stop"`,
+			`<source file="` + f.path("disk-scratch.qcow2") + `">`, `<source bridge="br1">`, `<target dev="` + model.PortName("lent", "52:54:00:00:00:ab") + `">`, `error_policy="stop"`,
 			`<hotspare:id>instance/db</hotspare:id>`, `<rom enabled="no">`,
 		}},
 		{"kvm", []string{`<domain type="kvm">`, `<cpu mode="host-model">`}},
@@ -155,7 +157,7 @@ func TestMetaData(t *testing.T) {
 }
 
 func TestMakeDiskRefuses(t *testing.T) {
-	f := files(t.TempDir())
+	f := files{dir: t.TempDir()}
 	for name, disk := range map[string]*pb.Disk{
 		"unsafe name":    {Name: "../x", Source: &pb.Disk_BlankBytes{BlankBytes: 1}},
 		"no source":      {Name: "x"},
@@ -166,19 +168,57 @@ func TestMakeDiskRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if left, err := os.ReadDir(string(f)); err != nil || len(left) != 0 {
+	if left, err := os.ReadDir(f.dir); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Local pools are there, each on a file system of its own, or nothing begins; a VM's directories go with it.
+func TestLocalPools(t *testing.T) {
+	dir, ssd := t.TempDir(), t.TempDir()
+	for what, c := range map[string]struct{ pool, says string }{
+		"missing":         {filepath.Join(dir, "none"), "local pool ssd"},
+		"the same device": {ssd, "its space would count twice"},
+	} {
+		_, err := New(Options{Socket: "/s", StateDir: dir, LocalPools: map[string]string{"ssd": c.pool}, Log: slog.New(slog.DiscardHandler)})
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	d := &Driver{state: dir, pools: map[string]string{"ssd": ssd}}
+	f := d.files("instance/db")
+	disk := &pb.Disk{Name: "local-ssd", LocalPool: "ssd", Source: &pb.Disk_BlankBytes{BlankBytes: 1}}
+	path, err := f.disk(disk)
+	if want := filepath.Join(ssd, "hs-db", "disk-local-ssd.qcow2"); err != nil || path != want {
+		t.Errorf("%s, %v", path, err)
+	}
+	for _, made := range []string{f.path("x"), path} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(made), 0o700), os.WriteFile(made, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.removeAll(); err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range []string{dir, ssd} {
+		if left, err := os.ReadDir(in); err != nil || len(left) > 0 {
+			t.Errorf("left in %s: %v, %v", in, left, err)
+		}
+	}
+	disk.LocalPool = "nvme"
+	if err := makeDisk(t.Context(), disk, f); err == nil || !strings.Contains(err.Error(), "no local pool nvme") {
+		t.Errorf("a disk in a pool that is not there: %v", err)
 	}
 }
 
 func TestSeedNamesThePackage(t *testing.T) {
 	t.Setenv("PATH", "")
 	def := hypervisor.Definition{ID: "instance/a", Spec: &pb.InstanceSpec{UserData: []byte("#cloud-config")}}
-	if err := makeSeed(t.Context(), def, files(t.TempDir())); err == nil || !strings.Contains(err.Error(), "genisoimage") {
+	if err := makeSeed(t.Context(), def, files{dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "genisoimage") {
 		t.Errorf("without a tool: %v", err)
 	}
 	def.Spec.UserData = nil
-	if err := makeSeed(t.Context(), def, files(t.TempDir())); err != nil {
+	if err := makeSeed(t.Context(), def, files{dir: t.TempDir()}); err != nil {
 		t.Errorf("without need of a seed: %v", err)
 	}
 }

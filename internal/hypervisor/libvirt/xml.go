@@ -212,7 +212,11 @@ func diskXML(disk *pb.Disk, index int, f files) (libvirtxml.DomainDisk, error) {
 		out.Driver.Type = "raw"
 		out.Source = &libvirtxml.DomainDiskSource{Network: network}
 	default:
-		out.Source = &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: f.disk(disk.GetName())}}
+		path, err := f.disk(disk)
+		if err != nil {
+			return libvirtxml.DomainDisk{}, err
+		}
+		out.Source = &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: path}}
 	}
 	return out, nil
 }

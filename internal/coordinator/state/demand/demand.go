@@ -5,9 +5,9 @@ package demand
 
 import (
 	"iter"
-	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -15,29 +15,49 @@ import (
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
 
-// The order of the dimensions that every site has; its devices follow.
+// The order of the dimensions that every site has; its devices and its other local pools follow.
 const (
 	cpu = iota
 	memory
 	disk
-	devices
+	more
 )
 
 // dimensions are the names of a site's dimensions.
 func (c *common) dimensions() []string {
-	out := []string{guarantee.VCPUs, guarantee.Memory, guarantee.LocalDisk}
-	for _, name := range c.devices {
-		out = append(out, guarantee.DevicePrefix+name)
+	return append([]string{guarantee.VCPUs, guarantee.Memory, guarantee.LocalDisk}, c.more...)
+}
+
+// local is what a VM has of its host beside processors and memory, or a host has: disk in bytes by local pool, and devices.
+type local struct {
+	disks   map[string]uint64
+	devices map[string]uint32
+}
+
+// asked is what resources ask for, less the host's own disk.
+func asked(r *pb.Resources) local { return local{r.GetLocalDisksBytes(), r.GetDevices()} }
+
+// each walks the dimensions of what is there beside the host's own disk, in any order.
+func (l local) each(note func(dimension string, amount int64)) {
+	for pool, n := range l.disks { // Any order: so is promised.
+		if pool != model.LocalDisk {
+			note(guarantee.DiskPrefix+pool, amount(n, 1))
+		}
 	}
-	return out
+	for name, n := range l.devices { // Any order: so is promised.
+		note(guarantee.DevicePrefix+name, int64(n))
+	}
 }
 
 // vector is a demand or a capacity in the site's dimensions.
-func (d *Reader) vector(vcpus, memoryBytes, diskBytes uint64, has map[string]uint32) guarantee.Vector {
-	v := guarantee.Vector{amount(vcpus, guarantee.Milli), amount(memoryBytes, 1), amount(diskBytes, 1)}
-	for _, name := range d.devices {
-		v = append(v, int64(has[name]))
-	}
+func (d *Reader) vector(vcpus, memoryBytes, diskBytes uint64, l local) guarantee.Vector {
+	v := make(guarantee.Vector, more+len(d.more))
+	v[cpu], v[memory], v[disk] = amount(vcpus, guarantee.Milli), amount(memoryBytes, 1), amount(diskBytes, 1)
+	l.each(func(dimension string, n int64) {
+		if at, known := slices.BinarySearch(d.more, dimension); known {
+			v[more+at] = n
+		}
+	})
 	return v
 }
 
@@ -134,22 +154,33 @@ func overhead(s State) (most uint64) {
 
 // demand of a guest with what it costs beyond its own memory.
 func (d *Reader) demand(r *pb.Resources) guarantee.Vector {
-	v := d.vector(uint64(r.GetVcpus()), r.GetMemoryBytes(), r.GetLocalDiskBytes(), r.GetDevices())
+	v := d.vector(uint64(r.GetVcpus()), r.GetMemoryBytes(), r.GetLocalDiskBytes(), asked(r))
 	v[memory] = guarantee.Add(v[memory], amount(d.overhead, 1))
 	return v
 }
 
 // made is what an instance was made with.
 func made(is *pb.InstanceSpec) *pb.Resources {
-	return &pb.Resources{Vcpus: is.GetVcpus(), MemoryBytes: is.GetMemoryBytes(), LocalDiskBytes: model.LocalDiskOf(is), Devices: is.GetDevices()}
+	disks := model.LocalDisksOf(is)
+	own := disks[model.LocalDisk]
+	delete(disks, model.LocalDisk)
+	return &pb.Resources{Vcpus: is.GetVcpus(), MemoryBytes: is.GetMemoryBytes(), LocalDiskBytes: own, LocalDisksBytes: disks, Devices: is.GetDevices()}
 }
 
-// Lacks names a device that nobody has; empty: all that are asked for are known.
+// Lacks names a device or a local pool that nobody has ("device a100"); empty: all that are asked for are known.
 func (d *Reader) Lacks(r *pb.Resources) string {
-	for _, name := range slices.Sorted(maps.Keys(r.GetDevices())) {
-		if !slices.Contains(d.devices, name) {
-			return name
+	var lacking []string
+	asked(r).each(func(dimension string, _ int64) {
+		if !slices.Contains(d.more, dimension) {
+			lacking = append(lacking, dimension)
 		}
+	})
+	if len(lacking) == 0 {
+		return ""
 	}
-	return ""
+	slices.Sort(lacking)
+	if pool, is := strings.CutPrefix(lacking[0], guarantee.DiskPrefix); is {
+		return "local pool " + pool
+	}
+	return "device " + strings.TrimPrefix(lacking[0], guarantee.DevicePrefix)
 }

@@ -110,8 +110,67 @@ func TestLocalDiskAndDevices(t *testing.T) {
 	if firm := r.Instance("l", pb.LeaseClass_LEASE_CLASS_FIRM, spec); !cmp.Equal(firm.Demand[2:], guarantee.Vector{13 * gib, 1, 0}) {
 		t.Errorf("a firm lease asks for %v", firm.Demand)
 	}
-	if lacks := r.Lacks(&pb.Resources{Devices: map[string]uint32{"fpga": 9, "tpu": 1}}); lacks != "tpu" {
+	if lacks := r.Lacks(&pb.Resources{Devices: map[string]uint32{"fpga": 9, "tpu": 1}}); lacks != "device tpu" {
 		t.Errorf("nobody has %q", lacks)
+	}
+}
+
+// What hosts have in other local pools, what of it is for leases, and what leases leave there.
+func TestLocalPools(t *testing.T) {
+	const gib = 1 << 30
+	w := fixture.New(t)
+	for _, h := range fixture.Hosts() {
+		a := w.View.Agent(h)
+		a.Capacity = proto.CloneOf(a.Capacity)
+		a.Capacity.DiskBytes, a.Capacity.LocalDisksBytes = 100*gib, map[string]uint64{"ssd": 40 * gib, "hdd": 90 * gib}
+		w.View = w.View.WithAgent(a)
+	}
+	apply(w, &pb.Resource{Resource: &pb.Resource_Host{Host: &pb.HostPolicy{Metadata: &pb.Metadata{Name: "h2"}, Spec: &pb.HostPolicySpec{
+		ReserveLocalDisksBytes: map[string]uint64{"hdd": 10 * gib, "gone": gib}, Lending: &pb.Lending{LocalDisksBytes: map[string]uint64{"ssd": 5 * gib, "gone": gib}},
+	}}}})
+	plan := w.State.Plan("webshop")
+	plan.Spec.Workloads[0].Resources.LocalDisksBytes = map[string]uint64{"ssd": 3 * gib}
+	apply(w, &pb.Resource{Resource: &pb.Resource_Plan{Plan: plan}})
+	w.Quiesce()
+	s := demand.Site(w.State, w.View.Silent())
+	if want := []string{"vcpus", "memory", "disk/local", "disk/hdd", "disk/ssd"}; !cmp.Equal(s.Dimensions, want) {
+		t.Fatal(s.Dimensions)
+	}
+	for i, want := range []struct{ capacity, lending guarantee.Vector }{
+		{guarantee.Vector{100 * gib, 80 * gib, 40 * gib}, guarantee.Vector{50 * gib, 40 * gib, 5 * gib}},
+		{guarantee.Vector{100 * gib, 90 * gib, 40 * gib}, guarantee.Vector{50 * gib, 45 * gib, 20 * gib}},
+	} {
+		if h := s.Hosts[1+i]; !cmp.Equal(h.Capacity[2:], want.capacity) || !cmp.Equal(h.Lending[2:], want.lending) {
+			t.Errorf("%s has %v and lends %v, want %+v", h.Name, h.Capacity[2:], h.Lending[2:], want)
+		}
+	}
+	if v := s.Workloads[0].Demand[2:]; !cmp.Equal(v, guarantee.Vector{0, 0, 3 * gib}) {
+		t.Errorf("the workload asks for %v", v)
+	}
+	spec := &pb.LeaseSpec{
+		Image: "debian-12", OnPreempt: pb.ReclaimAction_RECLAIM_ACTION_SAVE,
+		Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 4 * gib, LocalDisksBytes: map[string]uint64{"hdd": 7 * gib}},
+	}
+	vm := demand.NewReader(w.State).Instance("l", pb.LeaseClass_LEASE_CLASS_PREEMPTIBLE, spec)
+	if !cmp.Equal(vm.Demand[2:], guarantee.Vector{0, 7 * gib, 0}) || !cmp.Equal(vm.Residue, guarantee.Vector{0, 0, 4 * gib, 7 * gib, 0}) {
+		t.Errorf("a lease asks for %v and leaves %v", vm.Demand, vm.Residue)
+	}
+	name := w.Must("carol", func() *pb.Command {
+		body, expects, err := lease.Create(w.State, w.View, w.Now, &pb.CreateLeaseRequest{Project: "web", Spec: spec}, "carol")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pb.Command{Expects: expects, Body: &pb.Command_CreateLease{CreateLease: body}}
+	}())
+	w.Quiesce()
+	disks := w.State.Object(w.State.Lease(name).GetInstances()[0].GetObject()).GetBase().GetInstance().GetDisks()
+	if d := disks[len(disks)-1]; d.GetName() != "local-hdd" || d.GetLocalPool() != "hdd" || d.GetBlankBytes() != 7*gib {
+		t.Errorf("it has %v", disks)
+	}
+	w.Must("carol", &pb.Command{Body: &pb.Command_EndLease{EndLease: lease.End(w.State.Lease(name), "released", w.Now)}})
+	w.Quiesce()
+	if kept := demand.Site(w.State, w.View.Silent()).Kept; len(kept) != 1 || !cmp.Equal(kept[0].Disks, guarantee.Vector{0, 0, 4 * gib, 7 * gib, 0}) {
+		t.Errorf("kept %v", kept)
 	}
 }
 

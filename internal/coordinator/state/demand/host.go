@@ -1,6 +1,7 @@
 package demand
 
 import (
+	"maps"
 	"slices"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -29,17 +30,20 @@ func (d *Reader) host(h *pb.Host, policy *pb.HostPolicy) guarantee.Host {
 }
 
 // room is what hotspare may use of a host, and the share of it that is for what preempted leases leave there.
-// Half of the disk is, where nobody says otherwise: a share that followed the plans would be too small for the
+// Half of each disk is, where nobody says otherwise: a share that followed the plans would be too small for the
 // leases that are there when the first plan asks for disk.
 func (d *Reader) room(h *pb.Host) (capacity, lending guarantee.Vector) {
-	t, p := model.HostTotal(h), h.GetPolicy()
-	size := t.TotalLocalDiskBytes
-	lent := size / 2
-	if p.GetLending() != nil && p.GetLending().LocalDiskBytes != nil {
-		lent = min(size, p.GetLending().GetLocalDiskBytes())
+	t, said := model.HostTotal(h), h.GetPolicy().GetLending()
+	share := map[string]uint64{}
+	for pool, size := range t.TotalLocalDisks { // Any order: each by itself.
+		share[pool] = size / 2
 	}
-	capacity = d.vector(t.TotalVCPUs, t.TotalMemoryBytes, size, t.TotalDevices)
-	lending = d.vector(0, 0, lent, p.GetLending().GetDevices())
+	if said != nil && said.LocalDiskBytes != nil {
+		share[model.LocalDisk] = said.GetLocalDiskBytes()
+	}
+	maps.Copy(share, said.GetLocalDisksBytes())
+	capacity = d.vector(t.TotalVCPUs, t.TotalMemoryBytes, t.TotalLocalDisks[model.LocalDisk], local{t.TotalLocalDisks, t.TotalDevices})
+	lending = d.vector(0, 0, share[model.LocalDisk], local{share, said.GetDevices()})
 	for i := range lending {
 		lending[i] = min(lending[i], capacity[i])
 	}

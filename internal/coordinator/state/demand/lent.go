@@ -2,6 +2,7 @@ package demand
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -19,14 +20,19 @@ func (d *Reader) lease(lent *Lent) *lentRow {
 	}
 	firm := l.GetClass() == pb.LeaseClass_LEASE_CLASS_FIRM
 	one := d.Instance(l.GetName(), l.GetClass(), l.GetSpec())
-	disks := d.vector(0, 0, uint64(one.Residue[disk]), nil)
+	disks := slices.Clone(one.Residue)
+	for i, name := range d.more {
+		if strings.HasPrefix(name, guarantee.DevicePrefix) {
+			disks[more+i] = 0
+		}
+	}
 	for _, i := range l.GetInstances() {
 		o := d.s.Object(i.GetObject())
 		vm := one
 		vm.Object, vm.Host, vm.Held = i.GetObject(), i.GetHost(), !running(o)
 		if o.GetBase().GetState() != pb.State_STATE_RUNNING && vm.Held { // It has ended.
 			switch {
-			case o == nil || disks[disk] == 0:
+			case o == nil || none(disks):
 				continue
 			case !firm:
 				out.kept = append(out.kept, guarantee.Kept{Host: vm.Host, Disks: disks})
@@ -41,6 +47,10 @@ func (d *Reader) lease(lent *Lent) *lentRow {
 		}
 	}
 	return out
+}
+
+func none(v guarantee.Vector) bool {
+	return !slices.ContainsFunc(v, func(n int64) bool { return n != 0 })
 }
 
 // Instance is a VM that a lease asks for. What a preemption leaves on its host are its disks, its saved RAM,

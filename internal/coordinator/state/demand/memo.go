@@ -73,13 +73,14 @@ type reading struct {
 
 // common is what all demands have in common: with another one, every row is another one.
 type common struct {
-	devices                 []string
+	// more are the dimensions after those that every site has, in order.
+	more                    []string
 	overhead                uint64
 	networks, pools, images []*pb.Resource
 }
 
 func (c *common) equal(o *common) bool {
-	return slices.Equal(c.devices, o.devices) && c.overhead == o.overhead && slices.Equal(c.networks, o.networks) &&
+	return slices.Equal(c.more, o.more) && c.overhead == o.overhead && slices.Equal(c.networks, o.networks) &&
 		slices.Equal(c.pools, o.pools) && slices.Equal(c.images, o.images)
 }
 
@@ -95,10 +96,10 @@ func read(s State, before *reading) *reading {
 	if same {
 		out.common, out.fixed, out.pinned = before.common, before.fixed, before.pinned
 	} else {
-		out.fixed, out.overhead = fixedDevices(s), overhead(s)
+		out.fixed, out.overhead = fixed(s), overhead(s)
 		out.networks, out.pools, out.images = slices.Collect(s.Resources("network")), slices.Collect(s.Resources("pool")), slices.Collect(s.Resources("image"))
 	}
-	out.devices = withLent(out.fixed, lents)
+	out.more = withLent(out.fixed, lents)
 	if !out.equal(&before.common) {
 		before, same = &reading{}, false
 	}
@@ -115,28 +116,24 @@ func read(s State, before *reading) *reading {
 	return out
 }
 
-// fixedDevices names all devices that somebody but a lease has, asks for or holds, in order.
-func fixedDevices(s State) []string {
+// fixed names the dimensions of all devices and local pools that somebody but a lease has, asks for or holds, in order.
+func fixed(s State) []string {
 	names := map[string]bool{}
-	note := func(d map[string]uint32) {
-		for name := range d { // Any order: sorted below.
-			names[name] = true
-		}
-	}
+	note := func(l local) { l.each(func(dimension string, _ int64) { names[dimension] = true }) }
 	plan := func(p *pb.Plan) {
 		for _, w := range p.GetSpec().GetWorkloads() {
-			note(w.GetResources().GetDevices())
+			note(asked(w.GetResources()))
 		}
 	}
 	for h := range s.Hosts() {
-		note(h.GetCapacity().GetDevices())
+		note(local{h.GetCapacity().GetLocalDisksBytes(), h.GetCapacity().GetDevices()})
 	}
 	for p := range s.Plans() {
 		plan(p)
 	}
 	for f := range s.OpenFailovers() {
 		for _, p := range f.GetPlacements() {
-			note(s.Object(p.GetObject()).GetBase().GetInstance().GetDevices())
+			note(asked(made(s.Object(p.GetObject()).GetBase().GetInstance())))
 		}
 		for _, p := range f.GetWaiting() {
 			plan(p)
@@ -145,14 +142,14 @@ func fixedDevices(s State) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// withLent adds the devices of leases.
+// withLent adds what leases have.
 func withLent(names []string, lents []*Lent) []string {
 	for _, l := range lents {
-		for name := range l.Lease.GetSpec().GetResources().GetDevices() { // Any order: each goes to its place.
-			if at, known := slices.BinarySearch(names, name); !known {
-				names = slices.Insert(slices.Clone(names), at, name)
+		asked(l.Lease.GetSpec().GetResources()).each(func(dimension string, _ int64) { // Any order: each goes to its place.
+			if at, known := slices.BinarySearch(names, dimension); !known {
+				names = slices.Insert(slices.Clone(names), at, dimension)
 			}
-		}
+		})
 	}
 	return names
 }
