@@ -161,13 +161,13 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 				c.metrics.Proved(time.Since(began))
 				quiet = 0
 			}
-			done := c.proven(ctx, cmds)
+			done := c.proposeProof(ctx, cmds)
 			if !done {
 				lookedAt = 0 // Once more.
 			}
 		}
 		if quiet >= improveAfter {
-			c.proven(ctx, keeper.Improve(s, v))
+			c.proposeProof(ctx, keeper.Improve(s, v))
 			quiet = 0
 		}
 		quiet++
@@ -179,8 +179,8 @@ func (c *Coordinator) proveLoop(ctx context.Context) {
 	}
 }
 
-// proven proposes what was proven. It says whether that is kept.
-func (c *Coordinator) proven(ctx context.Context, cmds []*pb.Command) (done bool) {
+// proposeProof proposes what was proven. It says whether that is kept.
+func (c *Coordinator) proposeProof(ctx context.Context, cmds []*pb.Command) (done bool) {
 	done = true
 	for _, cmd := range cmds {
 		_, err := c.Propose(ctx, controllerActor, cmd)

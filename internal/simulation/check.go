@@ -10,7 +10,7 @@ import (
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/agent/reconcile"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
-	"github.com/hotspare/hotspare/internal/coordinator/readiness"
+	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/state/demand"
 	"github.com/hotspare/hotspare/internal/model"
@@ -319,10 +319,7 @@ func (s *sim) checkEnded(st *state.State, f *pb.Failover) {
 
 // checkGuarantee: no lease makes the proof worse.
 func (s *sim) checkGuarantee(before, after *state.State, lease string) {
-	v := live.New(s.wall())
-	_, _, was := readiness.Guarantee(before, v)
-	word, why, is := readiness.Guarantee(after, v)
-	if is.Worse(was) {
-		s.fail("2 guarantee", "lease %s makes the site %s: %s", lease, word, why)
+	if out := standing.Look(before, after, live.New(s.wall())); out.Worse() {
+		s.fail("2 guarantee", "lease %s makes the site %s", lease, out)
 	}
 }

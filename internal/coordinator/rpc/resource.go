@@ -173,7 +173,7 @@ func (s *Server) noWorse(st *state.State, c *pb.Command, remedy string) error {
 		return res.Err
 	}
 	if out := standing.Look(st, next, s.site.Live()); out.Worse() {
-		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s", out).WithRemedy("%s", remedy)
+		return model.Errorf(model.FaultNoFit, "", "with this the site would be %s", out).WithRemedy("%s", out.Remedy(remedy))
 	}
 	over := readiness.Overlent(st, s.site.Live())
 	for host, why := range readiness.Overlent(next, s.site.Live()) { // Any order: one is enough.

@@ -206,10 +206,9 @@ func (s *Server) hostChange(st *state.State, c *pb.Command, req *pb.UpdateHostRe
 	out := standing.Look(st, next, s.site.Live())
 	if tolerated := req.GetUseTolerance() && !out.After.Lost(); takes && out.Worse() && !tolerated {
 		return nil, nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s", out).
-			WithRemedy("%s", remedyOf(req, out.After))
+			WithRemedy("%s", out.Remedy(remedyOf(req, out.After)))
 	}
-	proven := func(d guarantee.Decision) *pb.SiteProof { return &pb.SiteProof{Guarantee: d.Word(), Reason: d.Reason} }
-	return proven(out.Before), proven(out.After), nil
+	return &pb.SiteProof{Guarantee: out.Before.Word(), Reason: out.Before.Reason}, &pb.SiteProof{Guarantee: out.Word(), Reason: out.After.Reason}, nil
 }
 
 // remedyOf says what would be accepted instead of a host taken away.

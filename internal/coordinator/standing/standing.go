@@ -61,54 +61,86 @@ type Outlook struct {
 
 // Look says what the guarantee becomes by a change: as the site is seen or, if only that is worse, as it will be when the
 // hosts that are silent answer again. What is lent or planned while hosts are down must not be what is in the way when they
-// are back. A host that the change itself takes away does not come back for it.
+// are back. A host that the change itself takes away does not come back for it. Of a site that is not proven yet as it is
+// seen, a search from the beginning says what it is now, and it may find less than the leader knows.
 func Look(s, next *state.State, v live.View) Outlook {
 	silent := v.Silent()
 	out := look(s, next, silent)
-	if out.Worse() || len(silent) == 0 {
+	if out.Worse() {
 		return out
-	}
-	taken := func(name string) bool {
-		h := next.Host(name)
-		return h == nil || h.GetCordoned() && !s.Host(name).GetCordoned()
 	}
 	var away, once []string
 	for _, name := range silent {
-		if taken(name) {
+		switch h := next.Host(name); {
+		case h == nil || h.GetCordoned() && !s.Host(name).GetCordoned():
 			away = append(away, name)
-		} else {
+		case !h.GetCordoned() && !h.GetQuarantined() && h.GetLostAt() == nil: // Any other takes nothing, silent or not.
 			once = append(once, name)
 		}
 	}
-	if later := look(s, next, away); len(once) > 0 && later.Worse() {
+	if len(once) == 0 {
+		return out
+	}
+	if _, differs := changed(s, next, away); !differs {
+		return out
+	}
+	if later := look(s, next, away); later.Worse() {
 		later.Once = once
 		return later
 	}
 	return out
 }
 
-func look(s, next *state.State, silent []string) Outlook {
-	was, before := proofWith(s, silent)
-	is, after, kept := keptFor(next, silent)
-	if !kept {
-		after = proof.Renew(is, proof.Kept{Site: was, Decision: before})
+// changed is the site after a change if these hosts are silent, and whether it is another one than before.
+func changed(s, next *state.State, silent []string) (*guarantee.Site, bool) {
+	_, was := demand.Base(s, silent)
+	site, is := demand.Base(next, silent)
+	return site, !bytes.Equal(was, is)
+}
+
+// look says what a change makes of the guarantee if these hosts are silent.
+func look(s, next *state.State, silent []string) (out Outlook) {
+	site, before := proofWith(s, silent)
+	out = Outlook{Before: before, After: before}
+	is, differs := changed(s, next, silent)
+	if !differs {
+		return out
 	}
-	return Outlook{Before: before, After: after}
+	if _, kept, holds := keptFor(next, silent); holds {
+		out.After = kept
+	} else {
+		out.After = proof.Renew(is, proof.Earlier{Site: site, Decision: before})
+	}
+	return out
 }
 
 // Worse says whether the change makes it worse (invariant 2).
 func (o Outlook) Worse() bool { return o.After.Worse(o.Before) }
 
+// Word names the state of the site after the change.
+func (o Outlook) Word() string { return o.After.Word() + o.when() }
+
 // String says what the site would be, and why.
 func (o Outlook) String() string {
-	text := o.After.Word()
-	if len(o.Once) > 0 {
-		text += ", once " + strings.Join(o.Once, ", ") + " can be reached again"
-	}
 	if o.After.Reason != "" {
-		text += ": " + o.After.Reason
+		return o.Word() + ": " + o.After.Reason
 	}
-	return text
+	return o.Word()
+}
+
+func (o Outlook) when() string {
+	if len(o.Once) == 0 {
+		return ""
+	}
+	return ", once " + strings.Join(o.Once, ", ") + " can be reached again"
+}
+
+// Remedy says what to do, where the change is refused: what would help in any case, or what is about silent hosts.
+func (o Outlook) Remedy(otherwise string) string {
+	if len(o.Once) == 0 {
+		return otherwise
+	}
+	return "bring " + strings.Join(o.Once, ", ") + " back first, or take it out of service: hotspare host cordon " + o.Once[0] + "; or " + otherwise
 }
 
 // holds reports whether the proof that is kept is one of the site with this fingerprint.
@@ -131,10 +163,13 @@ type Keeper struct {
 	// the site is proven in another way. Nil: nobody is.
 	Fault func(error)
 
+	// last is the last proof, of the site with this fingerprint, and witness what is repaired of it; good is the last proof
+	// of all that was asked.
+	last, good  proof.Earlier
 	fingerprint []byte
 	witness     *repair.Witness
-	// last is the last proof, good the last one of all that was asked.
-	last, good proof.Kept
+	// stale: something better was proposed for that site, and may be kept by now.
+	stale bool
 	// repaired: what is kept was mended and not packed anew, so that it obliges hosts to more than they may need.
 	repaired bool
 	// sparedAt is the state in which no lease could be spared.
@@ -146,18 +181,24 @@ type Keeper struct {
 func (k *Keeper) Advance(s *state.State, v live.View) []*pb.Command {
 	site, fingerprint := demand.Base(s, v.Silent())
 	if holds(s, site, fingerprint) {
-		k.remember(s, site, fingerprint)
+		if k.stale || !bytes.Equal(k.fingerprint, fingerprint) {
+			k.read(s.Guarantee(), site)
+		}
 		return nil
+	}
+	if k.stale && bytes.Equal(k.fingerprint, s.Guarantee().GetFingerprint()) {
+		k.read(s.Guarantee(), k.last.Site)
 	}
 	was := k.last.Site
 	d, repaired := k.repair(site)
-	if repaired {
-		k.fingerprint = fingerprint
-	} else {
-		d, k.fingerprint = proof.Renew(site, k.known()...), nil
-	}
 	k.repaired = repaired
-	k.keep(proof.Kept{Site: site, Decision: d})
+	if repaired {
+		k.remember(site, fingerprint, d, k.witness)
+	} else {
+		d = proof.Renew(site, k.known()...)
+		k.fault(d.Fault)
+		k.remember(site, fingerprint, d, nil)
+	}
 	c := record(s, v, fingerprint, d)
 	if repaired {
 		abridge(s.Guarantee(), was, site, c.GetRecordGuarantee())
@@ -192,7 +233,7 @@ func (k *Keeper) Improve(s *state.State, v live.View) []*pb.Command {
 	if c == nil {
 		return nil
 	}
-	k.fingerprint = nil // The next repair begins with the better one.
+	k.stale = true // The next repair begins with the better one, if it is kept.
 	return []*pb.Command{c}
 }
 
@@ -218,7 +259,7 @@ func (k *Keeper) spare(s *state.State, v live.View, site *guarantee.Site, finger
 }
 
 func (k *Keeper) fault(err error) {
-	if k.Fault != nil {
+	if k.Fault != nil && err != nil {
 		k.Fault(err)
 	}
 }
@@ -231,33 +272,28 @@ func obliged(d guarantee.Decision) (sum int64) {
 	return sum
 }
 
-// remember takes what is kept as what the next proof begins with.
-func (k *Keeper) remember(s *state.State, site *guarantee.Site, fingerprint []byte) {
-	if bytes.Equal(k.fingerprint, fingerprint) {
+// read takes what is kept for a site as what the next proof begins with.
+func (k *Keeper) read(g *pb.Guarantee, site *guarantee.Site) {
+	if d, err := witness.Decode(g, len(site.Dimensions)); err == nil {
+		k.remember(site, g.GetFingerprint(), d, nil)
+	}
+}
+
+// remember takes a proof as what the next one begins with, and the witness that is repaired of it; nil: it is made anew.
+func (k *Keeper) remember(site *guarantee.Site, fingerprint []byte, d guarantee.Decision, w *repair.Witness) {
+	k.last, k.fingerprint, k.witness, k.stale = proof.Earlier{Site: site, Decision: d}, fingerprint, w, false
+	if d.Answer != guarantee.Fits {
 		return
 	}
-	d, err := witness.Decode(s.Guarantee(), len(site.Dimensions))
-	if err != nil {
-		return
-	}
-	k.fingerprint, k.witness = fingerprint, nil
-	k.keep(proof.Kept{Site: site, Decision: d})
-	if d.Answer == guarantee.Fits && d.Asked == d.Proven {
+	k.good = k.last
+	if w == nil && d.Asked == d.Proven {
 		k.witness = repair.New(site, d.Certificate)
 	}
 }
 
-// keep remembers a proof.
-func (k *Keeper) keep(p proof.Kept) {
-	k.last = p
-	if p.Decision.Answer == guarantee.Fits {
-		k.good = p
-	}
-}
-
 // known lists the proofs that are remembered.
-func (k *Keeper) known() (out []proof.Kept) {
-	for _, p := range []proof.Kept{k.last, k.good} {
+func (k *Keeper) known() (out []proof.Earlier) {
+	for _, p := range []proof.Earlier{k.last, k.good} {
 		if p.Site != nil {
 			out = append(out, p)
 		}

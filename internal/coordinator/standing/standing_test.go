@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/lease"
+	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/standing"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
 	"github.com/hotspare/hotspare/internal/coordinator/state/witness"
@@ -242,6 +243,16 @@ func TestLeasesAreSpared(t *testing.T) {
 	if w.State.Guarantee().GetWord() != "Proven(1)" || len(kept.Improve(w.State, w.View)) > 0 {
 		t.Errorf("%s, and it is not at rest", w.State.Guarantee().GetWord())
 	}
+	spared := seats(w)
+	apply(w, smallPlan()) // Before it is seen that the better one is kept.
+	for _, c := range kept.Advance(w.State, w.View) {
+		w.Must("controllers", c)
+	}
+	for name, host := range spared {
+		if seats(w)[name] != host {
+			t.Errorf("%s goes back from %s to %s", name, host, seats(w)[name])
+		}
+	}
 	if f := w.Declare("webshop"); len(f.GetVictims()) > 0 {
 		t.Errorf("for %v went %v", f.GetPlacements(), f.GetVictims())
 	}
@@ -269,7 +280,7 @@ func TestLookBeyondSilence(t *testing.T) {
 			{Name: "b", Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 28 << 30}},
 		},
 	}}
-	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{{Resource: &pb.Resource_Plan{Plan: plan}}}}}})
+	apply(w, plan)
 	w.Quiesce()
 	if word := standing.Proof(w.State, w.View).Word(); word != "Proven(1)" {
 		t.Fatal(word)
@@ -296,6 +307,10 @@ func TestLookBeyondSilence(t *testing.T) {
 	}
 	if o := look(cordon); o.Worse() {
 		t.Errorf("it is silent, and cannot be cordoned: %v", o)
+	}
+	w.View = w.View.WithAgent(live.Agent{Name: "ghost"}) // It was a host once.
+	if o := look(undelete); !slices.Equal(o.Once, []string{host}) {
+		t.Errorf("with one that is no host: %v", o)
 	}
 }
 
@@ -335,6 +350,40 @@ func forgeChanges(t *testing.T, w *fixture.World, good *pb.Command) {
 	}
 }
 
+func apply(w *fixture.World, p *pb.Plan) {
+	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{{Resource: &pb.Resource_Plan{Plan: p}}}}}})
+}
+
+func smallPlan() *pb.Plan {
+	return &pb.Plan{Metadata: &pb.Metadata{Name: "a-small-one"}, Spec: &pb.PlanSpec{
+		Fencing:   []*pb.Fencing{{Oath: &pb.OathFencing{}}},
+		Workloads: []*pb.Workload{{Name: "w", Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30}}},
+	}}
+}
+
+// A proposal that comes to nothing, and one that comes late: what follows is made of what is kept, whatever that is.
+func TestProposalsAreLost(t *testing.T) {
+	w := fixture.New(t)
+	kept := new(standing.Keeper)
+	kept.Advance(w.State, w.View)
+	apply(w, smallPlan())
+	lost := kept.Advance(w.State, w.View)
+	other := smallPlan()
+	other.Metadata.Name = "b-small-one"
+	apply(w, other)
+	second := kept.Advance(w.State, w.View)
+	if len(lost) != 1 || len(second) != 1 || lost[0].GetRecordGuarantee().GetChange() == nil || second[0].GetRecordGuarantee().GetChange() != nil {
+		t.Fatalf("%v, then, of what was not kept, %v", lost, second)
+	}
+	w.Must("controllers", second[0])
+	if err := w.Do("controllers", lost[0]).Err; model.FaultOf(err) != model.FaultStale {
+		t.Errorf("the first one comes late: %v", err)
+	}
+	if n := len(seats(w)); n != len(seats(fixture.New(t)))+2 || w.State.Guarantee().GetWord() != "Proven(1)" {
+		t.Errorf("%d seats, %s", n, w.State.Guarantee().GetWord())
+	}
+}
+
 // A plan more or less, a host that falls silent and is back: the proof is repaired and stays where it was, by whoever
 // keeps it in mind, and packed anew when it is quiet.
 func TestItIsRepaired(t *testing.T) {
@@ -352,11 +401,7 @@ func TestItIsRepaired(t *testing.T) {
 		t.Fatal("the site is not proven from the start")
 	}
 	before := seats()
-	plan := &pb.Plan{Metadata: &pb.Metadata{Name: "a-small-one"}, Spec: &pb.PlanSpec{
-		Fencing:   []*pb.Fencing{{Oath: &pb.OathFencing{}}},
-		Workloads: []*pb.Workload{{Name: "w", Image: "debian-12", Resources: &pb.Resources{Vcpus: 1, MemoryBytes: 1 << 30}}},
-	}}
-	w.Must("ann", &pb.Command{Body: &pb.Command_ApplyResources{ApplyResources: &pb.ApplyResources{Resources: []*pb.Resource{{Resource: &pb.Resource_Plan{Plan: plan}}}}}})
+	apply(w, smallPlan())
 	changes := kept.Advance(w.State, w.View)
 	if c := changes[0].GetRecordGuarantee(); c.GetChange() == nil || c.GetGuarantee().GetCertificate() != nil {
 		t.Errorf("the entry carries all of it: %v", c)

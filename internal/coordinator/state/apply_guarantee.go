@@ -12,8 +12,9 @@ import (
 // Guarantee returns how good the guarantee is, as the coordinators agreed last; nil: they never did.
 func (s *State) Guarantee() *pb.Guarantee { return s.guarantee }
 
-// recordGuarantee keeps a guarantee if its certificate holds for this very state. It is told apart by its fingerprint
-// and not by a version: leases change the version all the time, and never the proof.
+// recordGuarantee keeps a guarantee if its certificate holds for this very state. The site that it is for is told by its
+// fingerprint and not by a version: leases change the state all the time, and never the proof. The version tells apart
+// certificates of one site, for changes of them.
 func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 	g := edit(c.GetGuarantee())
 	for _, name := range g.GetSilentHosts() {

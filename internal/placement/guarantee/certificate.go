@@ -74,6 +74,8 @@ type Decision struct {
 	Reason string
 	// Steps of the search.
 	Steps int
+	// Fault is told when the audit refused a certificate that the search had made: then something is wrong with one of them.
+	Fault error
 }
 
 // Lost says whether nothing is proven.

@@ -19,7 +19,7 @@ func (b *board) exact() (found, whole bool) {
 	}
 	var free []int32
 	for it := range int32(len(b.ix.items)) {
-		if b.at[it] == nowhere {
+		if b.at[it] == nowhere && b.runs(it) {
 			free = append(free, it)
 		}
 	}

@@ -20,7 +20,7 @@ type binKind struct {
 	next  int
 }
 
-// full places everything on an empty board: first what runs, then the rest by flavour. It returns
+// full places everything that runs in the scenarios at hand on an empty board: first what runs, then the rest by flavour. It returns
 // what found no room.
 func (b *board) full(steps int) []int32 {
 	b.home()
@@ -42,7 +42,7 @@ func (b *board) full(steps int) []int32 {
 	}
 	var left []int32
 	for it := range b.ix.items {
-		if b.at[it] == nowhere {
+		if b.at[it] == nowhere && b.runs(int32(it)) {
 			left = append(left, int32(it))
 		}
 	}
@@ -115,7 +115,7 @@ func (b *board) itemClasses(p *pack.Problem, offers []int32) [][]int32 {
 	for it := range b.ix.items {
 		item := &b.ix.items[it]
 		f := &b.ix.flavours[item.flavour]
-		if b.at[it] != nowhere || item.home >= 0 && !b.shut[item.home] || f.never {
+		if !b.runs(int32(it)) || b.at[it] != nowhere || item.home >= 0 && !b.shut[item.home] || f.never {
 			continue
 		}
 		key := class{item.flavour, b.largestGroup(item.groups)}

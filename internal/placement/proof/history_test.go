@@ -28,7 +28,7 @@ type history struct {
 
 // unlessWorse is what every voluntary change but a lease does: it is made if the proof is not worse.
 func (h *history) unlessWorse(next guarantee.Site) bool {
-	if proof.Renew(&next, proof.Kept{Site: &h.s, Decision: h.d}).Worse(h.d) {
+	if proof.Renew(&next, proof.Earlier{Site: &h.s, Decision: h.d}).Worse(h.d) {
 		return false
 	}
 	h.s = next
@@ -126,7 +126,7 @@ func TestHistoriesKeepTheGuarantee(t *testing.T) {
 				continue
 			}
 			done[a.name]++
-			h.d = proof.Renew(&h.s, proof.Kept{Site: &was, Decision: before})
+			h.d = proof.Renew(&h.s, proof.Earlier{Site: &was, Decision: before})
 			if fault := compare(&h.s, answers); fault != "" {
 				t.Fatalf("HOTSPARE_SEED=%d: after %s: %s", seed, a.name, fault)
 			}

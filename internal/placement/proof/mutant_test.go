@@ -28,7 +28,7 @@ func sources() []mutant {
 		{"pattern.go", "want > 0 && want > n {", "want > n {"},
 		{"renew.go", "if to, moves := block[h]; moves {", "if to, moves := block[h]; moves && to < 0 {"},
 		{"renew.go", "if s < 0 || !l.dominates(", "if s < 0 || l.dominates("},
-		{"renew.go", "d.Worse(k.Decision) && k", "d.Lost() && k"},
+		{"renew.go", "d.Worse(e.Decision) && e", "d.Lost() && e"},
 		{"index.go", "ix.room[i*ix.dims+d] = h.Capacity.At(d) - h.Lending.At(d)", "ix.room[i*ix.dims+d] = h.Capacity.At(d)"},
 		{"index.go", "return within(n.labels, o.labels) && within(n.networks, o.networks) && within(n.pools, o.pools)", "return within(n.labels, o.labels) && within(n.networks, o.networks)"},
 		{"pattern.go", "if l.spread[h] && l.ix.domain[t] != l.ix.domain[h] {", "if false {"},

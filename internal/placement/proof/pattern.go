@@ -37,6 +37,8 @@ type losses struct {
 	sort  guarantee.Unit
 	units []unit
 	class []class
+	// unitAt is the unit of each host; nowhere if losing it changes nothing.
+	unitAt []int32
 	// by host
 	shape  []int32
 	spread []bool
@@ -141,17 +143,19 @@ func (l *losses) runners() {
 func (l *losses) findUnits() {
 	ix := l.ix
 	byDomain := map[int32]int{}
+	l.unitAt = slices.Repeat([]int32{nowhere}, len(ix.s.Hosts))
 	for h := range int32(len(ix.s.Hosts)) {
 		if ix.gone[h] || !ix.usable[h] && !l.runs[h] {
 			continue
 		}
 		n, known := byDomain[ix.domain[h]]
 		if l.sort == guarantee.UnitHost || !known {
-			byDomain[ix.domain[h]] = len(l.units)
-			l.units = append(l.units, unit{hosts: []int32{h}})
-			continue
+			n = len(l.units)
+			byDomain[ix.domain[h]] = n
+			l.units = append(l.units, unit{})
 		}
 		l.units[n].hosts = append(l.units[n].hosts, h)
+		l.unitAt[h] = int32(n)
 	}
 	seen := map[string]int32{}
 	for u := range l.units {

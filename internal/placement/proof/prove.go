@@ -32,7 +32,8 @@ func Prove(s *guarantee.Site) guarantee.Decision {
 		d.Steps += p.steps
 		if c != nil {
 			if err := audit.Check(s, c); err != nil {
-				p.fault, c = "the search made a wrong certificate: "+err.Error(), nil
+				d.Fault = fmt.Errorf("the search made a wrong certificate: %w", err)
+				p.fault, c = d.Fault.Error(), nil
 			}
 		}
 		if given == 0 {
@@ -60,8 +61,8 @@ type prover struct {
 	exhausted *guarantee.Missing
 	fault     string
 	steps     int
-	// kept is what the search goes on from; nil: it begins on an empty board.
-	kept *kept
+	// earlier is what the search goes on from; nil: it begins on an empty board.
+	earlier *earlier
 }
 
 // pattern is one way to lose units that no other dominates.
@@ -219,8 +220,8 @@ func count(n int, u guarantee.Unit) string {
 // then that pattern is proven with it, and the others have a spare to go to. Hosts on which something
 // runs are no such spares.
 func (p *prover) findBase() bool {
-	if p.kept != nil {
-		p.base = p.kept.base(p.ix)
+	if p.earlier != nil {
+		p.base = p.earlier.base(p.ix)
 		return p.base != nil
 	}
 	i := slices.IndexFunc(p.patterns, func(q *pattern) bool {
@@ -344,14 +345,14 @@ func (q *pattern) choose(b *board) {
 	}
 }
 
-// repair finds the placement of one pattern: by what is kept of a pattern that covered it, by moving what its spares carry
-// in the base, or anew.
+// repair finds the placement of one pattern: by that of an earlier one that covered it, by moving what its spares carry in
+// the base, or anew.
 func (p *prover) repair(q *pattern) bool {
 	b := p.base
 	b.count(q.scenarios)
 	q.choose(b)
 	b.close(q)
-	ok := p.kept != nil && p.kept.carry(b, q)
+	ok := p.earlier != nil && p.earlier.carry(b, q)
 	if !ok {
 		ok = b.evacuate(q)
 	}
@@ -360,7 +361,7 @@ func (p *prover) repair(q *pattern) bool {
 	}
 	b.undo(0)
 	b.open()
-	if ok || p.kept != nil {
+	if ok || p.earlier != nil {
 		return ok
 	}
 	full := p.placeAll(q, q.scenarios)

@@ -30,13 +30,17 @@ func drawSite(seed uint64) *guarantee.Site {
 	for range max(r.IntN(4)-2, 0) {
 		s.Firm = append(s.Firm, guarantee.Instance{Host: r.oneOf(s), Demand: r.vector(s, 2<<r.IntN(3))})
 	}
-	switch r.IntN(6) {
+	switch r.IntN(7) {
 	case 0:
 		s.Scenarios = []guarantee.Scenario{{Name: "two", Hosts: 2}}
 	case 1:
 		s.Scenarios = []guarantee.Scenario{{Name: "domain", FailureDomains: 1, Hosts: r.IntN(2)}}
 	case 2:
 		s.Scenarios = []guarantee.Scenario{{Name: "a", Plans: []string{"p0", "p1"}, Hosts: r.IntN(3)}, {Name: "b", Plans: []string{"p1", "p2"}, Hosts: r.IntN(2), FailureDomains: r.IntN(2)}}
+	case 3: // Each by itself, with a loss or none.
+		for _, plan := range []string{"p0", "p1", "p2"} {
+			s.Scenarios = append(s.Scenarios, guarantee.Scenario{Name: plan, Plans: []string{plan}, Hosts: r.IntN(2)})
+		}
 	}
 	return s
 }
