@@ -193,7 +193,7 @@ func siteStatus() *pb.GetStatusResponse {
 		},
 		Open:           []*pb.Failover{halfway()},
 		GuaranteeSince: after(-7200),
-		Margins:        []*pb.Margin{{Dimension: "vcpus", Total: 96000, Obliged: 80500}, {Dimension: "memory", Total: 384 << 30, Obliged: 400 << 30}},
+		Margins:        []*pb.Margin{{Dimension: "vcpus", Total: 96000, Obliged: 80500}, {Dimension: "memory", Total: 384 << 30, Obliged: 400 << 30}, {Dimension: "disk/ssd", Total: 4 << 40, Obliged: 1 << 40}},
 		Weakest:        "plan webshop lacks 8GiB memory: no host but h1 has room for webshop/db",
 		Lent:           &pb.Lent{Vcpus: 24, MemoryBytes: 96 << 30, Instances: 12, TotalVcpus: 96, TotalMemoryBytes: 384 << 30, Preempted: 2},
 		Members:        []*pb.Member{{Name: "c1"}, {Name: "c2", Leader: true, Self: true}, {Name: "c3"}},

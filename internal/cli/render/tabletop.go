@@ -85,7 +85,8 @@ func marginText(ms []*pb.Margin) string {
 			if device, ok := strings.CutPrefix(m.GetDimension(), "device/"); ok {
 				parts = append(parts, fmt.Sprintf("%d of %d %s", free, m.GetTotal(), device))
 			} else if m.GetObliged() > 0 { // A disk that no plan asks for says nothing.
-				parts = append(parts, fmt.Sprintf("%s of %s disk", model.ApproxBytes(uint64(free)), model.ApproxBytes(uint64(m.GetTotal()))))
+				pool := strings.TrimPrefix(m.GetDimension(), "disk/")
+				parts = append(parts, fmt.Sprintf("%s of %s %s disk", model.ApproxBytes(uint64(free)), model.ApproxBytes(uint64(m.GetTotal())), pool))
 			}
 		}
 	}
