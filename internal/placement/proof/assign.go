@@ -2,6 +2,7 @@ package proof
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
@@ -162,19 +163,33 @@ func (a *assigner) place(strictly bool) Assignment {
 	}
 	out.Unplaced = append(out.Unplaced, a.stranded...)
 	slices.SortStableFunc(out.Unplaced, func(x, y guarantee.Workload) int { return cmp.Compare(x.Rank, y.Rank) })
-	used := make([]bool, len(a.s.Hosts))
+	asked := a.seat(b, out.Hosts)
+	out.Victims = a.victims(b, asked)
+	return out
+}
+
+// seat notes on which host each workload of the run is, and returns what the run asks of each host; nil where it has
+// nothing.
+func (a *assigner) seat(b *board, on map[string]string) [][]int64 {
+	asked := make([][]int64, len(a.s.Hosts))
 	for _, it := range a.run {
-		if h := b.at[it]; h >= 0 {
-			used[h] = true
-			for _, m := range a.ix.items[it].members {
-				if name := a.ix.s.Workloads[m].Name; a.wanted[name] {
-					out.Hosts[name] = a.s.Hosts[h].Name
+		h := b.at[it]
+		if h < 0 {
+			continue
+		}
+		if asked[h] == nil {
+			asked[h] = make([]int64, a.ix.dims)
+		}
+		for _, m := range a.ix.items[it].members {
+			if w := &a.ix.s.Workloads[m]; a.wanted[w.Name] {
+				on[w.Name] = a.s.Hosts[h].Name
+				for d := range asked[h] {
+					asked[h][d] = guarantee.Add(asked[h][d], w.Demand.At(d))
 				}
 			}
 		}
 	}
-	out.Victims = a.victims(b, used)
-	return out
+	return asked
 }
 
 // unplaced are the members that the run was to place: others run already.
@@ -221,9 +236,9 @@ func (a *assigner) quiet(b *board, it, h int32) bool {
 	return true
 }
 
-// victims chooses who goes from the hosts that the run uses. Instances that are held already are among
-// them where their return would not fit: whoever frees them first must not bring them back.
-func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
+// victims chooses who goes from the hosts that the run uses, for what it asks of each. Instances that are held already are
+// among them where their return would not fit: whoever frees them first must not bring them back.
+func (a *assigner) victims(b *board, asked [][]int64) []guarantee.Instance {
 	hosts := make(map[string]int, len(a.s.Hosts))
 	for h := range a.s.Hosts {
 		hosts[a.s.Hosts[h].Name] = h
@@ -247,12 +262,12 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 			leases[n].Cost += v.Cost + 1 // Of two sets that cost nothing the smaller one goes.
 		}
 		h, there := hosts[v.Host]
-		if !there || !used[h] {
+		if !there || asked[h] == nil {
 			continue
 		}
 		gain := gains[i*a.ix.dims : (i+1)*a.ix.dims : (i+1)*a.ix.dims]
 		if missing[h] == nil {
-			missing[h] = a.full(b, h)
+			missing[h] = a.full(b, h, asked[h])
 		}
 		for d := range gain {
 			gain[d] = v.Demand.At(d) - v.Residue.At(d)
@@ -280,10 +295,17 @@ func (a *assigner) victims(b *board, used []bool) []guarantee.Instance {
 	return out
 }
 
+// plenty is what is free of what a run does not ask for: if less than nothing is, nobody goes for it.
+const plenty = math.MaxInt64 / 2
+
 // full is what a host carries without leases, beyond its capacity: negative while there is room.
-func (a *assigner) full(b *board, h int) []int64 {
+func (a *assigner) full(b *board, h int, asked []int64) []int64 {
 	out := make([]int64, a.ix.dims)
 	for d := range out {
+		if asked[d] <= 0 {
+			out[d] = -plenty
+			continue
+		}
 		out[d] = b.load[h*b.ix.width+d] - a.ix.room[h*a.ix.dims+d] - a.s.Hosts[h].Lending.At(d)
 	}
 	return out

@@ -24,11 +24,11 @@ func lend(s *guarantee.Site, seed uint64) {
 	}
 }
 
-// overfull names a host, of those that the run uses, on which more is than it has.
+// overfull names a host, of those that the run uses, on which more is than it has of what the run needs there: it may have
+// had less than nothing of a device before.
 func overfull(s *guarantee.Site, a proof.Assignment, gone []guarantee.Instance) string {
 	for _, h := range s.Hosts {
-		used := false
-		sum := make(guarantee.Vector, len(s.Dimensions))
+		sum, needed := make(guarantee.Vector, len(s.Dimensions)), make(guarantee.Vector, len(s.Dimensions))
 		add := func(v guarantee.Vector) {
 			for d := range sum {
 				sum[d] += v.At(d)
@@ -36,7 +36,11 @@ func overfull(s *guarantee.Site, a proof.Assignment, gone []guarantee.Instance) 
 		}
 		for _, w := range s.Workloads {
 			placed, of := a.Hosts[w.Name]
-			used = used || of && placed == h.Name
+			if of && placed == h.Name {
+				for d := range needed {
+					needed[d] += w.Demand.At(d)
+				}
+			}
 			if of && placed == h.Name || !of && w.Host == h.Name {
 				add(w.Demand)
 			}
@@ -51,8 +55,10 @@ func overfull(s *guarantee.Site, a proof.Assignment, gone []guarantee.Instance) 
 				add(p.Demand)
 			}
 		}
-		if used && !sum.Fits(h.Capacity) {
-			return h.Name
+		for d := range sum {
+			if needed[d] > 0 && sum[d] > h.Capacity.At(d) {
+				return h.Name
+			}
 		}
 	}
 	return ""
