@@ -48,6 +48,7 @@ func guaranteeRows() []row {
 			row{what: "openb " + x + ": admission, 99th percentile", measured: series{name, "p99-ns"}, goal: 50, scale: us, shown: "us", under: "the same"},
 			row{what: "openb " + x + ": admission, worst", measured: series{name, "max-ns"}, scale: us, shown: "us", under: "the same"},
 			row{what: "openb " + x + ": everything fails over", measured: series{name, "failover-ms"}, goal: 500, scale: 1, shown: ms, under: "places and victims"},
+			row{what: "openb " + x + ": cost of the victims / exact optimum", measured: series{name, "victim-cost-ratio"}, goal: 1.05, scale: 1, shown: "x", under: "the same; every set of leases of each host tried"},
 		)
 	}
 	return out

@@ -31,7 +31,7 @@ func TestMetrics(t *testing.T) {
 	}
 	await(t, "the guarantee to be kept", func() bool { return s.follower().State().Guarantee() != nil })
 	for m, wants := range map[*member][]string{
-		s.leader():   {"hotspare_leads 1\n", "hotspare_guarantee_losses_to_survive 1\n", "hotspare_guarantee_losses_proven ", `hotspare_lease_refusals_total{reason="NOT_FOUND"} 1`, `hotspare_plans{ready="true"} 0`, "hotspare_alarms ", "hotspare_proof_duration_seconds_count "},
+		s.leader():   {"hotspare_leads 1\n", "hotspare_guarantee_losses_to_survive 1\n", "hotspare_guarantee_losses_proven ", "hotspare_guarantee_proven_timestamp_seconds ", `hotspare_lease_refusals_total{reason="NOT_FOUND"} 1`, `hotspare_plans{ready="true"} 0`, "hotspare_alarms ", "hotspare_proof_duration_seconds_count "},
 		s.follower(): {"hotspare_leads 0\n", "hotspare_guarantee_losses_to_survive 1\n", `hotspare_leases{phase="active"} 0`},
 	} {
 		a := ask(t, olga, http.MethodGet, "https://"+m.https+"/metrics", nil)

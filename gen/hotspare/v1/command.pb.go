@@ -2947,8 +2947,9 @@ type Guarantee struct {
 	Proven int32 `protobuf:"zigzag32,8,opt,name=proven,proto3" json:"proven,omitempty"`
 	// Absent when nothing is proven.
 	Certificate *Certificate `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// The index of the entry that kept it.
-	Version       uint64 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`
+	// The index of the entry that kept it, and when.
+	Version       uint64                 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`
+	ProvenAt      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=proven_at,json=provenAt,proto3" json:"proven_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3051,6 +3052,13 @@ func (x *Guarantee) GetVersion() uint64 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *Guarantee) GetProvenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProvenAt
+	}
+	return nil
 }
 
 // Certificate is a placement for the site as it is, and one for each pattern of losses that matters. Hosts and
@@ -3813,7 +3821,7 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06digest\x18\t \x01(\fH\x00R\x06digest\x126\n" +
 	"\tguarantee\x18\n" +
 	" \x01(\v2\x16.hotspare.v1.GuaranteeH\x00R\tguaranteeB\b\n" +
-	"\x06record\"\xe8\x02\n" +
+	"\x06record\"\xa1\x03\n" +
 	"\tGuarantee\x12\x12\n" +
 	"\x04word\x18\x01 \x01(\tR\x04word\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
@@ -3825,7 +3833,8 @@ const file_hotspare_v1_command_proto_rawDesc = "" +
 	"\x06proven\x18\b \x01(\x11R\x06proven\x12:\n" +
 	"\vcertificate\x18\t \x01(\v2\x18.hotspare.v1.CertificateR\vcertificate\x12\x18\n" +
 	"\aversion\x18\n" +
-	" \x01(\x04R\aversion\"\xdb\x01\n" +
+	" \x01(\x04R\aversion\x127\n" +
+	"\tproven_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bprovenAt\"\xdb\x01\n" +
 	"\vCertificate\x129\n" +
 	"\tscenarios\x18\x01 \x03(\v2\x1b.hotspare.v1.ProvenScenarioR\tscenarios\x12\x18\n" +
 	"\awitness\x18\x02 \x03(\x11R\awitness\x12;\n" +
@@ -4041,19 +4050,20 @@ var file_hotspare_v1_command_proto_depIdxs = []int32{
 	44, // 82: hotspare.v1.Guarantee.since:type_name -> google.protobuf.Timestamp
 	0,  // 83: hotspare.v1.Guarantee.answer:type_name -> hotspare.v1.GuaranteeAnswer
 	36, // 84: hotspare.v1.Guarantee.certificate:type_name -> hotspare.v1.Certificate
-	41, // 85: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
-	42, // 86: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
-	38, // 87: hotspare.v1.CertificateChange.hosts:type_name -> hotspare.v1.NumberChange
-	38, // 88: hotspare.v1.CertificateChange.workloads:type_name -> hotspare.v1.NumberChange
-	39, // 89: hotspare.v1.CertificateChange.duties:type_name -> hotspare.v1.HostDuty
-	40, // 90: hotspare.v1.CertificateChange.patterns:type_name -> hotspare.v1.PatternChange
-	43, // 91: hotspare.v1.PatternChange.spares:type_name -> hotspare.v1.Spares
-	43, // 92: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
-	93, // [93:93] is the sub-list for method output_type
-	93, // [93:93] is the sub-list for method input_type
-	93, // [93:93] is the sub-list for extension type_name
-	93, // [93:93] is the sub-list for extension extendee
-	0,  // [0:93] is the sub-list for field type_name
+	44, // 85: hotspare.v1.Guarantee.proven_at:type_name -> google.protobuf.Timestamp
+	41, // 86: hotspare.v1.Certificate.scenarios:type_name -> hotspare.v1.ProvenScenario
+	42, // 87: hotspare.v1.Certificate.patterns:type_name -> hotspare.v1.CertificatePattern
+	38, // 88: hotspare.v1.CertificateChange.hosts:type_name -> hotspare.v1.NumberChange
+	38, // 89: hotspare.v1.CertificateChange.workloads:type_name -> hotspare.v1.NumberChange
+	39, // 90: hotspare.v1.CertificateChange.duties:type_name -> hotspare.v1.HostDuty
+	40, // 91: hotspare.v1.CertificateChange.patterns:type_name -> hotspare.v1.PatternChange
+	43, // 92: hotspare.v1.PatternChange.spares:type_name -> hotspare.v1.Spares
+	43, // 93: hotspare.v1.CertificatePattern.spares:type_name -> hotspare.v1.Spares
+	94, // [94:94] is the sub-list for method output_type
+	94, // [94:94] is the sub-list for method input_type
+	94, // [94:94] is the sub-list for extension type_name
+	94, // [94:94] is the sub-list for extension extendee
+	0,  // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_command_proto_init() }

@@ -68,6 +68,7 @@ func described() []struct{ name, help, label string } {
 		{"guarantee_losses_to_survive", "Losses that the declared scenarios are to survive.", ""},
 		{"guarantee_losses_proven", "Losses that are proven to be survived; -1: the plans do not fit at all.", ""},
 		{"guarantee_since_timestamp_seconds", "Since when the coordinators agree on the guarantee.", ""},
+		{"guarantee_proven_timestamp_seconds", "When the proof that is kept was made: the site has not changed since in what it rests on, or a new one is on its way.", ""},
 		{"guarantee_margin_vcpus", "Virtual CPUs of usable hosts that no plan needs, whatever is lost.", ""},
 		{"guarantee_margin_bytes", "Memory of usable hosts that no plan needs, whatever is lost.", ""},
 		{"guarantee_margin_local_disk_bytes", "Local disk of usable hosts that no plan needs, whatever is lost, lent or not.", ""},
@@ -124,6 +125,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge("guarantee_losses_to_survive", float64(g.GetAsked()))
 		gauge("guarantee_losses_proven", float64(g.GetProven()))
 		gauge("guarantee_since_timestamp_seconds", float64(g.GetSince().AsTime().Unix()))
+		gauge("guarantee_proven_timestamp_seconds", float64(g.GetProvenAt().AsTime().Unix()))
 	}
 	phases, queued := map[pb.LeasePhase]float64{}, map[string]float64{}
 	for r := range s.Resources("project") {

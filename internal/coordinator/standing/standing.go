@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/coordinator/live"
 	"github.com/hotspare/hotspare/internal/coordinator/state"
@@ -318,11 +320,12 @@ func (k *Keeper) repair(site *guarantee.Site) (d guarantee.Decision, ok bool) {
 	return d, true
 }
 
-// abridge leaves of a certificate what makes it of the one that is kept, where that can be said: after a repair little is
-// different. The kept one was made for the site as it was.
+// abridge leaves of a certificate what makes it of the one that is kept, where that can be said and is less: after a repair
+// little is different. The kept one was made for the site as it was.
 func abridge(kept *pb.Guarantee, was, is *guarantee.Site, c *pb.RecordGuarantee) {
-	if c.Change = witness.Change(kept, was, is, c.GetGuarantee().GetCertificate()); c.GetChange() != nil {
-		c.Guarantee.Certificate = nil
+	whole := c.GetGuarantee().GetCertificate()
+	if change := witness.Change(kept, was, is, whole); change != nil && proto.Size(change) < proto.Size(whole) {
+		c.Change, c.Guarantee.Certificate = change, nil
 	}
 }
 

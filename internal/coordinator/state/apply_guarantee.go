@@ -34,7 +34,7 @@ func (t *tx) recordGuarantee(c *pb.RecordGuarantee) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	g.Since, g.Version = was.GetSince(), t.index
+	g.Since, g.Version, g.ProvenAt = was.GetSince(), t.index, t.stamp()
 	if was.GetWord() != g.GetWord() {
 		g.Since = t.stamp()
 		reason := g.GetWord()

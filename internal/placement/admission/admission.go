@@ -369,23 +369,23 @@ func Overlent(s *guarantee.Site) map[string]string {
 
 // Desk admits under one proof of one site, each time as if nobody else had been admitted.
 type Desk struct {
-	Site   *guarantee.Site
-	Proof  guarantee.Decision
+	site   *guarantee.Site
+	proof  guarantee.Decision
 	lender *Lender
 }
 
 // NewDesk opens a desk. The decision must be of this site.
-func NewDesk(s *guarantee.Site, d guarantee.Decision) *Desk { return &Desk{Site: s, Proof: d} }
+func NewDesk(s *guarantee.Site, d guarantee.Decision) *Desk { return &Desk{site: s, proof: d} }
 
 // Preemptible places lent instances where there is room now, first where no witness needs it.
 // They change nothing in the proof: they can all be taken back. The error says what would be accepted.
 func (k *Desk) Preemptible(want []guarantee.Instance) ([]string, error) {
-	if k.Proof.Lost() {
-		return nil, model.Errorf(model.FaultNoFit, "", "the recovery plans do not fit: %s", k.Proof.Reason).
+	if k.proof.Lost() {
+		return nil, model.Errorf(model.FaultNoFit, "", "the recovery plans do not fit: %s", k.proof.Reason).
 			WithRemedy("the site lends nothing until they do")
 	}
 	if k.lender == nil {
-		k.lender = NewLender(k.Site, k.Proof)
+		k.lender = NewLender(k.site, k.proof)
 	}
 	l := k.lender
 	var out []string
@@ -393,10 +393,10 @@ func (k *Desk) Preemptible(want []guarantee.Instance) ([]string, error) {
 		h := l.Choose(&v)
 		if h < 0 {
 			refusal := l.Refusal(&v)
-			refusal.What = fmt.Sprintf("VM %d of %d (%s) %s", i+1, len(want), size(k.Site, v.Demand), refusal.What)
+			refusal.What = fmt.Sprintf("VM %d of %d (%s) %s", i+1, len(want), size(k.site, v.Demand), refusal.What)
 			return nil, refusal
 		}
-		v.Host = k.Site.Hosts[h].Name
+		v.Host = k.site.Hosts[h].Name
 		out = append(out, v.Host)
 		if i+1 == len(want) {
 			break // Nobody looks at what is left.
@@ -416,7 +416,7 @@ func size(s *guarantee.Site, v guarantee.Vector) string {
 
 // Firm places instances that survive every scenario: only where the proof holds with them.
 func (k *Desk) Firm(want []guarantee.Instance) ([]string, error) {
-	s, d := k.Site, k.Proof
+	s, d := k.site, k.proof
 	if d.Answer != guarantee.Fits {
 		return nil, model.Errorf(model.FaultNoFit, "", "the site is %s: %s", d.Word(), d.Reason).
 			WithRemedy("a preemptible lease may be admitted")

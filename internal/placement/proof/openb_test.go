@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/csv"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -164,6 +165,8 @@ func BenchmarkOpenb(b *testing.B) {
 			b.ReportMetric(float64(time.Since(start).Milliseconds()), "failover-ms")
 			b.ReportMetric(float64(len(a.Victims)), "victims")
 			b.ReportMetric(float64(len(a.Unplaced)), "unplaced")
+			cost := func(v *guarantee.Instance) int64 { return int64(v.Cost) + 1 }
+			b.ReportMetric(float64(total(a.Victims, cost))/float64(max(exactCost(b, s, a), 1)), "victim-cost-ratio")
 		})
 	}
 }
@@ -188,4 +191,63 @@ func lendOpenb(b *testing.B, s *guarantee.Site, d guarantee.Decision, ask []guar
 	b.ReportMetric(100*float64(total(s.Preemptible, asked))/float64(total(ask, asked)), "lent-percent")
 	b.ReportMetric(float64(total(s.Preemptible, asked))/guarantee.Milli, "lent-vcpus")
 	reportTimes(b, took)
+}
+
+// exactCost is the least that victims can cost where an assignment has the workloads: of each host the cheapest leases,
+// each of one VM, whose going makes room there.
+func exactCost(b *testing.B, s *guarantee.Site, a proof.Assignment) (sum int64) {
+	missing := make(map[string]guarantee.Vector, len(s.Hosts))
+	for i := range s.Hosts {
+		v := make(guarantee.Vector, len(s.Dimensions))
+		for d := range v {
+			v[d] = -s.Hosts[i].Capacity.At(d)
+		}
+		missing[s.Hosts[i].Name] = v
+	}
+	add := func(host string, demand guarantee.Vector) {
+		for d := range missing[host] {
+			missing[host][d] += demand.At(d)
+		}
+	}
+	for i := range s.Workloads {
+		add(a.Hosts[s.Workloads[i].Name], s.Workloads[i].Demand)
+	}
+	on := map[string][]guarantee.Instance{}
+	for _, v := range s.Preemptible {
+		add(v.Host, v.Demand)
+		on[v.Host] = append(on[v.Host], v)
+	}
+	for host, leases := range on { // Any order: a sum.
+		slices.SortFunc(leases, func(x, y guarantee.Instance) int { return cmp.Compare(x.Cost, y.Cost) })
+		c := &cover{leases: leases, best: math.MaxInt64, looks: 10_000_000}
+		if c.try(0, 0, missing[host]); c.looks < 0 {
+			b.Fatalf("%s has too many leases for every set of them to be tried: %d", host, len(leases))
+		}
+		sum += c.best
+	}
+	return sum
+}
+
+// cover looks for the cheapest leases that free what is missing on a host.
+type cover struct {
+	leases []guarantee.Instance
+	best   int64
+	looks  int
+}
+
+func (c *cover) try(from int, cost int64, missing guarantee.Vector) {
+	if c.looks--; c.looks < 0 || cost >= c.best {
+		return
+	}
+	if !slices.ContainsFunc(missing, func(n int64) bool { return n > 0 }) {
+		c.best = cost
+		return
+	}
+	for i := from; i < len(c.leases) && cost+int64(c.leases[i].Cost)+1 < c.best; i++ {
+		rest := slices.Clone(missing)
+		for d := range rest {
+			rest[d] -= c.leases[i].Demand.At(d)
+		}
+		c.try(i+1, cost+int64(c.leases[i].Cost)+1, rest)
+	}
 }

@@ -267,7 +267,7 @@ func (r *reading) lent(s State) ([]guarantee.Instance, []guarantee.Kept) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.preemptible != nil && r.pricedAt.Equal(s.Time()) {
-		return r.preemptible, r.kept
+		return slices.Clip(r.preemptible), slices.Clip(r.kept)
 	}
 	n := 0
 	for _, row := range r.lentRows {
@@ -286,7 +286,7 @@ func (r *reading) lent(s State) ([]guarantee.Instance, []guarantee.Kept) {
 		}
 		r.kept = append(r.kept, row.kept...)
 	}
-	return r.preemptible, r.kept
+	return slices.Clip(r.preemptible), slices.Clip(r.kept)
 }
 
 // base is the site without what is lent, and its fingerprint.
