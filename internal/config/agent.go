@@ -51,8 +51,8 @@ type Libvirt struct {
 	DomainType string `yaml:"domain_type"`
 	// StateDir keeps private disks and saved memory; default /var/lib/hotspare/instances.
 	StateDir string `yaml:"state_dir"`
-	// LocalPools are directories for empty disks on other file systems of this host, by name ("ssd: /srv/ssd"). One is taken
-	// out again only when no VM has a disk there.
+	// LocalPools are directories for empty disks on other file systems of this host, by name ("ssd: /srv/ssd/hotspare"). A
+	// VM that has a disk in one that is taken out again is neither changed nor removed until it is back.
 	LocalPools map[string]string `yaml:"local_pools"`
 }
 
@@ -132,10 +132,13 @@ func indexed(c *checker, list string, i int) string {
 }
 
 func (l *Libvirt) localPools(c *checker) {
+	if len(l.LocalPools) > model.MaxLocalPools {
+		c.add("libvirt.local_pools", "%d pools, at most %d", len(l.LocalPools), model.MaxLocalPools)
+	}
 	for _, pool := range slices.Sorted(maps.Keys(l.LocalPools)) {
 		at := "libvirt.local_pools." + pool
-		if !model.ValidName(pool) || pool == model.LocalDisk {
-			c.add(at, "%q is no name of a local pool: want 1 to 63 of a-z, 0-9 and '-', and not %q, which is state_dir", pool, model.LocalDisk)
+		if !model.ValidLocalPool(pool) {
+			c.add(at, "%q is no name of a local pool: want 1 to 32 of a-z, 0-9 and '-', and not %q, which is state_dir", pool, model.LocalDisk)
 		}
 		dir := l.LocalPools[pool]
 		c.dir(&dir)

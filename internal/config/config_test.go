@@ -154,8 +154,8 @@ libvirt:
 `)
 	_, err := config.LoadAgent(path, noEnv)
 	checkFaults(t, err, path, []string{
-		`:6:12: libvirt.local_pools.local: "local" is no name of a local pool: want 1 to 63 of a-z, 0-9 and '-', and not "local", which is state_dir`,
-		`:7:10: libvirt.local_pools.Big: "Big" is no name of a local pool: want 1 to 63 of a-z, 0-9 and '-', and not "local", which is state_dir`,
+		`:6:12: libvirt.local_pools.local: "local" is no name of a local pool: want 1 to 32 of a-z, 0-9 and '-', and not "local", which is state_dir`,
+		`:7:10: libvirt.local_pools.Big: "Big" is no name of a local pool: want 1 to 32 of a-z, 0-9 and '-', and not "local", which is state_dir`,
 		`:8:10: libvirt.local_pools.ssd: names no directory`,
 	})
 }

@@ -97,6 +97,10 @@ func LocalDisksOf(is *pb.InstanceSpec) map[string]uint64 {
 	return u.LocalDisks
 }
 
+// ValidLocalPool says whether a name may be that of a local pool beside the host's own disk: a name of at most 32
+// characters, as disks are named after it.
+func ValidLocalPool(name string) bool { return ValidName(name) && len(name) <= 32 && name != LocalDisk }
+
 // LocalDiskName names the empty disk that a VM has in a local pool.
 func LocalDiskName(pool string) string {
 	if pool == LocalDisk {
@@ -134,6 +138,9 @@ func HostTotal(h *pb.Host) Use {
 	}
 	disks := map[string]uint64{LocalDisk: less(disk, h.GetPolicy().GetReserveLocalDiskBytes())}
 	for pool, size := range c.GetLocalDisksBytes() { // Any order: each by itself.
+		if !ValidLocalPool(pool) {
+			continue // Of an agent that knows no better.
+		}
 		disks[pool] = less(size, h.GetPolicy().GetReserveLocalDisksBytes()[pool])
 	}
 	return Use{

@@ -183,7 +183,9 @@ func (c *checker) localDisks(path string, disks map[string]uint64, least uint64)
 		switch at, n := path+"."+pool, disks[pool]; {
 		case pool == LocalDisk:
 			c.add(at, "is the host's own disk: write %s", strings.TrimSuffix(path, "s"))
-		case c.name(at, pool, "local pool") && (n < least || n > MaxLocalDiskBytes):
+		case !ValidLocalPool(pool):
+			c.add(at, "local pool %q is not a name of at most 32 of a-z, 0-9 and '-', not at the ends", pool)
+		case n < least || n > MaxLocalDiskBytes:
 			c.add(at, "is %s, want %s to %s", FormatBytes(n), FormatBytes(least), FormatBytes(MaxLocalDiskBytes))
 		}
 	}

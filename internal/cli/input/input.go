@@ -61,21 +61,21 @@ func extra(r *pb.Resources, part string) (err error) {
 	switch {
 	case part == "":
 		return nil
-	case name == "disk" && r.GetLocalDiskBytes() > 0 || r.GetLocalDisksBytes()[pool] > 0 || r.GetDevices()[name] > 0:
+	case name == "disk" && r.GetLocalDiskBytes() > 0 || pooled && r.GetLocalDisksBytes()[pool] > 0 || r.GetDevices()[name] > 0:
 		return fmt.Errorf("%s is there twice", name)
 	case name == "disk" || pooled:
 		n, err := model.ParseBytes(value)
-		switch {
-		case err != nil || n == 0:
+		if err != nil || n == 0 {
 			return fmt.Errorf("%s is %q, want a size with a unit, for example 20GiB", name, value)
-		case !pooled:
-			r.LocalDiskBytes = n
-		case r.LocalDisksBytes == nil:
-			r.LocalDisksBytes = map[string]uint64{}
-			fallthrough
-		default:
-			r.LocalDisksBytes[pool] = n
 		}
+		if !pooled {
+			r.LocalDiskBytes = n
+			return nil
+		}
+		if r.LocalDisksBytes == nil {
+			r.LocalDisksBytes = map[string]uint64{}
+		}
+		r.LocalDisksBytes[pool] = n
 		return nil
 	}
 	n, err := strconv.ParseUint(value, 10, 32)

@@ -18,6 +18,8 @@ func TestVM(t *testing.T) {
 		"1cpu,1GiB,disk/ssd=5GiB,disk/hdd=1TiB": {
 			Vcpus: 1, MemoryBytes: gib, LocalDisksBytes: map[string]uint64{"ssd": 5 * gib, "hdd": 1024 * gib},
 		},
+		"1cpu,1GiB,disk/x=5GiB,x=1": {Vcpus: 1, MemoryBytes: gib, LocalDisksBytes: map[string]uint64{"x": 5 * gib}, Devices: map[string]uint32{"x": 1}},
+		"1cpu,1GiB,x=1,disk/x=5GiB": {Vcpus: 1, MemoryBytes: gib, LocalDisksBytes: map[string]uint64{"x": 5 * gib}, Devices: map[string]uint32{"x": 1}},
 		"4cpu,8GiB,disk=20GiB,a100=2,fpga=1": {
 			Vcpus: 4, MemoryBytes: 8 * gib, LocalDiskBytes: 20 * gib, Devices: map[string]uint32{"a100": 2, "fpga": 1},
 		},

@@ -71,7 +71,7 @@ func localDisks(r *pb.Resources) error {
 	}
 	for _, pool := range slices.Sorted(maps.Keys(r.GetLocalDisksBytes())) {
 		switch n := r.GetLocalDisksBytes()[pool]; {
-		case !model.ValidName(pool) || pool == model.LocalDisk:
+		case !model.ValidLocalPool(pool):
 			return model.Errorf(model.FaultInvalid, "", "a disk in local pool %q", pool).
 				WithRemedy("disk=20GiB is one on the host's own disk, disk/ssd=20GiB one in its local pool ssd")
 		case wrong(n):

@@ -125,7 +125,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge("guarantee_losses_to_survive", float64(g.GetAsked()))
 		gauge("guarantee_losses_proven", float64(g.GetProven()))
 		gauge("guarantee_since_timestamp_seconds", float64(g.GetSince().AsTime().Unix()))
-		gauge("guarantee_proven_timestamp_seconds", float64(g.GetProvenAt().AsTime().Unix()))
+		if g.GetProvenAt() != nil { // One of an earlier version does not say.
+			gauge("guarantee_proven_timestamp_seconds", float64(g.GetProvenAt().AsTime().Unix()))
+		}
 	}
 	phases, queued := map[pb.LeasePhase]float64{}, map[string]float64{}
 	for r := range s.Resources("project") {

@@ -208,7 +208,7 @@ func (s *Server) hostChange(st *state.State, c *pb.Command, req *pb.UpdateHostRe
 		return nil, nil, model.Errorf(model.FaultNoFit, "host/"+req.GetName(), "without it the site would be %s", out).
 			WithRemedy("%s", out.Remedy(remedyOf(req, out.After)))
 	}
-	return &pb.SiteProof{Guarantee: out.Before.Word(), Reason: out.Before.Reason}, &pb.SiteProof{Guarantee: out.Word(), Reason: out.After.Reason}, nil
+	return &pb.SiteProof{Guarantee: out.Before.Word(), Reason: out.Why(out.Before)}, &pb.SiteProof{Guarantee: out.After.Word(), Reason: out.Why(out.After)}, nil
 }
 
 // remedyOf says what would be accepted instead of a host taken away.

@@ -119,22 +119,24 @@ func look(s, next *state.State, silent []string) (out Outlook) {
 // Worse says whether the change makes it worse (invariant 2).
 func (o Outlook) Worse() bool { return o.After.Worse(o.Before) }
 
-// Word names the state of the site after the change.
-func (o Outlook) Word() string { return o.After.Word() + o.when() }
-
 // String says what the site would be, and why.
 func (o Outlook) String() string {
-	if o.After.Reason != "" {
-		return o.Word() + ": " + o.After.Reason
+	if why := o.Why(o.After); why != "" {
+		return o.After.Word() + ": " + why
 	}
-	return o.Word()
+	return o.After.Word()
 }
 
-func (o Outlook) when() string {
+// Why says why the site is not better before or after the change, and of which time that is.
+func (o Outlook) Why(d guarantee.Decision) string {
 	if len(o.Once) == 0 {
-		return ""
+		return d.Reason
 	}
-	return ", once " + strings.Join(o.Once, ", ") + " can be reached again"
+	when := "once " + strings.Join(o.Once, ", ") + " can be reached again"
+	if d.Reason == "" {
+		return when
+	}
+	return when + ", " + d.Reason
 }
 
 // Remedy says what to do, where the change is refused: what would help in any case, or what is about silent hosts.

@@ -302,7 +302,7 @@ func TestLookBeyondSilence(t *testing.T) {
 	}
 	silence(w, host, true)
 	w.Controllers()
-	if o := look(undelete); !o.Worse() || !slices.Equal(o.Once, []string{host}) || !strings.HasPrefix(o.String(), "Degraded(0), once "+host+" can be reached again: plan ") {
+	if o := look(undelete); !o.Worse() || !slices.Equal(o.Once, []string{host}) || !strings.HasPrefix(o.String(), "Degraded(0): once "+host+" can be reached again, plan ") {
 		t.Errorf("while %s is silent: %v", host, o)
 	}
 	if o := look(cordon); o.Worse() {

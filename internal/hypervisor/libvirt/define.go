@@ -61,6 +61,9 @@ func (d *Driver) make(ctx context.Context, def hypervisor.Definition, f files) e
 	if err := os.MkdirAll(f.dir, 0o711); err != nil {
 		return err
 	}
+	if err := f.reachable(); err != nil {
+		return err
+	}
 	for _, disk := range def.Spec.GetDisks() {
 		if err := makeDisk(ctx, disk, f); err != nil {
 			return fmt.Errorf("disk %s: %w", disk.GetName(), err)
@@ -125,7 +128,7 @@ func makeDisk(ctx context.Context, disk *pb.Disk, f files) error {
 		return nil
 	}
 	if dir := filepath.Dir(path); dir != f.dir {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+		if err := errors.Join(f.mark(disk.GetLocalPool()), os.MkdirAll(dir, 0o711)); err != nil {
 			return err
 		}
 	}

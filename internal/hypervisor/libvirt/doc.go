@@ -11,7 +11,8 @@
 //	ram.used          the image after that: the guest has run, or may have, so it is never loaded again
 //	console.log       the serial console, written and rolled by virtlogd
 //
-// Empty disks in other local pools of the host are in a directory of the same name below each pool's.
+// Empty disks in other local pools of the host are in a directory of the same name below each pool's; pool-NAME in the main
+// one says that one is there.
 //
 // Rules that hold it together:
 //

@@ -35,7 +35,7 @@ type Options struct {
 	// StateDir holds private disks and saved RAM. QEMU's user must be able to reach it.
 	StateDir string
 	// LocalPools are directories for empty disks in other local pools of the host, by name; each must be there, on a file
-	// system of its own.
+	// system that is neither the root's nor that of another one.
 	LocalPools map[string]string
 	// DomainType is "kvm" or "qemu" (emulation); empty: kvm where the host has it.
 	DomainType string
@@ -85,8 +85,13 @@ func New(o Options) (*Driver, error) {
 	}, nil
 }
 
-// checkPools refuses local pools that are not there, and two that would count the space of one file system twice.
+// checkPools refuses local pools that are not there or whose file system is not mounted, and two that would count the
+// space of one file system twice.
 func checkPools(o Options) error {
+	var root unix.Stat_t
+	if err := unix.Stat("/", &root); err != nil {
+		return fmt.Errorf("libvirt driver: look at /: %w", err)
+	}
 	seen := map[uint64]string{}
 	add := func(what, dir string) error {
 		var st unix.Stat_t
@@ -95,6 +100,9 @@ func checkPools(o Options) error {
 		}
 		if other, twice := seen[st.Dev]; twice {
 			return fmt.Errorf("libvirt driver: %s %s is on the file system of %s: its space would count twice", what, dir, other)
+		}
+		if st.Dev == root.Dev && dir != o.StateDir {
+			return fmt.Errorf("libvirt driver: %s %s is on the root file system: is its own not mounted?", what, dir)
 		}
 		seen[st.Dev] = what
 		return nil

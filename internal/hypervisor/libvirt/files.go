@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,8 @@ const (
 	ramRestoring = "ram.restoring"
 	ramUsed      = "ram.used"
 	consoleLog   = "console.log"
+	// poolMark with the name of a local pool says that a disk of the domain is, or is about to be, there.
+	poolMark = "pool-"
 )
 
 // files are the private directories of one domain: the main one, and one in each other local pool of the host.
@@ -47,7 +50,7 @@ func (f files) disk(d *pb.Disk) (string, error) {
 	case d.GetLocalPool() == "":
 		dir = f.dir
 	case !there:
-		return "", fmt.Errorf("this host has no local pool %s: see libvirt.local_pools in the agent's configuration", d.GetLocalPool())
+		return "", noPool(d.GetLocalPool())
 	}
 	return filepath.Join(dir, "disk-"+d.GetName()+".qcow2"), nil
 }
@@ -76,9 +79,41 @@ func (f files) remove(name string) error {
 	return syncPath(f.dir)
 }
 
+// mark notes, durably, that a disk is about to be made in a local pool.
+func (f files) mark(pool string) error {
+	path := f.path(poolMark + pool)
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	return errors.Join(syncPath(path), syncPath(f.dir))
+}
+
+// reachable refuses to go on while a local pool is not configured in which the domain has a disk: that would stay for
+// good, and be taken for the next one's empty disk.
+func (f files) reachable() error {
+	marks, err := filepath.Glob(f.path(poolMark + "*"))
+	for _, m := range marks {
+		pool := strings.TrimPrefix(filepath.Base(m), poolMark)
+		if _, there := f.pools[pool]; !there {
+			err = errors.Join(err, noPool(pool))
+		}
+	}
+	return err
+}
+
+func noPool(pool string) error {
+	return fmt.Errorf("this host has no local pool %s: see libvirt.local_pools in the agent's configuration", pool)
+}
+
 // removeAll deletes the directories with everything in them, durably. The main one goes last: while it is there, it shows
 // that there is something to remove.
 func (f files) removeAll() error {
+	if err := f.reachable(); err != nil {
+		return err
+	}
 	for _, dir := range append(slices.Sorted(maps.Values(f.pools)), f.dir) {
 		if err := os.RemoveAll(dir); err != nil {
 			return err

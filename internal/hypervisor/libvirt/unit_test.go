@@ -185,6 +185,14 @@ func TestLocalPools(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	shm, err := os.MkdirTemp("/dev/shm", "pools")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(shm) })
+	if _, err := New(Options{Socket: "/s", StateDir: shm, LocalPools: map[string]string{"ssd": "/"}, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "not mounted") {
+		t.Errorf("on the root file system: %v", err)
+	}
 	d := &Driver{state: dir, pools: map[string]string{"ssd": ssd}}
 	f := d.files("instance/db")
 	disk := &pb.Disk{Name: "local-ssd", LocalPool: "ssd", Source: &pb.Disk_BlankBytes{BlankBytes: 1}}
@@ -204,6 +212,16 @@ func TestLocalPools(t *testing.T) {
 		if left, err := os.ReadDir(in); err != nil || len(left) > 0 {
 			t.Errorf("left in %s: %v, %v", in, left, err)
 		}
+	}
+	if err := errors.Join(os.MkdirAll(f.dir, 0o700), f.mark("ssd"), f.mark("ssd")); err != nil {
+		t.Fatal(err)
+	}
+	without := (&Driver{state: dir}).files("instance/db")
+	if err := without.removeAll(); err == nil || !strings.Contains(err.Error(), "no local pool ssd") {
+		t.Errorf("a VM goes while its disk cannot: %v", err)
+	}
+	if err := errors.Join(f.removeAll(), without.removeAll()); err != nil {
+		t.Errorf("and once that can: %v", err)
 	}
 	disk.LocalPool = "nvme"
 	if err := makeDisk(t.Context(), disk, f); err == nil || !strings.Contains(err.Error(), "no local pool nvme") {

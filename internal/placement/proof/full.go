@@ -20,7 +20,7 @@ type binKind struct {
 	next  int
 }
 
-// full places everything that runs in the scenarios at hand on an empty board: first what runs, then the rest by flavour. It returns
+// full places everything that the scenarios at hand run on an empty board: first what runs, then the rest by flavour. It returns
 // what found no room.
 func (b *board) full(steps int) []int32 {
 	b.home()

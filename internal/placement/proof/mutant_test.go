@@ -27,6 +27,8 @@ func sources() []mutant {
 		{"board.go", "(joins || b.ix.items[m].isNew(g, at))", "joins"},
 		{"pattern.go", "want > 0 && want > n {", "want > n {"},
 		{"renew.go", "if to, moves := block[h]; moves {", "if to, moves := block[h]; moves && to < 0 {"},
+		{"renew.go", "if e.steps > e.limit {", "if false {"},
+		{"assign.go", "if asked[d] <= 0 {", "if false {"},
 		{"renew.go", "if s < 0 || !l.dominates(", "if s < 0 || l.dominates("},
 		{"renew.go", "d.Worse(e.Decision) && e", "d.Lost() && e"},
 		{"index.go", "ix.room[i*ix.dims+d] = h.Capacity.At(d) - h.Lending.At(d)", "ix.room[i*ix.dims+d] = h.Capacity.At(d)"},

@@ -223,6 +223,9 @@ func exactCost(b *testing.B, s *guarantee.Site, a proof.Assignment) (sum int64) 
 		if c.try(0, 0, missing[host]); c.looks < 0 {
 			b.Fatalf("%s has too many leases for every set of them to be tried: %d", host, len(leases))
 		}
+		if c.best == math.MaxInt64 {
+			b.Fatalf("%s has no room though every lease were taken", host)
+		}
 		sum += c.best
 	}
 	return sum

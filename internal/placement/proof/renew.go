@@ -9,9 +9,9 @@ import (
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
 
-// goOnSteps bounds how far a search goes on from earlier placements: a step is a look at a pattern, or at an item that is
-// put where it was.
-const goOnSteps = 4_000_000
+// mostGoOnSteps bounds how far a search goes on from earlier placements, for each number of losses: a step is a look at a
+// pattern, or at an item that is put where it was. It is some seconds.
+const mostGoOnSteps = 20_000_000
 
 // Earlier is what was proven of a site before it changed.
 type Earlier struct {
@@ -44,12 +44,13 @@ func goOn(from Earlier, is *guarantee.Site, d guarantee.Decision) guarantee.Deci
 			continue
 		}
 		p := &prover{ix: newIndex(is, asked), scenarios: guarantee.Weaken(asked, given), earlier: e}
+		e.steps = 0
 		c := p.search()
 		d.Steps += p.steps + e.steps
 		if c != nil {
-			if d.Fault = audit.Check(is, c); d.Fault != nil {
-				d.Fault = fmt.Errorf("the search made a wrong certificate: %w", d.Fault)
-				return d
+			if err := audit.Check(is, c); err != nil {
+				d.Fault = fmt.Errorf("the search made a wrong certificate: %w", err)
+				continue
 			}
 			d.Proven, d.Certificate, d.Reason = d.Asked-given, c, reason
 			if given == 0 {
@@ -77,12 +78,12 @@ type earlier struct {
 	losses map[guarantee.Unit]*losses
 	spares [][]int32
 	// same are the patterns by their spares.
-	same  map[string][]int
-	steps int
+	same         map[string][]int
+	steps, limit int
 }
 
 func newEarlier(was *guarantee.Site, c *guarantee.Certificate, is *guarantee.Site) *earlier {
-	e := &earlier{was: was, cert: c, host: make([]int32, len(was.Hosts)), losses: map[guarantee.Unit]*losses{}, same: map[string][]int{}}
+	e := &earlier{was: was, cert: c, host: make([]int32, len(was.Hosts)), losses: map[guarantee.Unit]*losses{}, same: map[string][]int{}, limit: mostGoOnSteps}
 	now := make(map[string]int32, len(is.Hosts))
 	e.hostWas = slices.Repeat([]int32{nowhere}, len(is.Hosts))
 	for i := range is.Hosts {
@@ -174,13 +175,16 @@ func (e *earlier) carry(b *board, q *pattern) bool {
 		lost = append(lost, then)
 	}
 	for _, i := range e.same[lossKey(q.losses.sort, lost)] {
+		if e.steps > e.limit {
+			return false
+		}
 		if e.resume(b, &e.cert.Patterns[i], nil) {
 			return true
 		}
 	}
 	units := e.unitsOf(q.losses.sort, lost)
 	for i := range e.cert.Patterns {
-		if e.steps++; e.steps > goOnSteps {
+		if e.steps++; e.steps > e.limit {
 			return false
 		}
 		if e.cert.Patterns[i].Unit != q.losses.sort {

@@ -2,6 +2,7 @@ package proof_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -92,6 +93,10 @@ func TestRenewManyPatterns(t *testing.T) {
 	is := proof.GoOn(proof.Earlier{Site: s, Decision: d}, s)
 	if is.Answer != guarantee.Fits || is.Steps > 60*60*60 {
 		t.Errorf("%s after %d steps", is.Word(), is.Steps)
+	}
+	e, few := proof.Earlier{Site: s, Decision: d}, 1000
+	if all, n := proof.TakenOver(e, s, math.MaxInt), proof.TakenOver(e, s, few); all < 100*few || n > few+len(s.Workloads)+len(d.Certificate.Patterns) {
+		t.Errorf("%d steps, and %d where %d are allowed", all, n, few)
 	}
 }
 

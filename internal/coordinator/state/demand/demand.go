@@ -40,7 +40,7 @@ func asked(r *pb.Resources) local { return local{r.GetLocalDisksBytes(), r.GetDe
 // each walks the dimensions of what is there beside the host's own disk, in any order.
 func (l local) each(note func(dimension string, amount int64)) {
 	for pool, n := range l.disks { // Any order: so is promised.
-		if pool != model.LocalDisk {
+		if model.ValidLocalPool(pool) {
 			note(guarantee.DiskPrefix+pool, amount(n, 1))
 		}
 	}
@@ -167,7 +167,7 @@ func made(is *pb.InstanceSpec) *pb.Resources {
 	return &pb.Resources{Vcpus: is.GetVcpus(), MemoryBytes: is.GetMemoryBytes(), LocalDiskBytes: own, LocalDisksBytes: disks, Devices: is.GetDevices()}
 }
 
-// Lacks names a device or a local pool that nobody has ("device a100"); empty: all that are asked for are known.
+// Lacks names a device or a local pool that nobody has or asked for before ("device a100"); empty: all are known.
 func (d *Reader) Lacks(r *pb.Resources) string {
 	var lacking []string
 	asked(r).each(func(dimension string, _ int64) {
