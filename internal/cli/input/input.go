@@ -55,28 +55,16 @@ func VM(text string) (uint32, *pb.Resources, error) {
 }
 
 // extra reads one more part of a VM: "disk=20GiB", "disk/ssd=50GiB" in a local pool, or how many of a device.
-func extra(r *pb.Resources, part string) (err error) {
+func extra(r *pb.Resources, part string) error {
 	name, value, _ := strings.Cut(part, "=")
 	pool, pooled := strings.CutPrefix(name, "disk/")
 	switch {
 	case part == "":
 		return nil
-	case name == "disk" && r.GetLocalDiskBytes() > 0 || pooled && r.GetLocalDisksBytes()[pool] > 0 || r.GetDevices()[name] > 0:
-		return fmt.Errorf("%s is there twice", name)
 	case name == "disk" || pooled:
-		n, err := model.ParseBytes(value)
-		if err != nil || n == 0 {
-			return fmt.Errorf("%s is %q, want a size with a unit, for example 20GiB", name, value)
-		}
-		if !pooled {
-			r.LocalDiskBytes = n
-			return nil
-		}
-		if r.LocalDisksBytes == nil {
-			r.LocalDisksBytes = map[string]uint64{}
-		}
-		r.LocalDisksBytes[pool] = n
-		return nil
+		return disk(r, name, pool, value)
+	case r.GetDevices()[name] > 0:
+		return fmt.Errorf("%s is there twice", name)
 	}
 	n, err := strconv.ParseUint(value, 10, 32)
 	if err != nil || n == 0 {
@@ -86,6 +74,25 @@ func extra(r *pb.Resources, part string) (err error) {
 		r.Devices = map[string]uint32{}
 	}
 	r.Devices[name] = uint32(n)
+	return nil
+}
+
+// disk reads the size of a disk: the one on the host's own disk, or one in a local pool.
+func disk(r *pb.Resources, name, pool, value string) error {
+	n, err := model.ParseBytes(value)
+	switch {
+	case err != nil || n == 0:
+		return fmt.Errorf("%s is %q, want a size with a unit, for example 20GiB", name, value)
+	case name == "disk" && r.GetLocalDiskBytes() > 0 || name != "disk" && r.GetLocalDisksBytes()[pool] > 0:
+		return fmt.Errorf("%s is there twice", name)
+	case name == "disk":
+		r.LocalDiskBytes = n
+		return nil
+	}
+	if r.LocalDisksBytes == nil {
+		r.LocalDisksBytes = map[string]uint64{}
+	}
+	r.LocalDisksBytes[pool] = n
 	return nil
 }
 
