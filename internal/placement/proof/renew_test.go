@@ -113,30 +113,42 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// A host has become the largest, since a firm lease has ended. Its loss was covered by that of another one, whose workloads
-// make room for its own: no two steps of an evacuation would find that.
-func TestRenewHandsOverABlock(t *testing.T) {
+// Two hosts have become the largest, since firm leases have ended. Their loss was covered by that of two others, whose
+// workloads make room for theirs. One by one they would not fit there, largest first, and neither without that room.
+func TestRenewHandsOverBlocks(t *testing.T) {
 	here := []string{"here"}
 	was := &guarantee.Site{
-		Dimensions: plain(), Hosts: []guarantee.Host{host("a", 10), host("b", 11), host("c", 9)},
-		Workloads: []guarantee.Workload{workload("p/u", 3), workload("p/v", 3), workload("p/w", 3), workload("p/x", 9)},
-		Firm:      []guarantee.Instance{{Object: "f", Host: "b", Demand: guarantee.Vector{0, 2}}},
+		Dimensions: plain(), Scenarios: []guarantee.Scenario{{Name: "all", Hosts: 2}},
+		Hosts: []guarantee.Host{host("a1", 10), host("a2", 10), host("b1", 12), host("b2", 12), host("c1", 9), host("c2", 9)},
+		Firm: []guarantee.Instance{
+			{Object: "f1", Host: "b1", Demand: guarantee.Vector{0, 2}}, {Object: "f2", Host: "b2", Demand: guarantee.Vector{0, 2}},
+		},
 	}
-	was.Hosts[0].Labels, was.Hosts[1].Labels, was.Workloads[3].Labels = here, here, here
+	for i := range 4 {
+		was.Hosts[i].Labels = here
+	}
 	cert := &guarantee.Certificate{
-		Scenarios: was.Asked(), Witness: []int32{0, 0, 0, 1}, Budgets: make([]time.Duration, 3),
-		Obligations: []guarantee.Vector{{3, 9}, {1, 9}, {3, 9}},
-		Patterns: []guarantee.Pattern{{
-			Unit: guarantee.UnitHost, Spares: [][]int32{{0}}, Moves: []guarantee.Move{{Workload: 0, Host: 2}, {Workload: 1, Host: 2}, {Workload: 2, Host: 2}},
-		}},
+		Scenarios: was.Asked(), Budgets: make([]time.Duration, 6), Obligations: []guarantee.Vector{{3, 10}, {3, 10}, {3, 10}, {3, 10}, {3, 9}, {3, 9}},
+		Patterns: []guarantee.Pattern{{Unit: guarantee.UnitHost, Spares: [][]int32{{0}, {1}}}},
+	}
+	for at, sizes := range [][]int64{{3, 3, 3}, {3, 3, 3}, {5, 3, 2}, {4, 4, 2}} {
+		for _, size := range sizes {
+			w := workload(fmt.Sprint("p/w", len(was.Workloads)), size)
+			if at < 2 {
+				cert.Patterns[0].Moves = append(cert.Patterns[0].Moves, guarantee.Move{Workload: int32(len(was.Workloads)), Host: int32(4 + at)})
+			} else {
+				w.Labels = here
+			}
+			was.Workloads, cert.Witness = append(was.Workloads, w), append(cert.Witness, int32(at))
+		}
 	}
 	if err := audit.Check(was, cert); err != nil {
 		t.Fatal(err)
 	}
 	is := *was
 	is.Firm = nil
-	d := proof.GoOn(proof.Earlier{Site: was, Decision: guarantee.Decision{Answer: guarantee.Fits, Asked: 1, Proven: 1, Certificate: cert}}, &is)
-	if d.Answer != guarantee.Fits || len(d.Certificate.Patterns) != 1 || d.Certificate.Patterns[0].Spares[0][0] != 1 {
+	d := proof.GoOn(proof.Earlier{Site: was, Decision: guarantee.Decision{Answer: guarantee.Fits, Asked: 2, Proven: 2, Certificate: cert}}, &is)
+	if d.Answer != guarantee.Fits || len(d.Certificate.Patterns) != 1 || d.Certificate.Patterns[0].Spares[0][0]+d.Certificate.Patterns[0].Spares[1][0] != 2+3 {
 		t.Errorf("%s: %+v", d.Word(), d.Certificate)
 	}
 }
