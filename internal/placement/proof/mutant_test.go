@@ -59,7 +59,6 @@ func sources() []mutant {
 		{"../repair/repair.go", "slices.ContainsFunc(o.moves, func(mv move) bool { return near(mv.host) })", "false"},
 		{"../repair/repair.go", "p == nil && h.spares > 0 ||", ""},
 		{"../repair/change.go", "v.Host != \"\" || v.Together != \"\" || spreads(v) {", "v.Host != \"\" || v.Together != \"\" {"},
-		{"../repair/change.go", "w.alike(h.class) < max(w.most, 1) {\n\t\treturn false // Another", "false {\n\t\treturn false // Another"},
 		{"../repair/change.go", "return w.evacuate(n, next)", "return true"},
 		{"../repair/change.go", "if !w.redirect(id) {", "if false {"},
 		{"../repair/spare.go", "!w.may(v, h) || w.clash(id, i) || s", "!w.may(v, h) || s"},

@@ -174,3 +174,30 @@ func BenchmarkRepair(b *testing.B) {
 		})
 	}
 }
+
+// What comes keeps apart from others also where these are only in some pattern.
+func TestRepairKeepsApartInEveryPattern(t *testing.T) {
+	s := &guarantee.Site{
+		Dimensions: plain(), Hosts: []guarantee.Host{host("top", 9), host("wide", 8), host("c", 7), host("d", 7)},
+		Workloads: []guarantee.Workload{workload("p/y", 2, "g")},
+	}
+	s.Hosts[1].Capacity[0] = 9 // Neither of the first two stands in for the other, and each for the last two.
+	c := &guarantee.Certificate{
+		Scenarios: s.Asked(), Witness: []int32{0}, Budgets: make([]time.Duration, 4), Obligations: []guarantee.Vector{{1, 2}, {1, 2}, {1, 2}, {0, 0}},
+		Patterns: []guarantee.Pattern{
+			{Unit: guarantee.UnitHost, Spares: [][]int32{{0}}, Moves: []guarantee.Move{{Workload: 0, Host: 2}}}, {Unit: guarantee.UnitHost, Spares: [][]int32{{1}}},
+		},
+	}
+	if err := audit.Check(s, c); err != nil {
+		t.Fatal(err)
+	}
+	after := *s
+	after.Workloads = append(slices.Clone(s.Workloads), workload("p/z", 2, "g"))
+	w := repair.New(s, c)
+	if !w.Follow(s, &after) {
+		t.Fatal("it is not repaired")
+	}
+	if is := w.Certificate(); is.Witness[1] != 3 {
+		t.Errorf("it goes to %s: %v", s.Hosts[is.Witness[1]].Name, audit.Check(&after, is))
+	}
+}

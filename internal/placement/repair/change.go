@@ -107,9 +107,6 @@ func (w *Witness) Close(at int, state guarantee.State) bool {
 		return false
 	}
 	h.State = state
-	if w.alike(h.class) < max(w.most, 1) {
-		return false // Another kind of host may matter now, or none is left of this one.
-	}
 	for n := range w.patterns {
 		if w.patterns[n].loses(id) && !w.respare(int32(n), id) {
 			return false
