@@ -190,3 +190,21 @@ func TestRenewTightSites(t *testing.T) {
 		t.Error("what is kept was of no use")
 	}
 }
+
+// A site that a search from the beginning finds to be degraded without one of its workloads, and that is not.
+func TestRenewKeepsWhatASearchLoses(t *testing.T) {
+	r := &drawer{rand.New(rand.NewPCG(300, 13))}
+	s := r.tightSite()
+	d := proof.Prove(s)
+	next, what := r.ease(s)
+	if anew := proof.Prove(&next); d.Word() != "Proven(1)" || anew.Word() != "Degraded(0)" {
+		t.Fatalf("%s, and %s with %s: draw another site for this test", d.Word(), anew.Word(), what)
+	}
+	is := proof.Renew(&next, proof.Earlier{Site: s, Decision: d})
+	if err := audit.Check(&next, is.Certificate); err != nil || is.Word() != "Proven(1)" || is.Reason != "" {
+		t.Errorf("with %s: %s: %s, %v", what, is.Word(), is.Reason, err)
+	}
+	if is := proof.Renew(&next); is.Word() != "Degraded(0)" {
+		t.Errorf("of nothing: %s", is.Word())
+	}
+}
