@@ -210,7 +210,27 @@ func (s *Site) logs(hosts ...*lab.Host) error {
 	return errors.Join(all...)
 }
 
-// Logs is everything the daemons' logs say at their ends.
+// Logs is everything the daemons' logs and the consoles of the VMs on the recovery hosts say at their ends.
 func (s *Site) Logs() error {
-	return s.logs(append(append([]*lab.Host{}, s.Coordinators...), s.H1, s.H2, s.Store, s.GW, s.East)...)
+	return errors.Join(s.logs(append(append([]*lab.Host{}, s.Coordinators...), s.H1, s.H2, s.Store, s.GW, s.East)...), s.consoles())
+}
+
+// consoles returns the ends of the VMs' consoles.
+func (s *Site) consoles() error {
+	var all []error
+	for _, h := range []*lab.Host{s.H1, s.H2} {
+		found, err := filepath.Glob(filepath.Join(h.Dir, "data", "instances", "*", "console.log"))
+		if err != nil {
+			return fmt.Errorf("look for consoles of %s: %w", h.Name, err)
+		}
+		for _, path := range found {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				all = append(all, err)
+				continue
+			}
+			all = append(all, fmt.Errorf("console of %s on %s ends:\n%s", filepath.Base(filepath.Dir(path)), h.Name, text[max(0, len(text)-logTail):]))
+		}
+	}
+	return errors.Join(all...)
 }
