@@ -27,22 +27,19 @@ type Lender struct {
 	capacity, used, lent, residue, obliged []int64
 	// firm is what firm instances have.
 	firm   []int64
-	memory []memory
 	wait   []time.Duration
 	save   []int64
 	budget []time.Duration
 	hosts  map[string]int
+	index  *index
 }
-
-// memory is what a host has free now, and what no witness needs of it beside all that is lent.
-type memory struct{ free, calm int64 }
 
 // NewLender counts what is on the hosts. The decision must be of this site.
 func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 	n, dims := len(s.Hosts), len(s.Dimensions)
 	l := &Lender{
 		s: s, dims: dims, capacity: make([]int64, n*dims), used: make([]int64, n*dims), lent: make([]int64, n*dims),
-		residue: make([]int64, n*dims), obliged: make([]int64, n*dims), memory: make([]memory, n), firm: make([]int64, n*dims), wait: make([]time.Duration, n), save: make([]int64, n),
+		residue: make([]int64, n*dims), obliged: make([]int64, n*dims), firm: make([]int64, n*dims), wait: make([]time.Duration, n), save: make([]int64, n),
 		budget: make([]time.Duration, n), hosts: make(map[string]int, n),
 	}
 	for h := range s.Hosts {
@@ -54,7 +51,6 @@ func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 			copy(l.obliged[h*dims:(h+1)*dims], d.Certificate.Obligations[h])
 			l.budget[h] = d.Certificate.Budgets[h]
 		}
-		l.remember(h)
 	}
 	for i := range s.Workloads {
 		l.add(l.used, s.Workloads[i].Host, s.Workloads[i].Demand)
@@ -65,20 +61,21 @@ func NewLender(s *guarantee.Site, d guarantee.Decision) *Lender {
 		l.add(l.firm, s.Firm[i].Host, s.Firm[i].Demand)
 	}
 	for i := range s.Preemptible {
-		l.Place(&s.Preemptible[i])
+		l.place(&s.Preemptible[i])
 	}
 	for _, k := range s.Kept {
 		l.add(l.used, k.Host, k.Disks)
 		l.add(l.residue, k.Host, k.Disks)
 	}
+	l.index = newIndex(l)
 	return l
 }
 
 // clone is the same, and changes alone.
 func (l *Lender) clone() *Lender {
 	out := *l
-	out.used, out.lent, out.residue, out.memory = slices.Clone(l.used), slices.Clone(l.lent), slices.Clone(l.residue), slices.Clone(l.memory)
-	out.wait, out.save = slices.Clone(l.wait), slices.Clone(l.save)
+	out.used, out.lent, out.residue = slices.Clone(l.used), slices.Clone(l.lent), slices.Clone(l.residue)
+	out.wait, out.save, out.index = slices.Clone(l.wait), slices.Clone(l.save), l.index.clone()
 	return &out
 }
 
@@ -87,21 +84,21 @@ func (l *Lender) add(to []int64, host string, v guarantee.Vector) {
 		for d := range l.dims {
 			to[h*l.dims+d] = guarantee.Add(to[h*l.dims+d], v.At(d))
 		}
-		l.remember(h)
 	}
-}
-
-// remember brings a host's memory up to date.
-func (l *Lender) remember(h int) {
-	at := h*l.dims + 1
-	l.memory[h] = memory{l.capacity[at] - l.used[at], l.capacity[at] - l.lent[at] - l.obliged[at]}
 }
 
 // Place counts an instance on its host.
 func (l *Lender) Place(v *guarantee.Instance) {
+	if h := l.place(v); h >= 0 {
+		l.index.update(l, h)
+	}
+}
+
+// place is Place without the index, and returns the host: -1 if there is no such.
+func (l *Lender) place(v *guarantee.Instance) int {
 	h, ok := l.hosts[v.Host]
 	if !ok {
-		return
+		return -1
 	}
 	at := h * l.dims
 	for d := range l.dims {
@@ -111,30 +108,17 @@ func (l *Lender) Place(v *guarantee.Instance) {
 	}
 	l.wait[h] = max(l.wait[h], v.Reclaim.Wait)
 	l.save[h] = guarantee.Add(l.save[h], v.Reclaim.SaveBytes)
-	l.remember(h)
+	return h
 }
 
 // Choose returns the host for an instance: one where it stays out of every witness's way before others,
 // then the one with the most memory. It returns -1 if none takes it: see Refusal.
 func (l *Lender) Choose(v *guarantee.Instance) int {
-	best, top := -1, rank{}
-	want := v.Demand.At(1)
-	for h, m := range l.memory {
-		// The cheap questions first, of what lies together: networks and residue are asked only of a host that would be
-		// taken.
-		if m.free < want {
-			continue
-		}
-		at := rank{m.calm >= want, m.free}
-		if best >= 0 && !at.above(top) {
-			continue
-		}
-		at.quiet = at.quiet && l.quiet(h, v)
-		if (best < 0 || at.above(top)) && l.hasRoom(h, v) && l.suits(h, v) {
-			best, top = h, at
-		}
+	s := newSearch(l, v)
+	if _, any := s.promise(1); any {
+		s.visit(1)
 	}
-	return best
+	return s.best
 }
 
 // rank is how good a host is for an instance.
@@ -148,11 +132,22 @@ func (r rank) above(o rank) bool {
 	return r.quiet && !o.quiet || r.quiet == o.quiet && r.free > o.free
 }
 
+// free is what a host has beside all that runs, and all that comes back.
+func (l *Lender) free(h, d int) int64 {
+	at := h*l.dims + d
+	return l.capacity[at] - l.used[at]
+}
+
+// calm is what no witness needs of a host, beside all that is lent.
+func (l *Lender) calm(h, d int) int64 {
+	at := h*l.dims + d
+	return l.capacity[at] - l.lent[at] - l.obliged[at]
+}
+
 // hasRoom says whether an instance fits beside all that runs, and all that comes back.
 func (l *Lender) hasRoom(h int, v *guarantee.Instance) bool {
-	at := h * l.dims
 	for d, want := range v.Demand {
-		if want > 0 && want > l.capacity[at+d]-l.used[at+d] {
+		if want > 0 && want > l.free(h, d) {
 			return false
 		}
 	}
@@ -206,9 +201,8 @@ func (l *Lender) reclaims(h int, v *guarantee.Instance) bool {
 
 // quiet says whether an instance never has to go: it fits beside the obligation.
 func (l *Lender) quiet(h int, v *guarantee.Instance) bool {
-	at := h * l.dims
 	for d, want := range v.Demand {
-		if want > 0 && want > l.capacity[at+d]-l.lent[at+d]-l.obliged[at+d] {
+		if want > 0 && want > l.calm(h, d) {
 			return false
 		}
 	}
@@ -297,10 +291,10 @@ func (o *obstacle) look(l *Lender, h int, v *guarantee.Instance) {
 		o.free = slices.Repeat([]int64{math.MinInt64}, l.dims)
 	}
 	for d := range o.free {
-		o.free[d] = max(o.free[d], l.capacity[h*l.dims+d]-l.used[h*l.dims+d])
+		o.free[d] = max(o.free[d], l.free(h, d))
 	}
-	if free := l.capacity[h*l.dims+1] - l.used[h*l.dims+1]; free > o.most {
-		o.most, o.cpu = free, l.capacity[h*l.dims]-l.used[h*l.dims]
+	if free := l.free(h, 1); free > o.most {
+		o.most, o.cpu = free, l.free(h, 0)
 	}
 	if !l.hasRoom(h, v) {
 		return
@@ -449,7 +443,7 @@ func firm(s *guarantee.Site, d guarantee.Decision, v guarantee.Instance) (string
 		if s.Hosts[h].State != guarantee.Usable || !reaches(&v, &s.Hosts[h]) || !l.hasRoom(h, &v) || !l.leavesShare(h, &v) {
 			continue
 		}
-		room := l.capacity[h*l.dims+1] - l.lent[h*l.dims+1] - l.obliged[h*l.dims+1]
+		room := l.calm(h, 1)
 		if l.quiet(h, &v) {
 			room = guarantee.Add(room, math.MaxInt64/2)
 		}

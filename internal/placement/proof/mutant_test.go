@@ -49,7 +49,7 @@ func sources() []mutant {
 		{"assign.go", "cost(quiet) < cost(strict) && !Prove(a.after(quiet)).Worse(Prove(a.after(strict)))", "cost(quiet) < cost(strict)"},
 		{"../victim/victim.go", "needed = needed || was && !enough(c.missing[n]) || !was", "needed = needed || was || n >= 0"},
 		{"../victim/victim.go", "l.Parts = parts", "parts = nil"},
-		{"../admission/admission.go", "want > 0 && want > l.capacity[at+d]-l.used[at+d]", "want > 0 && want > l.capacity[at+d]"},
+		{"../admission/admission.go", "want > 0 && want > l.free(h, d) {\n\t\t\treturn false", "want > 0 && want > l.free(h, d) {\n\t\t\treturn true"},
 		{"../admission/admission.go", "next.Answer == guarantee.Fits", "!next.Lost()"},
 		{"../repair/repair.go", "if s != h && w.standsIn(s, h) && !yield(s) {", "if s != h && len(p.spares) > 9 && !yield(s) {"},
 		{"../repair/repair.go", "is = is && b.room[d] <= a.room[d]", "is = is && b.room[d] < a.room[d]"},
