@@ -50,11 +50,12 @@ func cost(a Assignment) (sum uint64) {
 }
 
 type assigner struct {
-	s       *guarantee.Site
-	now     *guarantee.Site // what runs, and the run
-	ix      *index
-	witness map[string]int32
-	wanted  map[string]bool
+	s  *guarantee.Site
+	ix *index
+	// now has the run's workloads, so many as there are in witness, and behind them what runs.
+	now *guarantee.Site
+	// witness has the host of each of them in the certificate; nowhere: none.
+	witness []int32
 	// given are the workloads to place; stranded are those of them that keep together with one that runs where
 	// they cannot be.
 	given, stranded []guarantee.Workload
@@ -64,25 +65,25 @@ type assigner struct {
 }
 
 func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Workload) *assigner {
-	a := &assigner{s: s, witness: make(map[string]int32, len(run)), wanted: make(map[string]bool, len(run)), lent: make([]int64, len(s.Hosts)*len(s.Dimensions))}
+	a := &assigner{s: s, given: slices.Clone(run), witness: slices.Repeat([]int32{nowhere}, len(run)), lent: make([]int64, len(s.Hosts)*len(s.Dimensions))}
+	at := make(map[string]int, len(run))
+	for i := range a.given {
+		at[a.given[i].Name] = i
+		a.given[i].Host = ""
+	}
 	now := *s
-	now.Workloads = make([]guarantee.Workload, 0, len(run))
-	for _, w := range run {
-		a.wanted[w.Name] = true
-		w.Host = ""
-		a.given = append(a.given, w)
-	}
-	now.Workloads = append(now.Workloads, a.given...)
+	now.Workloads = append(make([]guarantee.Workload, 0, len(s.Workloads)), a.given...)
 	alive := map[string]bool{}
-	for _, h := range s.Hosts {
-		alive[h.Name] = h.State != guarantee.Lost
+	for h := range s.Hosts {
+		alive[s.Hosts[h].Name] = s.Hosts[h].State != guarantee.Lost
 	}
-	for i, w := range s.Workloads {
-		switch {
-		case a.wanted[w.Name] && d.Certificate != nil:
-			a.witness[w.Name] = d.Certificate.Witness[i]
-		case !a.wanted[w.Name] && alive[w.Host]: // On a lost host nothing runs.
-			now.Workloads = append(now.Workloads, w)
+	for i := range s.Workloads {
+		w := &s.Workloads[i]
+		switch n, wanted := at[w.Name]; {
+		case wanted && d.Certificate != nil:
+			a.witness[n] = d.Certificate.Witness[i]
+		case !wanted && alive[w.Host]: // On a lost host nothing runs.
+			now.Workloads = append(now.Workloads, *w)
 		}
 	}
 	a.now = &now
@@ -91,7 +92,7 @@ func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Worklo
 		a.ix = newIndex(&now, a.ix.scenarios)
 	}
 	for it := range a.ix.items {
-		if slices.ContainsFunc(a.ix.items[it].members, func(m int32) bool { return a.wanted[now.Workloads[m].Name] }) {
+		if slices.ContainsFunc(a.ix.items[it].members, a.wanted) {
 			a.run = append(a.run, int32(it))
 		}
 	}
@@ -100,6 +101,17 @@ func newAssigner(s *guarantee.Site, d guarantee.Decision, run []guarantee.Worklo
 	slices.SortStableFunc(a.run, func(x, y int32) int { return cmp.Compare(rank(x), rank(y)) })
 	a.lend()
 	return a
+}
+
+// wanted says whether a workload is of the run.
+func (a *assigner) wanted(member int32) bool { return int(member) < len(a.witness) }
+
+// witnessed is the host of an item in the certificate; nowhere: none.
+func (a *assigner) witnessed(it int32) int32 {
+	if m := a.ix.items[it].members[0]; a.wanted(m) {
+		return a.witness[m]
+	}
+	return nowhere
 }
 
 // lend counts what leases occupy now.
@@ -125,18 +137,31 @@ func (a *assigner) strand() bool {
 	if b.home() {
 		return false
 	}
-	gone := map[string]bool{}
+	gone := make([]bool, len(a.witness))
 	for it := range a.ix.items {
 		if a.ix.items[it].home < 0 || b.at[it] != nowhere {
 			continue
 		}
-		for _, w := range a.unplaced(a.ix.items[it].members) {
-			gone[w.Name] = true
-			a.stranded = append(a.stranded, w)
+		for _, m := range a.ix.items[it].members {
+			if a.wanted(m) {
+				gone[m] = true
+				a.stranded = append(a.stranded, a.now.Workloads[m])
+			}
 		}
 	}
-	a.now.Workloads = slices.DeleteFunc(a.now.Workloads, func(w guarantee.Workload) bool { return gone[w.Name] })
-	return len(gone) > 0
+	var kept []guarantee.Workload
+	var witness []int32
+	for m, w := range a.now.Workloads {
+		if a.wanted(int32(m)) {
+			if gone[m] {
+				continue
+			}
+			witness = append(witness, a.witness[m])
+		}
+		kept = append(kept, w)
+	}
+	a.now.Workloads, a.witness = kept, witness
+	return slices.Contains(gone, true)
 }
 
 // place decides; strictly: where the witness has them.
@@ -150,7 +175,7 @@ func (a *assigner) place(strictly bool) Assignment {
 		if h >= 0 {
 			continue
 		}
-		if at, known := a.witness[a.ix.s.Workloads[members[0]].Name]; known && at >= 0 && strictly && b.takes(it, at) {
+		if at := a.witnessed(it); at >= 0 && strictly && b.takes(it, at) {
 			h = at
 		} else {
 			h = a.choose(b, it)
@@ -181,7 +206,7 @@ func (a *assigner) seat(b *board, on map[string]string) [][]int64 {
 			asked[h] = make([]int64, a.ix.dims)
 		}
 		for _, m := range a.ix.items[it].members {
-			if w := &a.ix.s.Workloads[m]; a.wanted[w.Name] {
+			if w := &a.now.Workloads[m]; a.wanted(m) {
 				on[w.Name] = a.s.Hosts[h].Name
 				for d := range asked[h] {
 					asked[h][d] = guarantee.Add(asked[h][d], w.Demand.At(d))
@@ -195,8 +220,8 @@ func (a *assigner) seat(b *board, on map[string]string) [][]int64 {
 // unplaced are the members that the run was to place: others run already.
 func (a *assigner) unplaced(members []int32) (out []guarantee.Workload) {
 	for _, m := range members {
-		if w := a.ix.s.Workloads[m]; a.wanted[w.Name] {
-			out = append(out, w)
+		if a.wanted(m) {
+			out = append(out, a.now.Workloads[m])
 		}
 	}
 	return out
@@ -205,13 +230,13 @@ func (a *assigner) unplaced(members []int32) (out []guarantee.Workload) {
 // choose takes a host with room for nothing preempted, then the witness's, then the emptiest.
 func (a *assigner) choose(b *board, it int32) int32 {
 	best, bestScore, bestFree := int32(nowhere), 0, int64(0)
-	witness, known := a.witness[a.ix.s.Workloads[a.ix.items[it].members[0]].Name]
+	witness := a.witnessed(it)
 	for h := range int32(len(a.s.Hosts)) {
 		if !b.takes(it, h) {
 			continue
 		}
 		score := 1
-		if known && h == witness {
+		if h == witness {
 			score++
 		}
 		if a.quiet(b, it, h) {
@@ -285,13 +310,17 @@ func (a *assigner) victims(b *board, asked [][]int64) []guarantee.Instance {
 	for _, l := range victim.Choose(leases, needs) {
 		taken[l] = true
 	}
-	var out []guarantee.Instance
+	var gone []int
 	for i, n := range numbers {
 		if taken[n] {
-			out = append(out, a.s.Preemptible[i])
+			gone = append(gone, i)
 		}
 	}
-	slices.SortFunc(out, func(x, y guarantee.Instance) int { return cmp.Compare(x.Object, y.Object) })
+	slices.SortFunc(gone, func(x, y int) int { return cmp.Compare(a.s.Preemptible[x].Object, a.s.Preemptible[y].Object) })
+	out := make([]guarantee.Instance, 0, len(gone))
+	for _, i := range gone {
+		out = append(out, a.s.Preemptible[i])
+	}
 	return out
 }
 
@@ -314,7 +343,11 @@ func (a *assigner) full(b *board, h int, asked []int64) []int64 {
 // after is the site once the run is there, without its victims.
 func (a *assigner) after(as Assignment) *guarantee.Site {
 	out := *a.s
-	out.Workloads = slices.DeleteFunc(slices.Clone(a.s.Workloads), func(w guarantee.Workload) bool { return a.wanted[w.Name] })
+	wanted := make(map[string]bool, len(a.given))
+	for i := range a.given {
+		wanted[a.given[i].Name] = true
+	}
+	out.Workloads = slices.DeleteFunc(slices.Clone(a.s.Workloads), func(w guarantee.Workload) bool { return wanted[w.Name] })
 	for _, w := range a.given {
 		w.Host = as.Hosts[w.Name]
 		out.Workloads = append(out.Workloads, w)

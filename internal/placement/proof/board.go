@@ -164,10 +164,18 @@ func (b *board) best(it int32) int32 {
 
 // largestFirst orders items for insertion.
 func (b *board) largestFirst(items []int32) {
-	size := func(it int32) int64 { return b.ix.flavours[b.ix.items[it].flavour].size }
-	slices.SortFunc(items, func(x, y int32) int {
-		return cmp.Or(cmp.Compare(size(y), size(x)), cmp.Compare(x, y))
-	})
+	type sized struct {
+		size int64
+		item int32
+	}
+	order := make([]sized, len(items)) // The sizes beside each other: there may be 100,000.
+	for i, it := range items {
+		order[i] = sized{b.ix.flavours[b.ix.items[it].flavour].size, it}
+	}
+	slices.SortFunc(order, func(x, y sized) int { return cmp.Or(cmp.Compare(y.size, x.size), cmp.Compare(x.item, y.item)) })
+	for i := range order {
+		items[i] = order[i].item
+	}
 }
 
 // insert places items, with ejections where there is no room. It returns those that found none.

@@ -20,8 +20,8 @@ type binKind struct {
 	next  int
 }
 
-// full places everything that the scenarios at hand run on an empty board: first what runs, then the rest by flavour. It returns
-// what found no room.
+// full places on an empty board what the scenarios at hand run: first what runs already, then the rest by flavour. It
+// returns what found no room.
 func (b *board) full(steps int) []int32 {
 	b.home()
 	p, kinds, classes := b.problem()

@@ -243,13 +243,19 @@ func (b *builder) build() {
 			u.members = append(u.members, int32(i))
 		}
 	}
+	ix.items = make([]item, 0, len(ix.s.Workloads))
+	alone := make([]int32, len(ix.s.Workloads)) // One for all: most keep together with nobody.
 	for i := range ix.s.Workloads {
 		w := &ix.s.Workloads[i]
-		u := units[w.Together]
+		var u *unitOf
+		if w.Together != "" {
+			u = units[w.Together]
+		}
 		switch {
 		case b.runs(w) == 0:
 		case u == nil || u.apart:
-			b.add([]int32{int32(i)}, b.home(w), true)
+			alone[i] = int32(i)
+			b.add(alone[i:i+1:i+1], b.home(w), true)
 		case u.members[0] == int32(i):
 			b.add(u.members, u.home, u.whole)
 		}

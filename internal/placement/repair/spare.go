@@ -8,7 +8,7 @@ import (
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
 
-// mostTries bounds for how many workloads Spare looks for another host: at 10,000 hosts that takes a quarter of a second.
+// mostTries bounds for how many workloads Spare looks for another host: at 10,000 hosts that takes a third of a second.
 const mostTries = 2500
 
 // Spare moves workloads of the witness from hosts on which leases would have to go for them to hosts on which none

@@ -110,6 +110,9 @@ func merged(leases []Lease) []Lease {
 		if l.Held {
 			l.Cost = 0
 		}
+		if len(l.Parts) < 2 {
+			continue
+		}
 		var parts []Part
 		for _, p := range l.Parts {
 			if n := slices.IndexFunc(parts, func(o Part) bool { return o.Host == p.Host }); n >= 0 {
@@ -247,28 +250,28 @@ func (c *chooser) spare() {
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		x, y := c.leases[a], c.leases[b]
+		x, y := &c.leases[a], &c.leases[b]
 		return cmp.Or(held(x)-held(y), cmp.Compare(y.Cost, x.Cost), cmp.Compare(x.Name, y.Name))
 	})
 	for _, l := range order {
-		needed := false
-		short := map[int]bool{}
-		for _, p := range c.leases[l].Parts {
-			if n, needy := c.number[p.Host]; needy {
-				short[n] = enough(c.missing[n])
-			}
+		if c.needed(l) {
+			continue
 		}
-		c.set(l, false)
-		for n, was := range short { // Any order: whether one is short.
-			needed = needed || was && !enough(c.missing[n]) || !was
-		}
-		if needed {
+		if c.set(l, false); c.needed(l) {
 			c.set(l, true)
 		}
 	}
 }
 
-func held(l Lease) int {
+// needed says whether one of a lease's hosts lacks room.
+func (c *chooser) needed(lease int) bool {
+	return slices.ContainsFunc(c.leases[lease].Parts, func(p Part) bool {
+		n, needy := c.number[p.Host]
+		return needy && !enough(c.missing[n])
+	})
+}
+
+func held(l *Lease) int {
 	if l.Held {
 		return 1
 	}
@@ -278,12 +281,13 @@ func held(l Lease) int {
 // cheapest chooses among the candidates of one host; all of them if they are not enough.
 func cheapest(free []candidate, missing []int64) []int {
 	s := &search{free: free, missing: missing, best: math.MaxUint64}
+	worths := make([]float64, len(free))
 	for i := range free {
 		s.order = append(s.order, i)
+		worths[i] = worth(free[i], missing)
 	}
-	worth := func(i int) float64 { return worth(free[i], missing) }
 	slices.SortStableFunc(s.order, func(a, b int) int {
-		return cmp.Or(cmp.Compare(worth(a), worth(b)), cmp.Compare(free[b].cost, free[a].cost))
+		return cmp.Or(cmp.Compare(worths[a], worths[b]), cmp.Compare(free[b].cost, free[a].cost))
 	})
 	slices.Reverse(s.order)
 	if !s.greedy() {
