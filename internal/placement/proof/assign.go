@@ -310,9 +310,14 @@ func (a *assigner) victims(b *board, asked [][]int64) []guarantee.Instance {
 	for _, l := range victim.Choose(leases, needs) {
 		taken[l] = true
 	}
+	return a.instances(func(i int) bool { return taken[numbers[i]] })
+}
+
+// instances returns some of the lent instances by their objects' names.
+func (a *assigner) instances(some func(int) bool) []guarantee.Instance {
 	var gone []int
-	for i, n := range numbers {
-		if taken[n] {
+	for i := range a.s.Preemptible {
+		if some(i) {
 			gone = append(gone, i)
 		}
 	}

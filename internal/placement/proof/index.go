@@ -247,10 +247,7 @@ func (b *builder) build() {
 	alone := make([]int32, len(ix.s.Workloads)) // One for all: most keep together with nobody.
 	for i := range ix.s.Workloads {
 		w := &ix.s.Workloads[i]
-		var u *unitOf
-		if w.Together != "" {
-			u = units[w.Together]
-		}
+		u := units[w.Together]
 		switch {
 		case b.runs(w) == 0:
 		case u == nil || u.apart:
