@@ -42,11 +42,13 @@ type Params struct {
 }
 
 // CommandLine returns the kernel arguments for such a guest: console on the first serial port, nothing
-// that costs boot time under emulation, and an end instead of a hang on a kernel panic.
+// that costs boot time under emulation, one processor however many the machine has, as what it does needs no
+// more and emulated ones may wait for each other for long, and an end instead of a hang on a kernel panic.
 func (p Params) CommandLine() string {
 	args := []string{
 		"console=ttyS0", "quiet", "mitigations=off", "nokaslr", "apparmor=0", "panic=-1", "audit=0",
 		"random.trust_cpu=on", "rcupdate.rcu_expedited=1", "cryptomgr.notests", "no_timer_check",
+		"maxcpus=1",
 	}
 	if p.Name != "" {
 		args = append(args, "hs.name="+p.Name)
