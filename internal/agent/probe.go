@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"strings"
 	"time"
 
@@ -31,6 +33,8 @@ const (
 	defaultWithin = 2 * time.Minute
 	// failuresUntilUnhealthy in a row: a single lost packet is no verdict.
 	failuresUntilUnhealthy = 3
+	// reasonEvery is how often a start that is not healthy yet says why, if that has changed: a quick one says nothing.
+	reasonEvery = 5 * time.Second
 )
 
 // verdict is the pure part of a probe: what a row of successes and failures means.
@@ -91,6 +95,19 @@ func (r *runtime) stopProbe(object string) {
 	}
 }
 
+// report is what is known about an instance's health, a time after it was seen to run.
+type report struct {
+	state   pb.HealthState
+	message string
+	since   time.Duration
+}
+
+// outdated says whether there is news worth telling: another state, or another reason why a start takes so long.
+func (r report) outdated(now report) bool {
+	return now.state != r.state ||
+		now.state == pb.HealthState_HEALTH_STATE_PENDING && now.message != r.message && now.since-r.since >= reasonEvery
+}
+
 // probe asks again and again, and tells the core about changes.
 func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
 	v := verdict{within: defaultWithin}
@@ -98,19 +115,20 @@ func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
 		v.within = d
 	}
 	began := r.o.Boot()
-	last := pb.HealthState_HEALTH_STATE_PENDING
+	said := report{state: pb.HealthState_HEALTH_STATE_PENDING}
 	for ctx.Err() == nil {
 		since := r.o.Boot() - began
 		err := r.ask(ctx, e, v.patience(since))
 		if ctx.Err() != nil {
 			return
 		}
-		if state := v.take(err, since); state != last {
-			last = state
-			message := ""
-			if err != nil {
-				message = err.Error()
-			}
+		now := report{v.take(err, since), "", since}
+		if err != nil {
+			now.message = err.Error()
+		}
+		if said.outdated(now) {
+			said = now
+			state, message := now.state, now.message
 			r.o.Log.Info("health changed", "host", r.o.Name, "object", e.Object, "health", state, "error", message)
 			r.submit(func() []reconcile.Effect {
 				if ctx.Err() != nil {
@@ -156,7 +174,10 @@ func (r *runtime) ask(ctx context.Context, e reconcile.ProbeStart, patience time
 	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	answer, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("probe: %w", err)
+		if wrapped := (*neturl.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // It repeats the URL.
+		}
+		return fmt.Errorf("probe %s: %w", url, err)
 	}
 	// Only the status counts; the connection is not used again.
 	_ = answer.Body.Close()

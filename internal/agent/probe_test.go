@@ -48,3 +48,27 @@ func TestProbePatience(t *testing.T) {
 		t.Errorf("of a healthy guest a connection may take %v", got)
 	}
 }
+
+func TestProbeSaysWhyAStartTakesLong(t *testing.T) {
+	pending, healthy := pb.HealthState_HEALTH_STATE_PENDING, pb.HealthState_HEALTH_STATE_HEALTHY
+	refused := report{pending, "refused", 6 * time.Second}
+	for name, c := range map[string]struct {
+		said, now report
+		want      bool
+	}{
+		"a quick start":                {report{state: pending}, report{pending, "refused", 4 * time.Second}, false},
+		"a slow one":                   {report{state: pending}, refused, true},
+		"the same again":               {refused, report{pending, "refused", time.Minute}, false},
+		"another reason, soon":         {refused, report{pending, "it answered 503", 8 * time.Second}, false},
+		"another reason":               {refused, report{pending, "it answered 503", 11 * time.Second}, true},
+		"healthy at once":              {refused, report{healthy, "", 6 * time.Second}, true},
+		"a lost packet of a healthy":   {report{healthy, "", 0}, report{healthy, "timeout", time.Hour}, false},
+		"unhealthy for another reason": {report{pb.HealthState_HEALTH_STATE_UNHEALTHY, "refused", 0}, report{pb.HealthState_HEALTH_STATE_UNHEALTHY, "timeout", time.Hour}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := c.said.outdated(c.now); got != c.want {
+				t.Errorf("%+v after %+v is told: %v", c.now, c.said, got)
+			}
+		})
+	}
+}

@@ -145,12 +145,13 @@ func (a *app) failoverDescribeCommand() *cobra.Command {
 		Example: "  hotspare failover describe fo-3\n  hotspare failover describe webshop -o json",
 		Args:    exactly("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
-			f, err := a.getFailover(c.Context(), args[0], stale)
+			answer, err := a.getFailover(c.Context(), args[0], stale)
 			if err != nil {
 				return err
 			}
+			f := answer.GetFailover()
 			return a.show(view{message: f, names: []string{f.GetName()}, text: func(wide bool) string {
-				return render.Failover(f, a.width(wide), a.Now()) + "\nTIME LINE\n" +
+				return render.Failover(f, answer.GetLive(), a.width(wide), a.Now()) + "\nTIME LINE\n" +
 					render.Gantt(f, render.GanttOptions{Width: a.width(wide), Now: a.Now()})
 			}})
 		},
@@ -160,10 +161,9 @@ func (a *app) failoverDescribeCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) getFailover(ctx context.Context, name string, stale bool) (*pb.Failover, error) {
+func (a *app) getFailover(ctx context.Context, name string, stale bool) (*pb.GetFailoverResponse, error) {
 	api := a.failovers()
-	answer, err := api.GetFailover(ctx, &pb.GetFailoverRequest{Name: name, Stale: stale})
-	return answer.GetFailover(), err
+	return api.GetFailover(ctx, &pb.GetFailoverRequest{Name: name, Stale: stale})
 }
 
 func (a *app) swearCommand() *cobra.Command {
@@ -281,10 +281,11 @@ loses what was written here since; use hotspare failback then.`,
 			if reason == "" {
 				return outcome.Usagef("say why: --reason \"...\" (it is recorded)")
 			}
-			f, err := a.getFailover(c.Context(), args[0], false)
+			answer, err := a.getFailover(c.Context(), args[0], false)
 			if err != nil {
 				return err
 			}
+			f := answer.GetFailover()
 			if hasPromoted(f) {
 				if err := a.confirm("aborting after a promotion", args[0]); err != nil {
 					return err

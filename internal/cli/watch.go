@@ -23,10 +23,11 @@ incomplete or aborted; 5 that --timeout passed while it goes on.`,
 		Example: "  hotspare failover watch webshop\n  hotspare failover watch fo-3 --timeout 10m",
 		Args:    exactly("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
-			f, err := a.getFailover(c.Context(), args[0], false)
+			answer, err := a.getFailover(c.Context(), args[0], false)
 			if err != nil {
 				return err
 			}
+			f := answer.GetFailover()
 			want := follow.Completed
 			switch f.GetPhase() {
 			case pb.RunPhase_RUN_PHASE_FAILING_BACK, pb.RunPhase_RUN_PHASE_FAILED_BACK, pb.RunPhase_RUN_PHASE_KEPT:

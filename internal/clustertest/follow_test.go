@@ -1,15 +1,19 @@
 package clustertest
 
 import (
+	"context"
 	"errors"
 	"io"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/cli/client"
 	"github.com/hotspare/hotspare/internal/cli/follow"
+	"github.com/hotspare/hotspare/internal/hypervisor/sim"
 )
 
 // turning is the CLI's own connection, with a count of how often a stream broke and it had to turn to
@@ -137,4 +141,45 @@ func (s *site) unsilence(name string) {
 		s.wire.unblock(name, n)
 		s.wire.unblock(n, name)
 	}
+}
+
+// Whoever describes or watches a run is told why a VM is not healthy yet, before its time is over.
+func TestWhyAStartTakesLong(t *testing.T) {
+	bubble(t, 3, func(s *site) {
+		const object = "instance/webshop-db-e1"
+		for _, h := range s.world.hosts {
+			h.SetGuest(object, sim.GuestBehaviour{HealthyAfter: 40 * time.Second})
+		}
+		f := s.declare("webshop")
+		reason := func(live []*pb.Status) string {
+			for _, st := range live {
+				if st.GetObject() == object {
+					return st.GetInstance().GetHealthMessage()
+				}
+			}
+			return ""
+		}
+		stream, err := pb.NewFailoverServiceClient(s.conn(s.leader().name)).WatchFailover(s.ctx, &pb.WatchFailoverRequest{Name: f.GetName()})
+		s.must(err)
+		for told := ""; told == ""; {
+			r, err := stream.Recv()
+			s.must(err)
+			before := f.GetVersion()
+			if f = r.GetFailover(); f.GetVersion() == before { // Nothing else has changed.
+				told = reason(r.GetLive())
+			}
+			if f.GetPhase() == pb.RunPhase_RUN_PHASE_COMPLETED {
+				t.Fatalf("%s is complete and nobody was told why it took so long", f.GetName())
+			}
+		}
+		s.call(func(ctx context.Context, c *grpc.ClientConn) error {
+			r, err := pb.NewFailoverServiceClient(c).GetFailover(ctx, &pb.GetFailoverRequest{Name: f.GetName()})
+			if err == nil && reason(r.GetLive()) == "" {
+				t.Errorf("%v", r.GetLive())
+			}
+			return err
+		})
+		s.completes(f.GetName())
+		s.over(f.GetName())
+	})
 }

@@ -1927,8 +1927,10 @@ func (x *GetFailoverRequest) GetStale() bool {
 }
 
 type GetFailoverResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Failover      *Failover              `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Failover *Failover              `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
+	// What the agents report of the run's objects now.
+	Live          []*Status `protobuf:"bytes,2,rep,name=live,proto3" json:"live,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1966,6 +1968,13 @@ func (*GetFailoverResponse) Descriptor() ([]byte, []int) {
 func (x *GetFailoverResponse) GetFailover() *Failover {
 	if x != nil {
 		return x.Failover
+	}
+	return nil
+}
+
+func (x *GetFailoverResponse) GetLive() []*Status {
+	if x != nil {
+		return x.Live
 	}
 	return nil
 }
@@ -4462,9 +4471,10 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x06joined\x18\x02 \x01(\bR\x06joined\">\n" +
 	"\x12GetFailoverRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05stale\x18\x02 \x01(\bR\x05stale\"H\n" +
+	"\x05stale\x18\x02 \x01(\bR\x05stale\"q\n" +
 	"\x13GetFailoverResponse\x121\n" +
-	"\bfailover\x18\x01 \x01(\v2\x15.hotspare.v1.FailoverR\bfailover\"h\n" +
+	"\bfailover\x18\x01 \x01(\v2\x15.hotspare.v1.FailoverR\bfailover\x12'\n" +
+	"\x04live\x18\x02 \x03(\v2\x13.hotspare.v1.StatusR\x04live\"h\n" +
 	"\x14ListFailoversRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -4818,107 +4828,108 @@ var file_hotspare_v1_api_proto_depIdxs = []int32{
 	73, // 20: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
 	78, // 21: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
 	78, // 22: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	78, // 23: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
-	78, // 24: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	79, // 25: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
-	78, // 26: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
-	0,  // 27: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
-	78, // 28: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
-	78, // 29: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
-	80, // 30: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
-	48, // 31: hotspare.v1.CheckInvariantsResponse.verdicts:type_name -> hotspare.v1.InvariantVerdict
-	1,  // 32: hotspare.v1.InvariantVerdict.result:type_name -> hotspare.v1.InvariantResult
-	51, // 33: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
-	51, // 34: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
-	51, // 35: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
-	78, // 36: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
-	52, // 37: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
-	78, // 38: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
-	75, // 39: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
-	28, // 40: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
-	78, // 41: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
-	56, // 42: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
-	57, // 43: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
-	75, // 44: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
-	53, // 45: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
-	73, // 46: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
-	81, // 47: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	75, // 48: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
-	73, // 49: hotspare.v1.UpdateHostRequest.start_at:type_name -> google.protobuf.Timestamp
-	81, // 50: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	51, // 51: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
-	51, // 52: hotspare.v1.UpdateHostResponse.before:type_name -> hotspare.v1.SiteProof
-	82, // 53: hotspare.v1.UpdateHostResponse.victims:type_name -> hotspare.v1.Victim
-	75, // 54: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	73, // 55: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	66, // 56: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	83, // 57: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	79, // 58: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	84, // 59: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	75, // 60: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	2,  // 61: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	4,  // 62: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	6,  // 63: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	8,  // 64: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	10, // 65: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	12, // 66: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	14, // 67: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	16, // 68: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	18, // 69: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	21, // 70: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	24, // 71: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	26, // 72: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	30, // 73: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	32, // 74: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	34, // 75: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	36, // 76: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	38, // 77: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	40, // 78: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	42, // 79: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	44, // 80: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	54, // 81: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	58, // 82: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	60, // 83: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	62, // 84: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	64, // 85: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	67, // 86: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	69, // 87: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	49, // 88: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
-	46, // 89: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
-	3,  // 90: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	5,  // 91: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	7,  // 92: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	9,  // 93: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	11, // 94: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	13, // 95: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	15, // 96: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	17, // 97: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	19, // 98: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	22, // 99: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	25, // 100: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	27, // 101: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	31, // 102: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	33, // 103: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	35, // 104: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	37, // 105: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	39, // 106: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	41, // 107: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	43, // 108: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	45, // 109: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	55, // 110: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	59, // 111: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	61, // 112: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	63, // 113: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	65, // 114: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	68, // 115: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	70, // 116: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	50, // 117: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
-	47, // 118: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
-	90, // [90:119] is the sub-list for method output_type
-	61, // [61:90] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	79, // 23: hotspare.v1.GetFailoverResponse.live:type_name -> hotspare.v1.Status
+	78, // 24: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
+	78, // 25: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	79, // 26: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
+	78, // 27: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
+	0,  // 28: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
+	78, // 29: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 30: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
+	80, // 31: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
+	48, // 32: hotspare.v1.CheckInvariantsResponse.verdicts:type_name -> hotspare.v1.InvariantVerdict
+	1,  // 33: hotspare.v1.InvariantVerdict.result:type_name -> hotspare.v1.InvariantResult
+	51, // 34: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
+	51, // 35: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
+	51, // 36: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
+	78, // 37: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
+	52, // 38: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
+	78, // 39: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
+	75, // 40: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
+	28, // 41: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
+	78, // 42: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
+	56, // 43: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
+	57, // 44: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
+	75, // 45: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
+	53, // 46: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
+	73, // 47: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
+	81, // 48: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	75, // 49: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
+	73, // 50: hotspare.v1.UpdateHostRequest.start_at:type_name -> google.protobuf.Timestamp
+	81, // 51: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	51, // 52: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	51, // 53: hotspare.v1.UpdateHostResponse.before:type_name -> hotspare.v1.SiteProof
+	82, // 54: hotspare.v1.UpdateHostResponse.victims:type_name -> hotspare.v1.Victim
+	75, // 55: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	73, // 56: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	66, // 57: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	83, // 58: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	79, // 59: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	84, // 60: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	75, // 61: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	2,  // 62: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	4,  // 63: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	6,  // 64: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	8,  // 65: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	10, // 66: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	12, // 67: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	14, // 68: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	16, // 69: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	18, // 70: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	21, // 71: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	24, // 72: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	26, // 73: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	30, // 74: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	32, // 75: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	34, // 76: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	36, // 77: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	38, // 78: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	40, // 79: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	42, // 80: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	44, // 81: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	54, // 82: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	58, // 83: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	60, // 84: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	62, // 85: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	64, // 86: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	67, // 87: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	69, // 88: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	49, // 89: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	46, // 90: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
+	3,  // 91: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	5,  // 92: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	7,  // 93: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	9,  // 94: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	11, // 95: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	13, // 96: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	15, // 97: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	17, // 98: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	19, // 99: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	22, // 100: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	25, // 101: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	27, // 102: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	31, // 103: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	33, // 104: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	35, // 105: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	37, // 106: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	39, // 107: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	41, // 108: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	43, // 109: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	45, // 110: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	55, // 111: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	59, // 112: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	61, // 113: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	63, // 114: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	65, // 115: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	68, // 116: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	70, // 117: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	50, // 118: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	47, // 119: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
+	91, // [91:120] is the sub-list for method output_type
+	62, // [62:91] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }

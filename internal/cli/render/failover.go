@@ -73,8 +73,8 @@ func Failovers(fs []*pb.Failover, width int, now time.Time) string {
 	return t.Text(width)
 }
 
-// Failover describes one run: what was decided, what it costs whom, where each step stands.
-func Failover(f *pb.Failover, width int, now time.Time) string {
+// Failover describes one run: what was decided, what it costs whom, where each step stands. live is what the agents report now.
+func Failover(f *pb.Failover, live []*pb.Status, width int, now time.Time) string {
 	var b strings.Builder
 	b.WriteString(fields(
 		"failover", f.GetName(),
@@ -95,7 +95,7 @@ func Failover(f *pb.Failover, width int, now time.Time) string {
 		b.WriteString(fold(oneLine(fmt.Sprintf("  %s swore at %s that the old side of %s is dead: %q",
 			o.GetPerson(), at(o.GetAt()), o.GetPlan(), o.GetReason())), width, 4))
 	}
-	b.WriteString(section("STEPS", steps(f, inner(width), now)))
+	b.WriteString(section("STEPS", steps(f, live, inner(width), now)))
 	return b.String()
 }
 
@@ -181,23 +181,49 @@ func losses(f *pb.Failover, width int, now time.Time) string {
 	return t.Text(width)
 }
 
-func steps(f *pb.Failover, width int, now time.Time) string {
+func steps(f *pb.Failover, live []*pb.Status, width int, now time.Time) string {
 	if len(f.GetSteps()) == 0 {
 		return ""
 	}
+	reported := byObject(live)
 	t := NewTable(4, "STEP", "PHASE", "BEGIN", "TOOK", "MESSAGE")
 	for _, s := range timeLine(f, GanttOptions{Now: now, Back: goesBack(f.GetPhase())}) {
 		begin, took := "", ""
 		if s.begun {
 			begin, took = Seconds(s.released), Seconds(s.end-s.released)
 		}
-		t.Row(s.step.GetId(), StepPhase(s.step.GetPhase()), begin, took, stepMessage(s.step))
+		t.Row(s.step.GetId(), StepPhase(s.step.GetPhase()), begin, took, stepMessage(s.step, reported[s.step.GetObject()]))
 	}
 	return t.Text(width)
 }
 
+func byObject(live []*pb.Status) map[string]*pb.Status {
+	reported := make(map[string]*pb.Status, len(live))
+	for _, s := range live {
+		reported[s.GetObject()] = s
+	}
+	return reported
+}
+
+// awaitsHealth says whether a step's VM runs and was not seen healthy yet.
+func awaitsHealth(s *pb.Step) bool {
+	return s.GetPhase() == pb.StepPhase_STEP_PHASE_DONE && s.GetSpec().GetInstance().GetHealth() != nil && s.GetHealthyAt() == nil
+}
+
+// healthText says what the probe of a VM sees that is not healthy yet: only the cause, which comes last, as lines are short.
+func healthText(live *pb.Status) string {
+	m := live.GetInstance().GetHealthMessage()
+	if m == "" {
+		return "not healthy yet"
+	}
+	return "probe: " + m[strings.LastIndex(": "+m, ": "):]
+}
+
 // stepMessage says why a step stands where it stands.
-func stepMessage(s *pb.Step) string {
+func stepMessage(s *pb.Step, live *pb.Status) string {
+	if awaitsHealth(s) {
+		return healthText(live)
+	}
 	if s.GetMessage() != "" {
 		return s.GetMessage()
 	}
@@ -256,10 +282,7 @@ func Progress(f *pb.Failover, live []*pb.Status, width int, now time.Time) strin
 		elapsed = now.Sub(clock.AsTime())
 	}
 	b.WriteString(fold(fmt.Sprintf("%s %s: %s, %s steps, %s", f.GetName(), RunOf(f), Phase(f.GetPhase()), stepCount(f), Seconds(elapsed)), width, 2))
-	reported := map[string]*pb.Status{}
-	for _, s := range live {
-		reported[s.GetObject()] = s
-	}
+	reported := byObject(live)
 	t := NewTable(3, "STEP", "PHASE", "FOR", "NOW")
 	hidden := 0
 	for _, s := range timeLine(f, GanttOptions{Now: now, Back: back}) {
@@ -284,14 +307,14 @@ func Progress(f *pb.Failover, live []*pb.Status, width int, now time.Time) strin
 
 func liveText(st *pb.Step, s *pb.Status) string {
 	switch {
+	case awaitsHealth(st):
+		return healthText(s)
 	case st.GetMessage() != "":
 		return st.GetMessage()
 	case s == nil:
 		return "no report yet"
 	case s.GetMessage() != "":
 		return s.GetMessage()
-	case s.GetInstance().GetHealthMessage() != "":
-		return s.GetInstance().GetHealthMessage()
 	default:
 		return word(s.GetPhase(), "PHASE_")
 	}

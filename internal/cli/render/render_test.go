@@ -123,9 +123,12 @@ func TestCriticalPath(t *testing.T) {
 func TestViews(t *testing.T) {
 	now := zero().Add(11 * time.Second)
 	live := []*pb.Status{{Object: "instance/ci-7-0", State: pb.State_STATE_RUNNING, Phase: pb.Phase_PHASE_WORKING, Message: "guest asked to shut down"}}
+	boots, reports := booting()
 	for name, text := range map[string]string{
-		"failover":         render.Failover(webshop(), 80, now),
-		"failover-running": render.Failover(halfway(), 80, now),
+		"failover-booting": render.Failover(boots, reports, 80, now),
+		"progress-booting": render.Progress(boots, reports, 80, now) + render.Progress(boots, nil, 80, now),
+		"failover":         render.Failover(webshop(), nil, 80, now),
+		"failover-running": render.Failover(halfway(), live, 80, now),
 		"progress":         render.Progress(halfway(), live, 80, now),
 		"failovers":        render.Failovers([]*pb.Failover{webshop(), halfway()}, 80, now),
 		"failovers-none":   render.Failovers(nil, 80, now),

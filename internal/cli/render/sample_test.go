@@ -38,6 +38,17 @@ func probed(s *pb.Step, healthy float64) *pb.Step {
 	return s
 }
 
+// booting is halfway with the start of a VM that nobody hears of yet, and what its agent reports.
+func booting() (*pb.Failover, []*pb.Status) {
+	f := halfway()
+	start := probed(step("start webshop/web-0", 1, 2, ""), -1)
+	start.Object = "instance/webshop-web-0-e3"
+	f.Steps = append(f.Steps, start)
+	return f, []*pb.Status{{Object: start.GetObject(), State: pb.State_STATE_RUNNING, Phase: pb.Phase_PHASE_SETTLED, Details: &pb.Status_Instance{
+		Instance: &pb.InstanceStatus{Health: pb.HealthState_HEALTH_STATE_PENDING, HealthMessage: "probe 10.10.0.12:80: connection refused"},
+	}}}
+}
+
 // webshop is a failover that went well: the fence took longest, then the database, then the web servers.
 func webshop() *pb.Failover {
 	reclaim := step("reclaim web-3 web-3-0", 0, 2.4, "")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -79,7 +81,18 @@ func (s *Server) GetFailover(ctx context.Context, req *pb.GetFailoverRequest) (*
 		return nil, err
 	}
 	f, err := find(st, req.GetName())
-	return &pb.GetFailoverResponse{Failover: f}, err
+	return &pb.GetFailoverResponse{Failover: f, Live: s.reports(f)}, err
+}
+
+// reports are what the agents say of a run's objects now.
+func (s *Server) reports(f *pb.Failover) (out []*pb.Status) {
+	v := s.site.Live()
+	for _, step := range f.GetSteps() {
+		if l := v.Raw(step.GetObject()); l != nil {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // ListFailovers lists runs, oldest first.
@@ -97,7 +110,11 @@ func (s *Server) ListFailovers(ctx context.Context, req *pb.ListFailoversRequest
 	return &pb.ListFailoversResponse{Failovers: rows, NextPageToken: next}, nil
 }
 
-// WatchFailover sends the run at each change, until it has come to rest or the caller leaves.
+// reportEvery bounds how often a watch sends a run of which only the agents' reports have changed.
+const reportEvery = time.Second
+
+// WatchFailover sends the run at each change of it or, not more often than reportEvery, of what the agents report of it, until it
+// has come to rest or the caller leaves.
 func (s *Server) WatchFailover(req *pb.WatchFailoverRequest, stream grpc.ServerStreamingServer[pb.WatchFailoverResponse]) error {
 	ctx := stream.Context()
 	st, err := s.read(ctx, false)
@@ -108,23 +125,19 @@ func (s *Server) WatchFailover(req *pb.WatchFailoverRequest, stream grpc.ServerS
 	if err != nil {
 		return err
 	}
-	name, sent := f.GetName(), uint64(0)
-	for {
+	name, sent := f.GetName(), &pb.WatchFailoverResponse{}
+	early := time.NewTicker(reportEvery)
+	defer early.Stop()
+	for due := false; ; {
 		changed := s.site.Changed()
 		f := s.site.State().Failover(name)
 		if f == nil {
 			return model.Errorf(model.FaultUnavailable, "failover/"+name, "is not known to this member any more")
 		}
-		if f.GetVersion() != sent {
-			sent = f.GetVersion()
-			out := &pb.WatchFailoverResponse{Failover: f}
-			v := s.site.Live()
-			for _, step := range f.GetSteps() {
-				if l := v.Raw(step.GetObject()); l != nil {
-					out.Live = append(out.Live, l)
-				}
-			}
-			if err := stream.Send(out); err != nil {
+		live := s.reports(f)
+		if f.GetVersion() != sent.GetFailover().GetVersion() || due && !slices.Equal(live, sent.GetLive()) {
+			sent, due = &pb.WatchFailoverResponse{Failover: f, Live: live}, false
+			if err := stream.Send(sent); err != nil {
 				return err
 			}
 		}
@@ -135,6 +148,8 @@ func (s *Server) WatchFailover(req *pb.WatchFailoverRequest, stream grpc.ServerS
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+		case <-early.C:
+			due = true
 		}
 	}
 }
