@@ -145,7 +145,7 @@ func (s *sim) plans() []*pb.Plan {
 	if s.chance(0.5) {
 		target = "east-b"
 	}
-	return []*pb.Plan{
+	plans := []*pb.Plan{
 		{Metadata: &pb.Metadata{Name: "webshop"}, Spec: &pb.PlanSpec{
 			Rank: 10, Fencing: s.fencing("east-a"), Workloads: []*pb.Workload{db, web}, Endpoints: []*pb.PlanEndpoint{endpointOf("www", "web")},
 		}},
@@ -153,6 +153,12 @@ func (s *sim) plans() []*pb.Plan {
 			Rank: 20, Fencing: s.fencing(target), Workloads: []*pb.Workload{app}, Endpoints: []*pb.PlanEndpoint{endpointOf("pay", "app")},
 		}},
 	}
+	for _, p := range plans {
+		if s.chance(0.4) { // Budgets for reclaiming: of the target at first, then of what starts took.
+			p.Spec.RtoTarget = durationpb.New(time.Duration(s.number(30, 240)) * time.Second)
+		}
+	}
+	return plans
 }
 
 func volumeOf(replica, domain string) *pb.WorkloadVolume {

@@ -1315,7 +1315,12 @@ type Seat struct {
 	Workload string `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
 	Host     string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	// Where it would be if that host were lost. Empty: nowhere, or not computed.
-	WhenLost      string `protobuf:"bytes,3,opt,name=when_lost,json=whenLost,proto3" json:"when_lost,omitempty"`
+	WhenLost string `protobuf:"bytes,3,opt,name=when_lost,json=whenLost,proto3" json:"when_lost,omitempty"`
+	// How long taking lent VMs back may hold it up. Absent: its plan has no target.
+	ReclaimBudget *durationpb.Duration `protobuf:"bytes,4,opt,name=reclaim_budget,json=reclaimBudget,proto3" json:"reclaim_budget,omitempty"`
+	// How long it and all of its plan that waits for it took to serve, once there was room: the slowest of the
+	// newest runs. Absent: not measured.
+	ServesAfter   *durationpb.Duration `protobuf:"bytes,5,opt,name=serves_after,json=servesAfter,proto3" json:"serves_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1369,6 +1374,20 @@ func (x *Seat) GetWhenLost() string {
 		return x.WhenLost
 	}
 	return ""
+}
+
+func (x *Seat) GetReclaimBudget() *durationpb.Duration {
+	if x != nil {
+		return x.ReclaimBudget
+	}
+	return nil
+}
+
+func (x *Seat) GetServesAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ServesAfter
+	}
+	return nil
 }
 
 type ListResourcesRequest struct {
@@ -4427,11 +4446,13 @@ const file_hotspare_v1_api_proto_rawDesc = "" +
 	"\x13GetResourceResponse\x121\n" +
 	"\bresource\x18\x01 \x01(\v2\x15.hotspare.v1.ResourceR\bresource\x124\n" +
 	"\treadiness\x18\x02 \x01(\v2\x16.hotspare.v1.ReadinessR\treadiness\x12'\n" +
-	"\x05seats\x18\x03 \x03(\v2\x11.hotspare.v1.SeatR\x05seats\"S\n" +
+	"\x05seats\x18\x03 \x03(\v2\x11.hotspare.v1.SeatR\x05seats\"\xd3\x01\n" +
 	"\x04Seat\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x1b\n" +
-	"\twhen_lost\x18\x03 \x01(\tR\bwhenLost\"|\n" +
+	"\twhen_lost\x18\x03 \x01(\tR\bwhenLost\x12@\n" +
+	"\x0ereclaim_budget\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rreclaimBudget\x12<\n" +
+	"\fserves_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vservesAfter\"|\n" +
 	"\x14ListResourcesRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -4822,114 +4843,116 @@ var file_hotspare_v1_api_proto_depIdxs = []int32{
 	77, // 14: hotspare.v1.GetResourceResponse.resource:type_name -> hotspare.v1.Resource
 	28, // 15: hotspare.v1.GetResourceResponse.readiness:type_name -> hotspare.v1.Readiness
 	23, // 16: hotspare.v1.GetResourceResponse.seats:type_name -> hotspare.v1.Seat
-	77, // 17: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
-	29, // 18: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
-	73, // 19: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
-	73, // 20: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
-	78, // 21: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
-	78, // 22: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	79, // 23: hotspare.v1.GetFailoverResponse.live:type_name -> hotspare.v1.Status
-	78, // 24: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
-	78, // 25: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
-	79, // 26: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
-	78, // 27: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
-	0,  // 28: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
-	78, // 29: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
-	78, // 30: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
-	80, // 31: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
-	48, // 32: hotspare.v1.CheckInvariantsResponse.verdicts:type_name -> hotspare.v1.InvariantVerdict
-	1,  // 33: hotspare.v1.InvariantVerdict.result:type_name -> hotspare.v1.InvariantResult
-	51, // 34: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
-	51, // 35: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
-	51, // 36: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
-	78, // 37: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
-	52, // 38: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
-	78, // 39: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
-	75, // 40: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
-	28, // 41: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
-	78, // 42: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
-	56, // 43: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
-	57, // 44: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
-	75, // 45: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
-	53, // 46: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
-	73, // 47: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
-	81, // 48: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
-	75, // 49: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
-	73, // 50: hotspare.v1.UpdateHostRequest.start_at:type_name -> google.protobuf.Timestamp
-	81, // 51: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
-	51, // 52: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
-	51, // 53: hotspare.v1.UpdateHostResponse.before:type_name -> hotspare.v1.SiteProof
-	82, // 54: hotspare.v1.UpdateHostResponse.victims:type_name -> hotspare.v1.Victim
-	75, // 55: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	73, // 56: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	66, // 57: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
-	83, // 58: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
-	79, // 59: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
-	84, // 60: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
-	75, // 61: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
-	2,  // 62: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
-	4,  // 63: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
-	6,  // 64: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
-	8,  // 65: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
-	10, // 66: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
-	12, // 67: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
-	14, // 68: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
-	16, // 69: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
-	18, // 70: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
-	21, // 71: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
-	24, // 72: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
-	26, // 73: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
-	30, // 74: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
-	32, // 75: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
-	34, // 76: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
-	36, // 77: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
-	38, // 78: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
-	40, // 79: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
-	42, // 80: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
-	44, // 81: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
-	54, // 82: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
-	58, // 83: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
-	60, // 84: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
-	62, // 85: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
-	64, // 86: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
-	67, // 87: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
-	69, // 88: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
-	49, // 89: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
-	46, // 90: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
-	3,  // 91: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
-	5,  // 92: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
-	7,  // 93: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
-	9,  // 94: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
-	11, // 95: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
-	13, // 96: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
-	15, // 97: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
-	17, // 98: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
-	19, // 99: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
-	22, // 100: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
-	25, // 101: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
-	27, // 102: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
-	31, // 103: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
-	33, // 104: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
-	35, // 105: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
-	37, // 106: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
-	39, // 107: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
-	41, // 108: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
-	43, // 109: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
-	45, // 110: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
-	55, // 111: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
-	59, // 112: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
-	61, // 113: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
-	63, // 114: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
-	65, // 115: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
-	68, // 116: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
-	70, // 117: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
-	50, // 118: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
-	47, // 119: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
-	91, // [91:120] is the sub-list for method output_type
-	62, // [62:91] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	75, // 17: hotspare.v1.Seat.reclaim_budget:type_name -> google.protobuf.Duration
+	75, // 18: hotspare.v1.Seat.serves_after:type_name -> google.protobuf.Duration
+	77, // 19: hotspare.v1.ListResourcesResponse.resources:type_name -> hotspare.v1.Resource
+	29, // 20: hotspare.v1.Readiness.obstacles:type_name -> hotspare.v1.Obstacle
+	73, // 21: hotspare.v1.Obstacle.since:type_name -> google.protobuf.Timestamp
+	73, // 22: hotspare.v1.DeclareRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 23: hotspare.v1.DeclareResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 24: hotspare.v1.GetFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	79, // 25: hotspare.v1.GetFailoverResponse.live:type_name -> hotspare.v1.Status
+	78, // 26: hotspare.v1.ListFailoversResponse.failovers:type_name -> hotspare.v1.Failover
+	78, // 27: hotspare.v1.WatchFailoverResponse.failover:type_name -> hotspare.v1.Failover
+	79, // 28: hotspare.v1.WatchFailoverResponse.live:type_name -> hotspare.v1.Status
+	78, // 29: hotspare.v1.SwearResponse.failover:type_name -> hotspare.v1.Failover
+	0,  // 30: hotspare.v1.ControlRequest.action:type_name -> hotspare.v1.ControlAction
+	78, // 31: hotspare.v1.ControlResponse.failover:type_name -> hotspare.v1.Failover
+	78, // 32: hotspare.v1.FailbackResponse.failover:type_name -> hotspare.v1.Failover
+	80, // 33: hotspare.v1.ArmResponse.trigger:type_name -> hotspare.v1.Trigger
+	48, // 34: hotspare.v1.CheckInvariantsResponse.verdicts:type_name -> hotspare.v1.InvariantVerdict
+	1,  // 35: hotspare.v1.InvariantVerdict.result:type_name -> hotspare.v1.InvariantResult
+	51, // 36: hotspare.v1.TabletopResponse.now:type_name -> hotspare.v1.SiteProof
+	51, // 37: hotspare.v1.TabletopResponse.after_losses:type_name -> hotspare.v1.SiteProof
+	51, // 38: hotspare.v1.TabletopResponse.after_declare:type_name -> hotspare.v1.SiteProof
+	78, // 39: hotspare.v1.TabletopResponse.failover:type_name -> hotspare.v1.Failover
+	52, // 40: hotspare.v1.TabletopResponse.reclaim:type_name -> hotspare.v1.HostReclaim
+	78, // 41: hotspare.v1.TabletopResponse.open:type_name -> hotspare.v1.Failover
+	75, // 42: hotspare.v1.HostReclaim.bound:type_name -> google.protobuf.Duration
+	28, // 43: hotspare.v1.GetStatusResponse.plans:type_name -> hotspare.v1.Readiness
+	78, // 44: hotspare.v1.GetStatusResponse.open:type_name -> hotspare.v1.Failover
+	56, // 45: hotspare.v1.GetStatusResponse.lent:type_name -> hotspare.v1.Lent
+	57, // 46: hotspare.v1.GetStatusResponse.members:type_name -> hotspare.v1.Member
+	75, // 47: hotspare.v1.GetStatusResponse.age:type_name -> google.protobuf.Duration
+	53, // 48: hotspare.v1.GetStatusResponse.margins:type_name -> hotspare.v1.Margin
+	73, // 49: hotspare.v1.GetStatusResponse.guarantee_since:type_name -> google.protobuf.Timestamp
+	81, // 50: hotspare.v1.ListHostsResponse.hosts:type_name -> hotspare.v1.Host
+	75, // 51: hotspare.v1.UpdateHostRequest.lasts:type_name -> google.protobuf.Duration
+	73, // 52: hotspare.v1.UpdateHostRequest.start_at:type_name -> google.protobuf.Timestamp
+	81, // 53: hotspare.v1.UpdateHostResponse.host:type_name -> hotspare.v1.Host
+	51, // 54: hotspare.v1.UpdateHostResponse.after:type_name -> hotspare.v1.SiteProof
+	51, // 55: hotspare.v1.UpdateHostResponse.before:type_name -> hotspare.v1.SiteProof
+	82, // 56: hotspare.v1.UpdateHostResponse.victims:type_name -> hotspare.v1.Victim
+	75, // 57: hotspare.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	73, // 58: hotspare.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	66, // 59: hotspare.v1.ListObjectsResponse.objects:type_name -> hotspare.v1.ObjectView
+	83, // 60: hotspare.v1.ObjectView.object:type_name -> hotspare.v1.Object
+	79, // 61: hotspare.v1.ObjectView.status:type_name -> hotspare.v1.Status
+	84, // 62: hotspare.v1.ListEvidenceResponse.entries:type_name -> hotspare.v1.Evidence
+	75, // 63: hotspare.v1.IssueClientRequest.valid:type_name -> google.protobuf.Duration
+	2,  // 64: hotspare.v1.LeaseService.CreateLease:input_type -> hotspare.v1.CreateLeaseRequest
+	4,  // 65: hotspare.v1.LeaseService.GetLease:input_type -> hotspare.v1.GetLeaseRequest
+	6,  // 66: hotspare.v1.LeaseService.ListLeases:input_type -> hotspare.v1.ListLeasesRequest
+	8,  // 67: hotspare.v1.LeaseService.ExtendLease:input_type -> hotspare.v1.ExtendLeaseRequest
+	10, // 68: hotspare.v1.LeaseService.ReleaseLease:input_type -> hotspare.v1.ReleaseLeaseRequest
+	12, // 69: hotspare.v1.LeaseService.UndeleteLease:input_type -> hotspare.v1.UndeleteLeaseRequest
+	14, // 70: hotspare.v1.LeaseService.ReadConsole:input_type -> hotspare.v1.ReadConsoleRequest
+	16, // 71: hotspare.v1.LeaseService.WatchLease:input_type -> hotspare.v1.WatchLeaseRequest
+	18, // 72: hotspare.v1.ResourceService.Apply:input_type -> hotspare.v1.ApplyRequest
+	21, // 73: hotspare.v1.ResourceService.GetResource:input_type -> hotspare.v1.GetResourceRequest
+	24, // 74: hotspare.v1.ResourceService.ListResources:input_type -> hotspare.v1.ListResourcesRequest
+	26, // 75: hotspare.v1.ResourceService.DeleteResource:input_type -> hotspare.v1.DeleteResourceRequest
+	30, // 76: hotspare.v1.FailoverService.Declare:input_type -> hotspare.v1.DeclareRequest
+	32, // 77: hotspare.v1.FailoverService.GetFailover:input_type -> hotspare.v1.GetFailoverRequest
+	34, // 78: hotspare.v1.FailoverService.ListFailovers:input_type -> hotspare.v1.ListFailoversRequest
+	36, // 79: hotspare.v1.FailoverService.WatchFailover:input_type -> hotspare.v1.WatchFailoverRequest
+	38, // 80: hotspare.v1.FailoverService.Swear:input_type -> hotspare.v1.SwearRequest
+	40, // 81: hotspare.v1.FailoverService.Control:input_type -> hotspare.v1.ControlRequest
+	42, // 82: hotspare.v1.FailoverService.Failback:input_type -> hotspare.v1.FailbackRequest
+	44, // 83: hotspare.v1.FailoverService.Arm:input_type -> hotspare.v1.ArmRequest
+	54, // 84: hotspare.v1.SiteService.GetStatus:input_type -> hotspare.v1.GetStatusRequest
+	58, // 85: hotspare.v1.SiteService.ListHosts:input_type -> hotspare.v1.ListHostsRequest
+	60, // 86: hotspare.v1.SiteService.UpdateHost:input_type -> hotspare.v1.UpdateHostRequest
+	62, // 87: hotspare.v1.SiteService.CreateToken:input_type -> hotspare.v1.CreateTokenRequest
+	64, // 88: hotspare.v1.SiteService.ListObjects:input_type -> hotspare.v1.ListObjectsRequest
+	67, // 89: hotspare.v1.SiteService.ListEvidence:input_type -> hotspare.v1.ListEvidenceRequest
+	69, // 90: hotspare.v1.SiteService.IssueClient:input_type -> hotspare.v1.IssueClientRequest
+	49, // 91: hotspare.v1.SiteService.Tabletop:input_type -> hotspare.v1.TabletopRequest
+	46, // 92: hotspare.v1.SiteService.CheckInvariants:input_type -> hotspare.v1.CheckInvariantsRequest
+	3,  // 93: hotspare.v1.LeaseService.CreateLease:output_type -> hotspare.v1.CreateLeaseResponse
+	5,  // 94: hotspare.v1.LeaseService.GetLease:output_type -> hotspare.v1.GetLeaseResponse
+	7,  // 95: hotspare.v1.LeaseService.ListLeases:output_type -> hotspare.v1.ListLeasesResponse
+	9,  // 96: hotspare.v1.LeaseService.ExtendLease:output_type -> hotspare.v1.ExtendLeaseResponse
+	11, // 97: hotspare.v1.LeaseService.ReleaseLease:output_type -> hotspare.v1.ReleaseLeaseResponse
+	13, // 98: hotspare.v1.LeaseService.UndeleteLease:output_type -> hotspare.v1.UndeleteLeaseResponse
+	15, // 99: hotspare.v1.LeaseService.ReadConsole:output_type -> hotspare.v1.ReadConsoleResponse
+	17, // 100: hotspare.v1.LeaseService.WatchLease:output_type -> hotspare.v1.WatchLeaseResponse
+	19, // 101: hotspare.v1.ResourceService.Apply:output_type -> hotspare.v1.ApplyResponse
+	22, // 102: hotspare.v1.ResourceService.GetResource:output_type -> hotspare.v1.GetResourceResponse
+	25, // 103: hotspare.v1.ResourceService.ListResources:output_type -> hotspare.v1.ListResourcesResponse
+	27, // 104: hotspare.v1.ResourceService.DeleteResource:output_type -> hotspare.v1.DeleteResourceResponse
+	31, // 105: hotspare.v1.FailoverService.Declare:output_type -> hotspare.v1.DeclareResponse
+	33, // 106: hotspare.v1.FailoverService.GetFailover:output_type -> hotspare.v1.GetFailoverResponse
+	35, // 107: hotspare.v1.FailoverService.ListFailovers:output_type -> hotspare.v1.ListFailoversResponse
+	37, // 108: hotspare.v1.FailoverService.WatchFailover:output_type -> hotspare.v1.WatchFailoverResponse
+	39, // 109: hotspare.v1.FailoverService.Swear:output_type -> hotspare.v1.SwearResponse
+	41, // 110: hotspare.v1.FailoverService.Control:output_type -> hotspare.v1.ControlResponse
+	43, // 111: hotspare.v1.FailoverService.Failback:output_type -> hotspare.v1.FailbackResponse
+	45, // 112: hotspare.v1.FailoverService.Arm:output_type -> hotspare.v1.ArmResponse
+	55, // 113: hotspare.v1.SiteService.GetStatus:output_type -> hotspare.v1.GetStatusResponse
+	59, // 114: hotspare.v1.SiteService.ListHosts:output_type -> hotspare.v1.ListHostsResponse
+	61, // 115: hotspare.v1.SiteService.UpdateHost:output_type -> hotspare.v1.UpdateHostResponse
+	63, // 116: hotspare.v1.SiteService.CreateToken:output_type -> hotspare.v1.CreateTokenResponse
+	65, // 117: hotspare.v1.SiteService.ListObjects:output_type -> hotspare.v1.ListObjectsResponse
+	68, // 118: hotspare.v1.SiteService.ListEvidence:output_type -> hotspare.v1.ListEvidenceResponse
+	70, // 119: hotspare.v1.SiteService.IssueClient:output_type -> hotspare.v1.IssueClientResponse
+	50, // 120: hotspare.v1.SiteService.Tabletop:output_type -> hotspare.v1.TabletopResponse
+	47, // 121: hotspare.v1.SiteService.CheckInvariants:output_type -> hotspare.v1.CheckInvariantsResponse
+	93, // [93:122] is the sub-list for method output_type
+	64, // [64:93] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_hotspare_v1_api_proto_init() }

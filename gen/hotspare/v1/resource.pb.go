@@ -488,7 +488,8 @@ type PlanSpec struct {
 	Fencing   []*Fencing      `protobuf:"bytes,4,rep,name=fencing,proto3" json:"fencing,omitempty"`
 	Workloads []*Workload     `protobuf:"bytes,5,rep,name=workloads,proto3" json:"workloads,omitempty"`
 	Endpoints []*PlanEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// How long taking lent VMs back may hold up a failover of the plan. Unset: half of rto_target, else no bound.
+	// How long taking lent VMs back may hold up a failover of the plan. Unset: what rto_target leaves after the
+	// starts as they were measured, half of it before any was; without a target there is no bound.
 	ReclaimBudget *durationpb.Duration `protobuf:"bytes,7,opt,name=reclaim_budget,json=reclaimBudget,proto3" json:"reclaim_budget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

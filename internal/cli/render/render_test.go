@@ -145,7 +145,7 @@ func TestViews(t *testing.T) {
 			{Number: 2, Name: "guarantee", Result: pb.InvariantResult_INVARIANT_RESULT_NOT_JUDGED, Details: []string{"the site has just changed and is being proven again"}},
 			{Number: 3, Name: "capacity", Result: pb.InvariantResult_INVARIANT_RESULT_VIOLATED, Details: []string{"h1 is to run 40 vcpus and has 32 vcpus", "h1 is to run 80GiB memory and has 64GiB memory"}},
 		}, 80),
-		"seats":           render.Seats([]*pb.Seat{{Workload: "webshop/db", Host: "h1", WhenLost: "h2"}, {Workload: "webshop/web-0", Host: "h2"}}, 80),
+		"seats":           render.Seats([]*pb.Seat{{Workload: "webshop/db", Host: "h1", WhenLost: "h2", ReclaimBudget: durationpb.New(85 * time.Second), ServesAfter: durationpb.New(35 * time.Second)}, {Workload: "webshop/web-0", Host: "h2"}}, 80),
 		"leases":          render.Leases(leases(), 80, false, now),
 		"leases-wide":     render.Leases(leases(), 0, true, now),
 		"lease":           render.Lease(leases()[0], 80, now),

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
 	"github.com/hotspare/hotspare/internal/model"
 )
@@ -64,9 +66,15 @@ func Seats(seats []*pb.Seat, width int) string {
 	if len(seats) == 0 {
 		return ""
 	}
-	t := NewTable(0, "WORKLOAD", "HOST", "WHEN THAT IS LOST")
+	duration := func(d *durationpb.Duration) string {
+		if d == nil {
+			return ""
+		}
+		return Seconds(d.AsDuration())
+	}
+	t := NewTable(0, "WORKLOAD", "HOST", "WHEN THAT IS LOST", "RECLAIM WITHIN", "SERVES AFTER")
 	for _, s := range seats {
-		t.Row(s.GetWorkload(), s.GetHost(), s.GetWhenLost())
+		t.Row(s.GetWorkload(), s.GetHost(), s.GetWhenLost(), duration(s.GetReclaimBudget()), duration(s.GetServesAfter()))
 	}
 	return section("WHERE THE PROOF HAS THEM", t.Text(inner(width)))
 }

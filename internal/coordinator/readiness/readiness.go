@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -233,6 +235,13 @@ func Seats(s *state.State, v live.View, plan string, d guarantee.Decision) (out 
 		return nil
 	}
 	site, _ := demand.Base(s, v.Silent())
+	serves := map[string]time.Duration{}
+	after := demand.ServesAfter(s, s.Plan(plan))
+	for _, r := range model.Replicas(s.Plan(plan)) {
+		if t, known := after[r.Workload.GetName()]; known {
+			serves[r.Key()] = t
+		}
+	}
 	without := map[int32]guarantee.Decision{}
 	for i, w := range site.Workloads {
 		at := d.Certificate.Witness[i]
@@ -240,6 +249,12 @@ func Seats(s *state.State, v live.View, plan string, d guarantee.Decision) (out 
 			continue
 		}
 		seat := &pb.Seat{Workload: w.Name, Host: site.Hosts[at].Name}
+		if w.Budget > 0 {
+			seat.ReclaimBudget = durationpb.New(w.Budget)
+		}
+		if t, known := serves[w.Name]; known {
+			seat.ServesAfter = durationpb.New(t)
+		}
 		out = append(out, seat)
 		if _, known := without[at]; !known && len(without) < maxSeats && len(site.Workloads) <= maxWeakest {
 			less := *site

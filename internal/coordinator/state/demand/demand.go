@@ -76,6 +76,7 @@ type State interface {
 	Plans() iter.Seq[*pb.Plan]
 	// Lents walks the leases, each with the address of what it and the objects of its VMs are now.
 	Lents() iter.Seq[*Lent]
+	Failovers() iter.Seq[*pb.Failover]
 	OpenFailovers() iter.Seq[*pb.Failover]
 	Object(id string) *pb.Object
 	Plan(name string) *pb.Plan
@@ -132,14 +133,23 @@ func selects(selector, labels map[string]string) bool {
 	return true
 }
 
-// Reader states the demands of one version of the state.
+// Reader states the demands of one version of the state. It is not for concurrent use.
 type Reader struct {
 	s State
 	*common
+	took    starts
+	budgets map[*pb.Plan]map[string]time.Duration
 }
 
 // NewReader looks up what all demands have in common.
-func NewReader(s State) *Reader { return &Reader{s, &s.Memo().read(s).common} }
+func NewReader(s State) *Reader {
+	r := s.Memo().read(s)
+	return newReader(s, &r.common, r.took)
+}
+
+func newReader(s State, c *common, took starts) *Reader {
+	return &Reader{s, c, took, map[*pb.Plan]map[string]time.Duration{}}
+}
 
 // overhead is the memory that a guest costs beyond its own: that of the host on which it costs most,
 // so that a placement does not depend on it.

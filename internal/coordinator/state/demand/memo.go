@@ -52,6 +52,9 @@ type reading struct {
 	// fixed are the devices of all but leases.
 	fixed  []string
 	pinned bool
+	// runs are those that are over, with what was measured in each, and took what they say together.
+	runs map[*pb.Failover]starts
+	took starts
 
 	hostRows []*hostRow
 	planRows []*planRow
@@ -94,8 +97,9 @@ func read(s State, before *reading) *reading {
 	same := before.roots.Hosts == out.roots.Hosts && before.roots.Resources == out.roots.Resources && before.roots.Failovers == out.roots.Failovers &&
 		(!before.pinned || before.roots.Objects == out.roots.Objects)
 	if same {
-		out.common, out.fixed, out.pinned = before.common, before.fixed, before.pinned
+		out.common, out.fixed, out.pinned, out.runs, out.took = before.common, before.fixed, before.pinned, before.runs, before.took
 	} else {
+		out.readRuns(s, before)
 		out.fixed, out.overhead = fixed(s), overhead(s)
 		out.networks, out.pools, out.images = slices.Collect(s.Resources("network")), slices.Collect(s.Resources("pool")), slices.Collect(s.Resources("image"))
 	}
@@ -103,7 +107,7 @@ func read(s State, before *reading) *reading {
 	if !out.equal(&before.common) {
 		before, same = &reading{}, false
 	}
-	d := &Reader{s: s, common: &out.common}
+	d := newReader(s, &out.common, out.took)
 	if same {
 		out.hostRows, out.hosts, out.hostSums = before.hostRows, before.hosts, before.hostSums
 		out.planRows, out.workloads, out.workloadSum, out.scenarios = before.planRows, before.workloads, before.workloadSum, before.scenarios
@@ -196,6 +200,7 @@ func (r *reading) readHosts(d *Reader, before []*hostRow) {
 // planRow is a plan with its workloads as they are where no run has placed them.
 type planRow struct {
 	plan      *pb.Resource
+	took      map[string]time.Duration
 	workloads []guarantee.Workload
 	sums      []guarantee.Sum
 }
@@ -211,9 +216,10 @@ func (r *reading) readPlans(d *Reader, before []*planRow) {
 		r.workloads, sums = append(r.workloads, w), append(sums, sum)
 	}
 	for p := range d.s.Resources("plan") {
-		row, found := rows.find(p.GetPlan().GetMetadata().GetName())
-		if !found || row.plan != p {
-			row = &planRow{plan: p}
+		name := p.GetPlan().GetMetadata().GetName()
+		row, found := rows.find(name)
+		if !found || row.plan != p || !maps.Equal(row.took, d.took[name]) {
+			row = &planRow{plan: p, took: d.took[name]}
 			for _, replica := range model.Replicas(p.GetPlan()) {
 				w := d.Workload(p.GetPlan(), replica)
 				row.workloads, row.sums = append(row.workloads, w), append(row.sums, w.Sum())

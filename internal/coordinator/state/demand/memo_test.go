@@ -26,6 +26,20 @@ func TestMemoOfManyVersions(t *testing.T) {
 	note()
 	w.Quiesce()
 	note()
+	run := w.Declare("webshop").GetName()
+	w.Quiesce()
+	note()
+	if err := w.Failback(run); err != nil {
+		t.Fatal(err)
+	}
+	w.Quiesce() // What its starts took is known now.
+	note()
+	site, _ := demand.Base(w.State, nil)
+	for _, v := range site.Workloads {
+		if target := plan.GetSpec().GetRtoTarget().AsDuration(); v.Plan == "webshop" && v.Budget != target {
+			t.Errorf("%s, which served at once, has the budget %v of %v", v.Name, v.Budget, target)
+		}
+	}
 	plan.Spec.Workloads[0].Resources.Devices = map[string]uint32{"gpu": 1} // One dimension more.
 	apply(w, &pb.Resource{Resource: &pb.Resource_Plan{Plan: plan}})
 	note()

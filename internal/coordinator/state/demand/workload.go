@@ -10,13 +10,17 @@ import (
 	"github.com/hotspare/hotspare/internal/placement/guarantee"
 )
 
-// budget is how long taking lent VMs back may hold up a plan; zero: nobody says. Half of its time is left to
-// everything else, until that is predicted.
-func budget(p *pb.Plan) time.Duration {
-	if b := p.GetSpec().GetReclaimBudget(); b != nil {
-		return b.AsDuration()
+// budget is how long taking lent VMs back may hold up a workload; zero: nobody says.
+func (d *Reader) budget(p *pb.Plan, workload string) time.Duration {
+	known := d.budgets[p]
+	if known == nil {
+		known = budgets(p, d.took[p.GetMetadata().GetName()])
+		d.budgets[p] = known
 	}
-	return p.GetSpec().GetRtoTarget().AsDuration() / 2
+	if b, is := known[workload]; is {
+		return b
+	}
+	return unpredicted(p) // The plan was edited since.
 }
 
 // pinned lists each workload that an open run has placed, with its host and what its instance was made
@@ -29,10 +33,11 @@ func (d *Reader) pinned() map[string]guarantee.Workload {
 			plan := d.s.Plan(p.GetPlan())
 			vm := guarantee.Workload{
 				Name: p.GetPlan() + "/" + p.GetWorkload(), Plan: p.GetPlan(), Rank: plan.GetSpec().GetRank(), Host: p.GetHost(),
-				Demand: d.demand(made(is)), Budget: budget(plan),
+				Demand: d.demand(made(is)),
 			}
 			for _, w := range plan.GetSpec().GetWorkloads() {
 				if model.IsReplicaOf(p.GetWorkload(), w.GetName()) {
+					vm.Budget = d.budget(plan, w.GetName())
 					vm.Apart, vm.Labels, vm.Together = apart(p.GetPlan(), w), labels(w.GetRequires()), w.GetTogether()
 					vm.Pools = d.volumePools(w)
 				}
@@ -79,7 +84,7 @@ func labels(l map[string]string) (out []string) {
 func (d *Reader) Workload(p *pb.Plan, r model.Replica) guarantee.Workload {
 	vm := guarantee.Workload{
 		Name: r.Key(), Plan: r.Plan, Rank: p.GetSpec().GetRank(), Apart: apart(r.Plan, r.Workload),
-		Demand: d.demand(r.Workload.GetResources()), Budget: budget(p),
+		Demand: d.demand(r.Workload.GetResources()), Budget: d.budget(p, r.Workload.GetName()),
 	}
 	vm.Labels, vm.Together = labels(r.Workload.GetRequires()), r.Workload.GetTogether()
 	vm.Pools = d.volumePools(r.Workload)
