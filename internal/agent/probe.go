@@ -105,8 +105,11 @@ type report struct {
 // outdated says whether there is news worth telling: another state, or another reason why a start takes so long.
 func (r report) outdated(now report) bool {
 	return now.state != r.state ||
-		now.state == pb.HealthState_HEALTH_STATE_PENDING && now.message != r.message && now.since-r.since >= reasonEvery
+		now.state == pb.HealthState_HEALTH_STATE_PENDING && now.cause() != r.cause() && now.since-r.since >= reasonEvery
 }
+
+// cause is the innermost of a chain of errors: what is around it may have a port in it that is another one each time.
+func (r report) cause() string { return r.message[strings.LastIndex(": "+r.message, ": "):] }
 
 // probe asks again and again, and tells the core about changes.
 func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
@@ -129,7 +132,7 @@ func (r *runtime) probe(ctx context.Context, e reconcile.ProbeStart) {
 		if said.outdated(now) {
 			said = now
 			state, message := now.state, now.message
-			r.o.Log.Info("health changed", "host", r.o.Name, "object", e.Object, "health", state, "error", message)
+			r.o.Log.Info("health seen", "host", r.o.Name, "object", e.Object, "health", state, "error", message)
 			r.submit(func() []reconcile.Effect {
 				if ctx.Err() != nil {
 					return nil

@@ -61,6 +61,7 @@ func TestProbeSaysWhyAStartTakesLong(t *testing.T) {
 		"the same again":               {refused, report{pending, "refused", time.Minute}, false},
 		"another reason, soon":         {refused, report{pending, "it answered 503", 8 * time.Second}, false},
 		"another reason":               {refused, report{pending, "it answered 503", 11 * time.Second}, true},
+		"the same by another port":     {report{pending, "read tcp 10.0.0.9:4001->10.0.0.1:80: reset", 6 * time.Second}, report{pending, "read tcp 10.0.0.9:4002->10.0.0.1:80: reset", time.Minute}, false},
 		"healthy at once":              {refused, report{healthy, "", 6 * time.Second}, true},
 		"a lost packet of a healthy":   {report{healthy, "", 0}, report{healthy, "timeout", time.Hour}, false},
 		"unhealthy for another reason": {report{pb.HealthState_HEALTH_STATE_UNHEALTHY, "refused", 0}, report{pb.HealthState_HEALTH_STATE_UNHEALTHY, "timeout", time.Hour}, false},

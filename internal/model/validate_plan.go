@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	pb "github.com/hotspare/hotspare/gen/hotspare/v1"
@@ -49,6 +50,7 @@ func (c *checker) plan(name string, s *pb.PlanSpec) {
 		seen[w.GetName()] = true
 		c.workload(path, w)
 	}
+	c.replicaNames(s.GetWorkloads())
 	c.sharedNames(s.GetWorkloads())
 	c.dependencies(name, s.GetWorkloads())
 	c.endpoints(s)
@@ -338,6 +340,24 @@ func (c *checker) sharedNames(ws []*pb.Workload) {
 			for k, a := range n.GetAddresses() {
 				claim(fmt.Sprintf("%s.addresses[%d]", path, k), "address "+n.GetNetwork()+" "+bareAddress(a), "address "+a)
 			}
+		}
+	}
+}
+
+// replicaNames refuses a workload named as a replica of another one is: "web-1" beside two of "web".
+func (c *checker) replicaNames(ws []*pb.Workload) {
+	replicas := map[string]uint32{}
+	for _, w := range ws {
+		replicas[w.GetName()] = w.GetReplicas()
+	}
+	for i, w := range ws {
+		at := strings.LastIndex(w.GetName(), "-")
+		if at < 0 || w.GetReplicas() > 1 {
+			continue
+		}
+		of := w.GetName()[:at]
+		if n, err := strconv.ParseUint(w.GetName()[at+1:], 10, 32); err == nil && replicas[of] > 1 && n < uint64(replicas[of]) {
+			c.add(fmt.Sprintf("spec.workloads[%d].name", i), "%q is also the name of a replica of workload %q: rename one of them", w.GetName(), of)
 		}
 	}
 }

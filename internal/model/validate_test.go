@@ -45,18 +45,19 @@ func TestPlanFaults(t *testing.T) {
 		t.Fatalf("a good plan has faults: %v", faults)
 	}
 	for want, change := range map[string]func(*pb.PlanSpec){
-		"spec.rtoTarget: must be longer than zero":                  func(s *pb.PlanSpec) { s.RtoTarget = durationpb.New(0) },
-		"spec.rpoTarget: must be longer than zero":                  func(s *pb.PlanSpec) { s.RpoTarget = durationpb.New(-1) },
-		"spec.fencing: a plan needs at least one way":               func(s *pb.PlanSpec) { s.Fencing = nil },
-		"spec.fencing[0]: an oath waits for a person":               func(s *pb.PlanSpec) { slices.Reverse(s.Fencing) },
-		"spec.fencing[1]: names no way":                             func(s *pb.PlanSpec) { s.Fencing[1].Oath = nil },
-		"spec.fencing[1]: power and oath are two ways":              func(s *pb.PlanSpec) { s.Fencing[1].Power = &pb.PowerFencing{Target: "x"} },
-		"spec.fencing[0].power.target: the fence target is missing": func(s *pb.PlanSpec) { s.Fencing[0].Power.Target = "" },
-		"spec.workloads: a plan needs at least one workload":        func(s *pb.PlanSpec) { s.Workloads, s.Endpoints = nil, nil },
-		"spec.workloads: 201 workloads, at most 200":                func(s *pb.PlanSpec) { s.Workloads = make([]*pb.Workload, 201) },
-		"spec.workloads[1].name: workload \"db\" is declared twice": func(s *pb.PlanSpec) { s.Workloads[1].Name, s.Workloads[1].DependsOn, s.Endpoints = "db", nil, nil },
-		"spec.workloads[0].resources: is missing":                   func(s *pb.PlanSpec) { s.Workloads[0].Resources = nil },
-		"spec.workloads[0].resources.vcpus: is 289":                 func(s *pb.PlanSpec) { s.Workloads[0].Resources.Vcpus = 289 },
+		"spec.rtoTarget: must be longer than zero":                                            func(s *pb.PlanSpec) { s.RtoTarget = durationpb.New(0) },
+		"spec.rpoTarget: must be longer than zero":                                            func(s *pb.PlanSpec) { s.RpoTarget = durationpb.New(-1) },
+		"spec.fencing: a plan needs at least one way":                                         func(s *pb.PlanSpec) { s.Fencing = nil },
+		"spec.fencing[0]: an oath waits for a person":                                         func(s *pb.PlanSpec) { slices.Reverse(s.Fencing) },
+		"spec.fencing[1]: names no way":                                                       func(s *pb.PlanSpec) { s.Fencing[1].Oath = nil },
+		"spec.fencing[1]: power and oath are two ways":                                        func(s *pb.PlanSpec) { s.Fencing[1].Power = &pb.PowerFencing{Target: "x"} },
+		"spec.fencing[0].power.target: the fence target is missing":                           func(s *pb.PlanSpec) { s.Fencing[0].Power.Target = "" },
+		"spec.workloads: a plan needs at least one workload":                                  func(s *pb.PlanSpec) { s.Workloads, s.Endpoints = nil, nil },
+		"spec.workloads: 201 workloads, at most 200":                                          func(s *pb.PlanSpec) { s.Workloads = make([]*pb.Workload, 201) },
+		"spec.workloads[1].name: workload \"db\" is declared twice":                           func(s *pb.PlanSpec) { s.Workloads[1].Name, s.Workloads[1].DependsOn, s.Endpoints = "db", nil, nil },
+		"spec.workloads[0].name: \"web-1\" is also the name of a replica of workload \"web\"": func(s *pb.PlanSpec) { s.Workloads[0].Name = "web-1" },
+		"spec.workloads[0].resources: is missing":                                             func(s *pb.PlanSpec) { s.Workloads[0].Resources = nil },
+		"spec.workloads[0].resources.vcpus: is 289":                                           func(s *pb.PlanSpec) { s.Workloads[0].Resources.Vcpus = 289 },
 		"spec.workloads[0].resources.localDisks.ssd: is 0B, want 1MiB to 64TiB": func(s *pb.PlanSpec) {
 			s.Workloads[0].Resources.LocalDisksBytes = map[string]uint64{"ssd": 0}
 		},

@@ -837,7 +837,9 @@ type Step struct {
 	// Part of the way back: it is released after the failback was asked for, and never by the way there.
 	WayBack bool `protobuf:"varint,25,opt,name=way_back,json=wayBack,proto3" json:"way_back,omitempty"`
 	// Steps of the way back that must be done before this one may go back.
-	BackAfter     []string `protobuf:"bytes,26,rep,name=back_after,json=backAfter,proto3" json:"back_after,omitempty"`
+	BackAfter []string `protobuf:"bytes,26,rep,name=back_after,json=backAfter,proto3" json:"back_after,omitempty"`
+	// An operator had it released again after it failed: its times are those of the last try.
+	Retried       bool `protobuf:"varint,27,opt,name=retried,proto3" json:"retried,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,6 +1054,13 @@ func (x *Step) GetBackAfter() []string {
 		return x.BackAfter
 	}
 	return nil
+}
+
+func (x *Step) GetRetried() bool {
+	if x != nil {
+		return x.Retried
+	}
+	return false
 }
 
 // Gate is open when any of its conditions holds.
@@ -1332,7 +1341,7 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xf3\a\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x8d\b\n" +
 	"\x04Step\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12%\n" +
@@ -1367,7 +1376,8 @@ const file_hotspare_v1_run_proto_rawDesc = "" +
 	"\x04base\x18\x18 \x01(\v2\x11.hotspare.v1.SpecR\x04base\x12\x19\n" +
 	"\bway_back\x18\x19 \x01(\bR\awayBack\x12\x1d\n" +
 	"\n" +
-	"back_after\x18\x1a \x03(\tR\tbackAfter\"5\n" +
+	"back_after\x18\x1a \x03(\tR\tbackAfter\x12\x18\n" +
+	"\aretried\x18\x1b \x01(\bR\aretried\"5\n" +
 	"\x04Gate\x12-\n" +
 	"\x06any_of\x18\x01 \x03(\v2\x16.hotspare.v1.ConditionR\x05anyOf\"\x8a\x02\n" +
 	"\tCondition\x12\x1d\n" +

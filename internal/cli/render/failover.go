@@ -213,7 +213,10 @@ func awaitsHealth(s *pb.Step) bool {
 // healthText says what the probe of a VM sees that is not healthy yet: only the cause, which comes last, as lines are short.
 func healthText(live *pb.Status) string {
 	m := live.GetInstance().GetHealthMessage()
-	if m == "" {
+	switch {
+	case live == nil:
+		return "no report yet"
+	case m == "":
 		return "not healthy yet"
 	}
 	return "probe: " + m[strings.LastIndex(": "+m, ": "):]

@@ -134,11 +134,14 @@ func (s *Server) WatchFailover(req *pb.WatchFailoverRequest, stream grpc.ServerS
 		if f == nil {
 			return model.Errorf(model.FaultUnavailable, "failover/"+name, "is not known to this member any more")
 		}
-		live := s.reports(f)
-		if f.GetVersion() != sent.GetFailover().GetVersion() || due && !slices.Equal(live, sent.GetLive()) {
-			sent, due = &pb.WatchFailoverResponse{Failover: f, Live: live}, false
-			if err := stream.Send(sent); err != nil {
-				return err
+		if news := f.GetVersion() != sent.GetFailover().GetVersion(); news || due { // Else its objects are not looked at: there may be thousands.
+			due = false
+			if live := s.reports(f); news || !slices.Equal(live, sent.GetLive()) {
+				early.Reset(reportEvery)
+				sent = &pb.WatchFailoverResponse{Failover: f, Live: live}
+				if err := stream.Send(sent); err != nil {
+					return err
+				}
 			}
 		}
 		if !model.Open(f.GetPhase()) {

@@ -336,7 +336,7 @@ func (t *tx) retry(f *pb.Failover, step string) error {
 		}
 		t.release(f, s)
 		t.reissue(s.GetObject())
-		s.Generation = t.index
+		s.Generation, s.Retried = t.index, true
 		n++
 	}
 	if n == 0 {

@@ -239,3 +239,22 @@ func TestPrice(t *testing.T) {
 		t.Errorf("four hours later it costs %d minutes", p)
 	}
 }
+
+// What runs keeps its budget when its plan has it no more.
+func TestBudgetOfWhatAPlanHasNoMore(t *testing.T) {
+	w := fixture.New(t)
+	w.Declare("webshop")
+	w.Quiesce()
+	plan := proto.CloneOf(w.State.Plan("webshop"))
+	plan.Spec.Workloads, plan.Spec.Endpoints = plan.Spec.Workloads[:1], nil
+	apply(w, &pb.Resource{Resource: &pb.Resource_Plan{Plan: plan}})
+	site, _ := demand.Base(w.State, nil)
+	if len(site.Workloads) < 3 {
+		t.Fatalf("%d workloads: what runs is not counted", len(site.Workloads))
+	}
+	for _, v := range site.Workloads {
+		if v.Plan == "webshop" && v.Budget != time.Minute {
+			t.Errorf("%s has the budget %v", v.Name, v.Budget)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package demand
 
 import (
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,12 +20,13 @@ const leastBudget = time.Millisecond
 // starts is how long it took from when a workload's host had the room until the workload served, by plan and replica.
 type starts map[string]map[string]time.Duration
 
-// measured reads the time lines of a run that is over. What had not served is not measured.
+// measured reads the time lines of a run that is over. What had not served is not measured, nor is what was tried again: its VM
+// may have been on its way before.
 func measured(f *pb.Failover) starts {
 	out := starts{}
 	for _, st := range f.GetSteps() {
 		took, served := startTook(st)
-		if st.GetWorkload() == "" || st.GetWayBack() || st.GetSpec().GetState() != pb.State_STATE_RUNNING || !served {
+		if st.GetWorkload() == "" || st.GetWayBack() || st.GetRetried() || st.GetSpec().GetState() != pb.State_STATE_RUNNING || !served {
 			continue
 		}
 		if out[st.GetPlan()] == nil {
@@ -58,7 +60,7 @@ func startTook(st *pb.Step) (time.Duration, bool) {
 	return max(end.Sub(began), 0), true
 }
 
-// readRuns reads the runs that are over, newest first, and what they say together.
+// readRuns reads the runs that are over, and what the newest say together.
 func (r *reading) readRuns(s interface{ Failovers() iter.Seq[*pb.Failover] }, before *reading) {
 	r.runs = map[*pb.Failover]starts{}
 	var all []starts
@@ -73,19 +75,21 @@ func (r *reading) readRuns(s interface{ Failovers() iter.Seq[*pb.Failover] }, be
 		r.runs[f] = m
 		all = append(all, m)
 	}
+	if before.took != nil && maps.EqualFunc(r.runs, before.runs, func(starts, starts) bool { return true }) {
+		r.took = before.took
+		return
+	}
 	r.took = starts{}
-	seen := map[string]int{}
-	for _, a := range slices.Backward(all) {
-		for plan, list := range a { // Any order: each workload counts for itself.
-			for replica, took := range list {
-				key := plan + "/" + replica
-				if seen[key]++; seen[key] > mostMeasured {
-					continue
+	seen := map[string]map[string]int{}
+	for _, run := range slices.Backward(all) {
+		for plan, list := range run { // Any order: each workload counts for itself.
+			if r.took[plan] == nil {
+				r.took[plan], seen[plan] = map[string]time.Duration{}, map[string]int{}
+			}
+			for replica, took := range list { // Any order: as above.
+				if seen[plan][replica]++; seen[plan][replica] <= mostMeasured {
+					r.took[plan][replica] = max(r.took[plan][replica], took)
 				}
-				if r.took[plan] == nil {
-					r.took[plan] = map[string]time.Duration{}
-				}
-				r.took[plan][replica] = max(r.took[plan][replica], took)
 			}
 		}
 	}

@@ -39,6 +39,7 @@ func TestStartsAreMeasured(t *testing.T) {
 		"nobody knows when the call began":   {func(s *pb.Step) { s.CallBegan = nil }, 0},
 		"the agent's clock is behind":        {func(s *pb.Step) { s.CallBegan = after(-100) }, 20 * time.Second},
 		"the agent's clock is ahead":         {func(s *pb.Step) { s.CallBegan = after(100) }, 14 * time.Second},
+		"tried again":                        {func(s *pb.Step) { s.Retried, s.ReleasedAt = true, after(15) }, 0},
 		"of the way back":                    {func(s *pb.Step) { s.WayBack = true }, 0},
 		"a stop":                             {func(s *pb.Step) { s.Spec.State = pb.State_STATE_DEFINED }, 0},
 		"the return of a lease: no plan's":   {func(s *pb.Step) { s.Workload, s.Plan = "", "" }, 0},
@@ -137,3 +138,13 @@ func TestTheNewestRunsCount(t *testing.T) {
 type runs []*pb.Failover
 
 func (r runs) Failovers() iter.Seq[*pb.Failover] { return slices.Values(r) }
+
+// The name of a workload may look like that of another one's replica.
+func TestWorkloadOfAReplica(t *testing.T) {
+	p := &pb.Plan{Spec: &pb.PlanSpec{Workloads: []*pb.Workload{{Name: "web-1"}, {Name: "web"}, {Name: "db", Replicas: 2}}}}
+	for replica, want := range map[string]string{"web-1": "web-1", "web": "web", "db-1": "db", "db-7": "db", "mail": ""} {
+		if got := workloadOf(p, replica).GetName(); got != want {
+			t.Errorf("%s is of %q, want %q", replica, got, want)
+		}
+	}
+}

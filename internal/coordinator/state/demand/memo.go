@@ -99,7 +99,11 @@ func read(s State, before *reading) *reading {
 	if same {
 		out.common, out.fixed, out.pinned, out.runs, out.took = before.common, before.fixed, before.pinned, before.runs, before.took
 	} else {
-		out.readRuns(s, before)
+		if before.roots.Failovers == out.roots.Failovers {
+			out.runs, out.took = before.runs, before.took
+		} else {
+			out.readRuns(s, before)
+		}
 		out.fixed, out.overhead = fixed(s), overhead(s)
 		out.networks, out.pools, out.images = slices.Collect(s.Resources("network")), slices.Collect(s.Resources("pool")), slices.Collect(s.Resources("image"))
 	}

@@ -17,10 +17,7 @@ func (d *Reader) budget(p *pb.Plan, workload string) time.Duration {
 		known = budgets(p, d.took[p.GetMetadata().GetName()])
 		d.budgets[p] = known
 	}
-	if b, is := known[workload]; is {
-		return b
-	}
-	return unpredicted(p) // The plan was edited since.
+	return known[workload]
 }
 
 // pinned lists each workload that an open run has placed, with its host and what its instance was made
@@ -33,14 +30,11 @@ func (d *Reader) pinned() map[string]guarantee.Workload {
 			plan := d.s.Plan(p.GetPlan())
 			vm := guarantee.Workload{
 				Name: p.GetPlan() + "/" + p.GetWorkload(), Plan: p.GetPlan(), Rank: plan.GetSpec().GetRank(), Host: p.GetHost(),
-				Demand: d.demand(made(is)),
+				Demand: d.demand(made(is)), Budget: unpredicted(plan),
 			}
-			for _, w := range plan.GetSpec().GetWorkloads() {
-				if model.IsReplicaOf(p.GetWorkload(), w.GetName()) {
-					vm.Budget = d.budget(plan, w.GetName())
-					vm.Apart, vm.Labels, vm.Together = apart(p.GetPlan(), w), labels(w.GetRequires()), w.GetTogether()
-					vm.Pools = d.volumePools(w)
-				}
+			if w := workloadOf(plan, p.GetWorkload()); w != nil {
+				vm.Apart, vm.Labels, vm.Together = apart(p.GetPlan(), w), labels(w.GetRequires()), w.GetTogether()
+				vm.Pools, vm.Budget = d.volumePools(w), d.budget(plan, w.GetName())
 			}
 			for _, n := range is.GetNics() {
 				vm.Networks = append(vm.Networks, n.GetNetwork())
@@ -49,6 +43,19 @@ func (d *Reader) pinned() map[string]guarantee.Workload {
 		}
 	}
 	return out
+}
+
+// workloadOf is the workload of a replica; nil if the plan was edited since and has it no more.
+func workloadOf(p *pb.Plan, replica string) (found *pb.Workload) {
+	for _, w := range p.GetSpec().GetWorkloads() {
+		if w.GetName() == replica {
+			return w // And not replica 1 of "web" for the workload "web-1".
+		}
+		if model.IsReplicaOf(replica, w.GetName()) {
+			found = w
+		}
+	}
+	return found
 }
 
 // apart are the groups whose members share no host.
